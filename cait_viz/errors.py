@@ -1,0 +1,29 @@
+"""Every refusal the program makes, each a sentence that a person can act on.
+
+The text of an error names the thing, the value that was wrong and the way out, fits on one
+line and is shown as it stands by the app and the command line.
+"""
+
+
+class CaitVizError(Exception):
+    """Base of every error that is meant for a person and not for a debugger."""
+
+
+class ImageError(CaitVizError, ValueError):
+    """A picture that cannot be read or is refused."""
+
+
+class CheckpointError(CaitVizError, ValueError):
+    """A weights file that cannot be found, read or loaded into the network."""
+
+
+class DownloadError(CheckpointError):
+    """Weights that could not be fetched from the hub."""
+
+
+class UnknownModelError(CaitVizError, ValueError):
+    """A model name that is not in the registry."""
+
+
+class SelectionError(CaitVizError, ValueError):
+    """A block, head, style or other choice that does not exist."""
