@@ -1,0 +1,3 @@
+"""See where a CaiT vision transformer looks."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,16 @@
+"""Where the files that come with the program lie: in a checkout, or inside an installed wheel."""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+_BUNDLE = _PACKAGE / "_bundle"
+
+# `pip install .` copies app.py, assets/ and .streamlit/ into the package (see pyproject.toml);
+# a checkout has them beside it.
+ROOT = _BUNDLE if _BUNDLE.is_dir() else _PACKAGE.parent
+
+APP = ROOT / "app.py"
+ASSETS = ROOT / "assets"
+BUNDLED_WEIGHTS = ASSETS / "bundled.safetensors"
+IMAGENET_LABELS = ASSETS / "imagenet_labels.txt"
+SAMPLES = ASSETS / "samples"
