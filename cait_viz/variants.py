@@ -4,7 +4,7 @@ Everything here is plain data: no Keras, no files, no network.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeGuard, get_args
 
 from cait_viz.errors import UnknownModelError
 
@@ -58,43 +58,24 @@ class CaiTConfig:
     num_classes: int = 1000
 
     def __post_init__(self) -> None:
-        counts = (
-            "image_size",
-            "patch_size",
-            "projection_dim",
-            "sa_ffn_layers",
-            "ca_ffn_layers",
-            "num_heads",
-            "num_classes",
-        )
-        for name in counts:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        for name in _COUNTS:
+            _require(
+                _is_whole(getattr(self, name)), name, getattr(self, name), "a whole number of at least 1"
+            )
         for name in ("mlp_ratio", "layer_norm_eps", "init_values"):
-            value = getattr(self, name)
-            if not _is_number(value) or not 0 < value < float("inf"):
-                raise ValueError(f"{name} must be a positive number, not {value!r}")
+            _require(_is_positive(getattr(self, name)), name, getattr(self, name), "a positive number")
         for name in ("dropout_rate", "sd_prob"):
-            value = getattr(self, name)
-            if not _is_number(value) or not 0 <= value < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, not {value!r}")
-        if self.global_pool not in get_args(GlobalPool):
-            raise ValueError(f"global_pool must be one of {get_args(GlobalPool)}, not {self.global_pool!r}")
-        if not isinstance(self.pre_logits, bool):
-            raise ValueError(f"pre_logits must be True or False, not {self.pre_logits!r}")
-        if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
-            )
-        if self.projection_dim % self.num_heads:
-            raise ValueError(
-                f"projection_dim {self.projection_dim} is not a multiple of num_heads {self.num_heads}"
-            )
-        if self.mlp_dim < 1 or self.projection_dim * self.mlp_ratio != self.mlp_dim:
-            raise ValueError(
-                f"mlp_ratio {self.mlp_ratio!r} times projection_dim {self.projection_dim} is no whole width"
-            )
+            _require(_is_rate(getattr(self, name)), name, getattr(self, name), "at least 0 and below 1")
+        pools = get_args(GlobalPool)
+        _require(self.global_pool in pools, "global_pool", self.global_pool, f"one of {pools}")
+        _require(isinstance(self.pre_logits, bool), "pre_logits", self.pre_logits, "True or False")
+        for name, divisor in (("image_size", "patch_size"), ("projection_dim", "num_heads")):
+            value, unit = getattr(self, name), getattr(self, divisor)
+            _require(value % unit == 0, name, value, f"a multiple of {divisor} {unit}")
+        width = self.projection_dim * self.mlp_ratio
+        _require(
+            width == int(width), "mlp_ratio", self.mlp_ratio, f"whole on {self.projection_dim} dimensions"
+        )
 
     @property
     def grid_size(self) -> int:
@@ -116,8 +97,36 @@ class CaiTConfig:
         return asdict(self)
 
 
-def _is_number(value: object) -> bool:
+_COUNTS = (
+    "image_size",
+    "patch_size",
+    "projection_dim",
+    "sa_ffn_layers",
+    "ca_ffn_layers",
+    "num_heads",
+    "num_classes",
+)
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_positive(value: object) -> bool:
+    return _is_number(value) and 0 < value < float("inf")
+
+
+def _is_rate(value: object) -> bool:
+    return _is_number(value) and 0 <= value < 1
 
 
 @dataclass(frozen=True, kw_only=True)

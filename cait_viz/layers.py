@@ -1,0 +1,379 @@
+"""The layers of CaiT (Touvron et al. 2021, arXiv:2103.17239), for any Keras 3 backend.
+
+Shapes: B pictures, N patches, C embedding dimensions, H heads, D = C / H dimensions a head.
+Each layer keeps the arguments of its constructor for `get_config`, makes its weights in
+`build` and names every sublayer after what it is, so that a checkpoint never depends on the
+order in which layers were made.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+_PACKAGE = "cait_viz"
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class LayerScale(keras.layers.Layer):
+    """Multiply each channel of a residual branch by a learned factor (section 2.2, equation 4).
+
+    (…, C) -> (…, C).
+
+    Args:
+        init_values: initial value of every factor, the paper's epsilon.
+    """
+
+    def __init__(self, init_values: float = 1e-5, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.init_values = init_values
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make `gamma`, (C,)."""
+        self.gamma = self.add_weight(
+            name="gamma", shape=(input_shape[-1],), initializer=keras.initializers.Constant(self.init_values)
+        )
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        """Scale the channels of `x`."""
+        return x * self.gamma
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return super().get_config() | {"init_values": self.init_values}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class StochasticDepth(keras.layers.Layer):
+    """Drop the residual branch of random samples while training (Huang et al. 2016, arXiv:1603.09382).
+
+    (B, …) -> (B, …): each sample's branch is zero with probability `sd_prob`, else divided by
+    1 - `sd_prob`, which keeps its expectation. The samples are drawn anew for every layer: each
+    layer has a seed generator of its own.
+
+    Args:
+        sd_prob: probability that a sample's branch is dropped, in [0, 1).
+        seed: for the same draws again.
+    """
+
+    def __init__(self, sd_prob: float = 0.0, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.sd_prob = sd_prob
+        self.seed = seed
+        # The seed generator is a variable; a layer that never draws needs none.
+        self.seed_generator = keras.random.SeedGenerator(seed) if sd_prob else None
+        self.built = True
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        """Drop whole samples of `x` when `training`."""
+        if not training or self.seed_generator is None:
+            return x
+        keep = 1 - self.sd_prob
+        shape = (ops.shape(x)[0],) + (1,) * (len(x.shape) - 1)
+        draw = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
+        return x * ops.cast(draw < keep, x.dtype) / keep
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return super().get_config() | {"sd_prob": self.sd_prob, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class FeedForward(keras.layers.Layer):
+    """Two dense layers with the exact GELU between them (section 2.1, "FFN").
+
+    (…, C) -> (…, C). The tanh approximation of the GELU, Keras' default in `ops.gelu`, moves the
+    logits of a trained CaiT by 2e-4.
+
+    Args:
+        hidden_dim: width of the hidden layer.
+        dropout_rate: rate of the dropout behind each dense layer.
+    """
+
+    def __init__(self, hidden_dim: int, dropout_rate: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.hidden_dim = hidden_dim
+        self.dropout_rate = dropout_rate
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make `fc1`, (C, hidden), and `fc2`, (hidden, C)."""
+        dim = input_shape[-1]
+        self.fc1 = _dense(self.hidden_dim, "fc1", self.dtype_policy)
+        self.fc2 = _dense(dim, "fc2", self.dtype_policy)
+        self.drop = keras.layers.Dropout(self.dropout_rate, name="drop", dtype=self.dtype_policy)
+        self.fc1.build(input_shape)
+        self.fc2.build((*input_shape[:-1], self.hidden_dim))
+        self.built = True
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        """Apply the network to each token."""
+        x = self.drop(ops.gelu(self.fc1(x), approximate=False), training=training)
+        return self.drop(self.fc2(x), training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return super().get_config() | {"hidden_dim": self.hidden_dim, "dropout_rate": self.dropout_rate}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class TalkingHeadAttention(keras.layers.Layer):
+    """Self-attention whose heads talk before and after the softmax (Shazeer et al. 2020, arXiv:2003.02436).
+
+    (B, N, C) -> (B, N, C) and attention (B, H, N, N): row i says where patch i looks.
+
+    The attention returned is the one after `proj_w`, the mixing behind the softmax, as in the
+    Keras tutorial: it weighs the values, but it is no distribution; half of it may be negative.
+    `distribution` returns the tensor before that mixing, whose rows sum to one.
+
+    Args:
+        num_heads: number of heads, H; divides C.
+        dropout_rate: rate of the dropouts on the attention and on the output.
+    """
+
+    def __init__(self, num_heads: int, dropout_rate: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.dropout_rate = dropout_rate
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make `qkv`, (C, 3C), `proj_l` and `proj_w`, (H, H), and `proj`, (C, C)."""
+        dim = input_shape[-1]
+        policy = self.dtype_policy
+        self.qkv = _dense(3 * dim, "qkv", policy)
+        self.proj_l = HeadMixing(self.num_heads, name="proj_l", dtype=policy)
+        self.proj_w = HeadMixing(self.num_heads, name="proj_w", dtype=policy)
+        self.proj = _dense(dim, "proj", policy)
+        self.attn_drop = keras.layers.Dropout(self.dropout_rate, name="attn_drop", dtype=policy)
+        self.proj_drop = keras.layers.Dropout(self.dropout_rate, name="proj_drop", dtype=policy)
+        self.qkv.build(input_shape)
+        self.proj_l.build((input_shape[0], self.num_heads, None, None))
+        self.proj_w.build((input_shape[0], self.num_heads, None, None))
+        self.proj.build(input_shape)
+        self.built = True
+
+    def distribution(self, x: Any) -> Any:
+        """The attention after the softmax and before `proj_w`, (B, H, N, N): every row sums to one."""
+        return self._weights(x)[0]
+
+    def _weights(self, x: Any) -> tuple[Any, Any]:
+        query, key, value = _split_heads(self.qkv(x), 3, self.num_heads)
+        scores = ops.matmul(query * _head_scale(query), ops.swapaxes(key, -1, -2))
+        return ops.softmax(self.proj_l(scores), axis=-1), value
+
+    def call(self, x: Any, training: bool | None = None) -> tuple[Any, Any]:
+        """Attend from each patch to all patches; returns the output and the attention."""
+        softmax, value = self._weights(x)
+        attention = self.attn_drop(self.proj_w(softmax), training=training)
+        x = self.proj(_merge_heads(ops.matmul(attention, value)))
+        return self.proj_drop(x, training=training), attention
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return super().get_config() | {"num_heads": self.num_heads, "dropout_rate": self.dropout_rate}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class HeadMixing(keras.layers.Layer):
+    """The linear map across heads of talking-heads attention.
+
+    (B, H, N, N) -> (B, H, N, N): out[g] = sum over h of kernel[h, g] in[h], plus bias[g].
+    Written as one matrix product on (H, N·N), so that no (N, N, H) transposition is made.
+
+    Args:
+        num_heads: number of heads, H.
+    """
+
+    def __init__(self, num_heads: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make `kernel`, (H, H), and `bias`, (H,)."""
+        shape = (self.num_heads, self.num_heads)
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=_initializer())
+        self.bias = self.add_weight(name="bias", shape=shape[:1], initializer="zeros")
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        """Mix the heads of `x`."""
+        batch, heads, rows, columns = ops.shape(x)
+        flat = ops.reshape(x, (batch, heads, rows * columns))
+        mixed = ops.matmul(ops.transpose(self.kernel), flat) + self.bias[:, None]
+        return ops.reshape(mixed, (batch, heads, rows, columns))
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return super().get_config() | {"num_heads": self.num_heads}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class ClassAttention(keras.layers.Layer):
+    """Attention from the class token alone to itself and the patches (section 3.2, equations 5 to 7).
+
+    (B, 1 + N, C) -> (B, 1, C) and attention (B, H, 1, 1 + N), a distribution over the class token
+    (index 0) and the patches. No target class enters it.
+
+    Args:
+        num_heads: number of heads, H; divides C.
+    """
+
+    def __init__(self, num_heads: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make `q`, `k`, `v` and `proj`, each (C, C)."""
+        for name in ("q", "k", "v", "proj"):
+            dense = _dense(input_shape[-1], name, self.dtype_policy)
+            dense.build(input_shape)
+            setattr(self, name, dense)
+        self.built = True
+
+    def call(self, u: Any) -> tuple[Any, Any]:
+        """Attend from `u[:, 0]`, the class token, to all of `u`; returns the output and the attention."""
+        (query,) = _split_heads(self.q(u[:, :1]), 1, self.num_heads)
+        (key,) = _split_heads(self.k(u), 1, self.num_heads)
+        (value,) = _split_heads(self.v(u), 1, self.num_heads)
+        scores = ops.matmul(query * _head_scale(query), ops.swapaxes(key, -1, -2))
+        attention = ops.softmax(scores, axis=-1)
+        return self.proj(_merge_heads(ops.matmul(attention, value))), attention
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return super().get_config() | {"num_heads": self.num_heads}
+
+
+class _Block(keras.layers.Layer):
+    """Weights that both kinds of block have: two norms, two LayerScales and the feed-forward network."""
+
+    def __init__(
+        self,
+        num_heads: int,
+        mlp_dim: int,
+        layer_norm_eps: float = 1e-6,
+        init_values: float = 1e-5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.mlp_dim = mlp_dim
+        self.layer_norm_eps = layer_norm_eps
+        self.init_values = init_values
+
+    def _build_shared(self, shape: tuple[int | None, ...], dropout_rate: float) -> None:
+        policy, epsilon = self.dtype_policy, self.layer_norm_eps
+        self.norm1 = keras.layers.LayerNormalization(epsilon=epsilon, name="norm1", dtype=policy)
+        self.norm2 = keras.layers.LayerNormalization(epsilon=epsilon, name="norm2", dtype=policy)
+        self.layer_scale1 = LayerScale(self.init_values, name="layer_scale1", dtype=policy)
+        self.layer_scale2 = LayerScale(self.init_values, name="layer_scale2", dtype=policy)
+        self.mlp = FeedForward(self.mlp_dim, dropout_rate, name="mlp", dtype=policy)
+        for layer in (self.norm1, self.norm2, self.layer_scale1, self.layer_scale2, self.mlp):
+            layer.build(shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        names = ("num_heads", "mlp_dim", "layer_norm_eps", "init_values")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class SelfAttentionBlock(_Block):
+    """A block of the patch stage: talking heads, LayerScale, stochastic depth (section 2.2, equation 4).
+
+    (B, N, C) -> (B, N, C) and attention (B, H, N, N). Called `LayerScaleBlock` in the tutorial.
+
+    Args:
+        num_heads: number of heads, H.
+        mlp_dim: width of the feed-forward network's hidden layer.
+        layer_norm_eps: epsilon of both norms.
+        init_values: initial value of LayerScale.
+        dropout_rate: rate of every dropout.
+        sd_prob: probability that stochastic depth drops a branch.
+    """
+
+    def __init__(
+        self, num_heads: int, mlp_dim: int, dropout_rate: float = 0.0, sd_prob: float = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(num_heads, mlp_dim, **kwargs)
+        self.dropout_rate = dropout_rate
+        self.sd_prob = sd_prob
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the sublayers' weights."""
+        policy = self.dtype_policy
+        self._build_shared(input_shape, self.dropout_rate)
+        self.attn = TalkingHeadAttention(self.num_heads, self.dropout_rate, name="attn", dtype=policy)
+        self.attn.build(input_shape)
+        self.drop_path1 = StochasticDepth(self.sd_prob, name="drop_path1", dtype=policy)
+        self.drop_path2 = StochasticDepth(self.sd_prob, name="drop_path2", dtype=policy)
+        self.built = True
+
+    def call(self, x: Any, training: bool | None = None) -> tuple[Any, Any]:
+        """Transform the patches; returns them and the attention."""
+        branch, attention = self.attn(self.norm1(x), training=training)
+        x = x + self.drop_path1(self.layer_scale1(branch), training=training)
+        branch = self.mlp(self.norm2(x), training=training)
+        return x + self.drop_path2(self.layer_scale2(branch), training=training), attention
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return super().get_config() | {"dropout_rate": self.dropout_rate, "sd_prob": self.sd_prob}
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class ClassAttentionBlock(_Block):
+    """A block of the class stage: only the class token changes (section 3.2, figure 3 right).
+
+    Patches (B, N, C) and class token (B, 1, C) -> class token (B, 1, C) and attention
+    (B, H, 1, 1 + N). As in the authors' code this stage has no dropout and no stochastic depth.
+    Called `LayerScaleBlockClassAttention` in the tutorial.
+
+    Args:
+        num_heads: number of heads, H.
+        mlp_dim: width of the feed-forward network's hidden layer.
+        layer_norm_eps: epsilon of both norms.
+        init_values: initial value of LayerScale.
+    """
+
+    def build(self, patches_shape: tuple[int | None, ...], *_: Any) -> None:
+        """Make the sublayers' weights."""
+        self._build_shared(patches_shape, dropout_rate=0.0)
+        self.attn = ClassAttention(self.num_heads, name="attn", dtype=self.dtype_policy)
+        self.attn.build(patches_shape)
+        self.built = True
+
+    def call(self, patches: Any, class_token: Any) -> tuple[Any, Any]:
+        """Update the class token from the patches; returns it and the attention."""
+        u = ops.concatenate([class_token, patches], axis=1)
+        branch, attention = self.attn(self.norm1(u))
+        class_token = class_token + self.layer_scale1(branch)
+        class_token = class_token + self.layer_scale2(self.mlp(self.norm2(class_token)))
+        return class_token, attention
+
+
+def _initializer() -> keras.initializers.Initializer:
+    """The authors' and timm's `trunc_normal_(std=.02)`."""
+    return keras.initializers.TruncatedNormal(stddev=0.02)
+
+
+def _dense(units: int, name: str, dtype: Any) -> keras.layers.Dense:
+    return keras.layers.Dense(units, kernel_initializer=_initializer(), name=name, dtype=dtype)
+
+
+def _split_heads(x: Any, parts: int, num_heads: int) -> list[Any]:
+    """(B, N, parts·C) -> `parts` arrays of (B, H, N, D)."""
+    batch, tokens, width = ops.shape(x)
+    x = ops.reshape(x, (batch, tokens, parts, num_heads, width // (parts * num_heads)))
+    return ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)), parts, axis=0)
+
+
+def _merge_heads(x: Any) -> Any:
+    """(B, H, N, D) -> (B, N, H·D)."""
+    batch, heads, tokens, dim = ops.shape(x)
+    return ops.reshape(ops.swapaxes(x, 1, 2), (batch, tokens, heads * dim))
+
+
+def _head_scale(query: Any) -> float:
+    """The softmax's temperature, D^-1/2 (equation 6)."""
+    return query.shape[-1] ** -0.5
