@@ -1,0 +1,225 @@
+"""From class attention to maps: patch grids, ranges, upsampling and the numbers of each head.
+
+Two kinds of array go through this module:
+
+* *class attention*, `(heads, N + 1)`: for each head, how the class token spreads its attention over
+  itself (index 0) and the N patches (from index 1 on, row by row). Every row sums to one.
+* a *grid*, `(rows, cols)`: one value for each patch, laid out as the patches lie in the picture.
+
+NumPy and Pillow only.
+"""
+
+import operator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from cait_viz.errors import SelectionError
+
+Floats = NDArray[np.float32]
+Style = Literal["overlay", "paper", "map"]
+Interpolation = Literal["bicubic", "nearest"]
+Scale = Literal["head", "shared"]
+
+STYLES = ("overlay", "paper", "map")
+COLORMAPS = ("viridis", "cividis", "inferno", "magma", "plasma", "grey")
+INTERPOLATIONS = ("bicubic", "nearest")
+SCALES = ("head", "shared")
+FIGURES = ("heads", "saliency")
+FIGURE_FORMATS = ("png", "svg", "pdf")
+
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "nearest": Image.Resampling.NEAREST}
+
+# Two float32 numbers closer than this, relative to their size, differ by rounding alone. Stretching
+# such a difference to the full range would draw a pattern that the network never made.
+_ROUNDING = 4 * float(np.finfo(np.float32).eps)
+
+
+class Range(NamedTuple):
+    """The two values that are drawn as nothing and as everything."""
+
+    low: float
+    high: float
+
+
+def check_choice(what: str, value: object, allowed: tuple[str, ...]) -> str:
+    """The value, if it is one of those allowed.
+
+    Raises:
+        SelectionError: it is not; the message names the value and lists the allowed ones.
+    """
+    if isinstance(value, str) and value in allowed:
+        return value
+    raise SelectionError(f"there is no {what} {value!r}; choose one of {', '.join(allowed)}")
+
+
+def check_index(what: str, value: object, count: int) -> int:
+    """The value as a whole number from 0 to `count` - 1.
+
+    Args:
+        what: what is counted, for the message ("head").
+        value: any integer, NumPy's included; True and False are refused.
+        count: how many there are.
+
+    Raises:
+        SelectionError: it is no such number; the message names the value and the range.
+    """
+    try:
+        index = -1 if isinstance(value, bool | np.bool_) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        index = -1
+    if not 0 <= index < count:
+        numbers = "0" if count == 1 else f"from 0 to {count - 1}"
+        raise SelectionError(f"there is no {what} {value!r}; this model has {count}, numbered {numbers}")
+    return index
+
+
+def check_class_attention(attention: ArrayLike) -> Floats:
+    """Class attention as a float32 array `(heads, N + 1)`.
+
+    Raises:
+        ValueError: another shape, no patches, or a value that is not a finite number of at least 0.
+    """
+    array = _finite("class attention", attention)
+    if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] < 2:
+        raise ValueError(f"class attention must have the shape (heads, N + 1), not {array.shape}")
+    if array.min() < 0:
+        raise ValueError(f"class attention must not be negative, but its smallest value is {array.min():g}")
+    return array
+
+
+def patch_grids(attention: ArrayLike, grid_shape: tuple[int, int]) -> Floats:
+    """The class token's attention to the patches, laid out as they lie in the picture.
+
+    `(heads, rows * cols + 1) -> (heads, rows, cols)`, float32. The class token's attention to itself,
+    index 0, is left out (see `self_attention`); nothing is rescaled.
+
+    Args:
+        attention: class attention, `(heads, N + 1)`.
+        grid_shape: rows and columns of patches, in this order.
+
+    Raises:
+        ValueError: the shapes do not belong together, or a value is negative or not finite.
+    """
+    array = check_class_attention(attention)
+    rows, cols = grid_shape
+    patches = array.shape[1] - 1
+    if rows < 1 or cols < 1 or rows * cols != patches:
+        raise ValueError(f"{patches} patches do not fill a grid of {rows} rows and {cols} columns")
+    return array[:, 1:].reshape(-1, rows, cols)
+
+
+def head_mean(grids: ArrayLike) -> Floats:
+    """The mean over the heads, `(heads, rows, cols) -> (rows, cols)`, float32 (paper, Figure 7)."""
+    array = _finite("the grids", grids)
+    if array.ndim != 3 or array.shape[0] < 1:
+        raise ValueError(f"the grids must have the shape (heads, rows, cols), not {array.shape}")
+    return array.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+def value_range(grids: ArrayLike) -> Range:
+    """The smallest and the largest value of an array of any shape."""
+    array = _finite("the grids", grids)
+    return Range(float(array.min()), float(array.max()))
+
+
+def min_max(grid: ArrayLike, bounds: Range | None = None) -> Floats:
+    """The values stretched to [0, 1], in the shape they came in, float32.
+
+    Args:
+        grid: an array of any shape.
+        bounds: what becomes 0 and what becomes 1; the grid's own smallest and largest value if None.
+            Values outside are clipped. One range for several maps makes them comparable.
+
+    A range without extent (a flat map) becomes all 0: no place stands out, so none is highlighted.
+
+    Raises:
+        ValueError: empty, or a value that is not finite.
+    """
+    array = _finite("the map", grid).astype(np.float64)
+    low, high = bounds if bounds is not None else value_range(array)
+    if high - low <= _ROUNDING * max(abs(low), abs(high)):
+        return np.zeros(array.shape, np.float32)
+    return np.clip((array - low) / (high - low), 0.0, 1.0).astype(np.float32)
+
+
+def saliency(attention: ArrayLike, grid_shape: tuple[int, int]) -> Floats:
+    """The mean over the heads, stretched to [0, 1]: `(heads, N + 1) -> (rows, cols)`, float32.
+
+    Paper, Figure 7, before it is upsampled. Arguments and errors as in `patch_grids`.
+    """
+    return min_max(head_mean(patch_grids(attention, grid_shape)))
+
+
+def upsample(grid: ArrayLike, size: tuple[int, int], interpolation: str = "bicubic") -> Floats:
+    """A grid brought to a number of pixels, `(rows, cols) -> (height, width)`, float32.
+
+    Args:
+        grid: one map.
+        size: height and width of the result.
+        interpolation: "bicubic" (Pillow's; smaller results are antialiased) or "nearest", which shows
+            the patches as they are. What bicubic overshoots is clipped to the range of the grid.
+
+    Raises:
+        SelectionError: another interpolation.
+        ValueError: no grid, no pixels, or a value that is not finite.
+    """
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
+    array = _finite("the map", grid)
+    if array.ndim != 2:
+        raise ValueError(f"a map must have the shape (rows, cols), not {array.shape}")
+    height, width = size
+    if height < 1 or width < 1:
+        raise ValueError(f"a map cannot be drawn on {height} x {width} pixels")
+    low, high = value_range(array)
+    resized = Image.fromarray(array).resize((width, height), _FILTERS[interpolation])
+    pixels = np.array(resized, np.float32)
+    return np.clip(pixels, low, high, out=pixels)
+
+
+def self_attention(attention: ArrayLike) -> Floats:
+    """The share of its attention that the class token pays to itself, `(heads, N + 1) -> (heads,)`.
+
+    Between 0 and 1. Min-max hides it: a head that looks almost only at itself gives a map as bright
+    as any other.
+    """
+    return check_class_attention(attention)[:, 0].copy()
+
+
+def patch_entropy(attention: ArrayLike) -> Floats:
+    """Entropy of each head over the patches in nats, `(heads, N + 1) -> (heads,)`, float32.
+
+    The attention to the patches is first made to sum to one. 0 when a single patch gets all of it,
+    `log(N)` when all get the same; lower is more concentrated. A head that pays the patches no
+    attention at all has none to spread and is given 0.
+    """
+    patches = check_class_attention(attention)[:, 1:].astype(np.float64)
+    totals = patches.sum(axis=1, keepdims=True)
+    shares = np.divide(patches, totals, out=np.zeros_like(patches), where=totals > 0)
+    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    entropy = -(shares * logs).sum(axis=1)
+    return np.clip(entropy, 0.0, np.log(patches.shape[1])).astype(np.float32)
+
+
+def effective_patches(attention: ArrayLike) -> Floats:
+    """Over how many patches each head spreads, `(heads, N + 1) -> (heads,)`, float32.
+
+    The exponential of `patch_entropy`: a head that divides its attention evenly among k patches gives
+    k, so it lies between 1 and N. 0 for a head that pays the patches no attention at all.
+    """
+    looked = check_class_attention(attention)[:, 1:].any(axis=1)
+    return np.where(looked, np.exp(patch_entropy(attention)), 0.0).astype(np.float32)
+
+
+def _finite(what: str, values: ArrayLike) -> NDArray[Any]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{what} must be numbers, not {array.dtype}")
+    array = np.ascontiguousarray(array, dtype=np.float32)
+    if array.size == 0:
+        raise ValueError(f"{what} must not be empty; the shape is {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{what} must be finite numbers, but some are NaN or infinite")
+    return array
