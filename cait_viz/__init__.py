@@ -1,3 +1,79 @@
-"""See where a CaiT vision transformer looks."""
+"""See where a CaiT vision transformer looks (Touvron et al. 2021, arXiv:2103.17239).
+
+    import cait_viz
+
+    model = cait_viz.load_model()                    # the bundled model; no network needed
+    analysis = cait_viz.analyze("photo.jpg", model)
+    analysis.predictions                             # [(label, probability), …], best first
+    analysis.overlay().save("overlay.png")           # where the class token looked
+
+Reading, drawing and the registry start without Keras; it is imported with the first name that
+needs it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cait_viz.analysis import Analysis
+    from cait_viz.errors import (
+        CaitVizError,
+        CheckpointError,
+        DownloadError,
+        ImageError,
+        SelectionError,
+        UnknownModelError,
+    )
+    from cait_viz.images import read_image
+    from cait_viz.model import CaiT
+    from cait_viz.pipeline import analyze, load_model, preprocess
+    from cait_viz.variants import VARIANTS, CaiTConfig
 
 __version__ = "0.1.0"
+
+_ROOMS = {
+    "Analysis": "analysis",
+    "CaiT": "model",
+    "CaiTConfig": "variants",
+    "CaitVizError": "errors",
+    "CheckpointError": "errors",
+    "DownloadError": "errors",
+    "ImageError": "errors",
+    "SelectionError": "errors",
+    "UnknownModelError": "errors",
+    "VARIANTS": "variants",
+    "analyze": "pipeline",
+    "load_model": "pipeline",
+    "preprocess": "pipeline",
+    "read_image": "images",
+}
+
+__all__ = [
+    "VARIANTS",
+    "Analysis",
+    "CaiT",
+    "CaiTConfig",
+    "CaitVizError",
+    "CheckpointError",
+    "DownloadError",
+    "ImageError",
+    "SelectionError",
+    "UnknownModelError",
+    "analyze",
+    "load_model",
+    "preprocess",
+    "read_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name's room when the name is first used (PEP 562)."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

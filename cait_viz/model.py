@@ -5,7 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from cait_viz.layers import ClassAttentionBlock, SelfAttentionBlock
+from cait_viz.checkpoints import Checkpoint
+from cait_viz.layers import ClassAttentionBlock, SelfAttentionBlock, weight_initializer
 from cait_viz.variants import CaiTConfig
 
 
@@ -25,11 +26,17 @@ class CaiT(keras.Model):
 
     Args:
         config: the architecture.
+
+    Attributes:
+        checkpoint: the weights file it was filled from, if any.
+        labels: name of each class, if they are known.
     """
 
     def __init__(self, config: CaiTConfig | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config = config or CaiTConfig()
+        self.checkpoint: Checkpoint | None = None
+        self.labels: tuple[str, ...] = ()
         policy = self.dtype_policy
         shared = {
             "num_heads": config.num_heads,
@@ -42,6 +49,7 @@ class CaiT(keras.Model):
             config.projection_dim,
             config.patch_size,
             strides=config.patch_size,
+            kernel_initializer=weight_initializer(),
             data_format="channels_last",
             name="patch_embed",
             dtype=policy,
@@ -62,7 +70,7 @@ class CaiT(keras.Model):
             if config.pre_logits
             else keras.layers.Dense(
                 config.num_classes,
-                kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+                kernel_initializer=weight_initializer(),
                 name="head",
                 dtype=policy,
             )
@@ -70,17 +78,18 @@ class CaiT(keras.Model):
         size = config.image_size
         self.build((None, size, size, 3))
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: tuple[Any, ...]) -> None:
         """Make every weight, so that a model can be counted, loaded and saved before its first picture."""
-        if self.built:
+        if hasattr(self, "cls_token"):  # Keras asks again when it loads a file
             return
         config = self.config
         tokens = (None, config.num_patches, config.projection_dim)
-        token_init = keras.initializers.TruncatedNormal(stddev=0.02)
         self.cls_token = self.add_weight(
-            name="cls_token", shape=(1, 1, config.projection_dim), initializer=token_init
+            name="cls_token", shape=(1, 1, config.projection_dim), initializer=weight_initializer()
         )
-        self.pos_embed = self.add_weight(name="pos_embed", shape=(1, *tokens[1:]), initializer=token_init)
+        self.pos_embed = self.add_weight(
+            name="pos_embed", shape=(1, *tokens[1:]), initializer=weight_initializer()
+        )
         self.patch_embed.build((None, config.image_size, config.image_size, 3))
         for block in (*self.blocks, *self.blocks_token_only):
             block.build(tokens)

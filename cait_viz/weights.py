@@ -39,7 +39,7 @@ _Row = tuple[str, Any, tuple[int, ...] | None]
 
 
 def _table(model: CaiT) -> Iterator[_Row]:
-    """timm's name, the Keras variable and the order of timm's axes in it, for every weight."""
+    """The timm name, the Keras variable and the order of timm's axes in it, for every weight."""
     yield "cls_token", model.cls_token, None
     yield "pos_embed", model.pos_embed, None
     yield from _affine("patch_embed.proj", model.patch_embed, _CONVOLUTION)
