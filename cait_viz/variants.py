@@ -4,6 +4,7 @@ Everything here is plain data: no Keras, no files, no network.
 """
 
 from dataclasses import asdict, dataclass
+from math import isclose
 from typing import Literal, TypeGuard, get_args
 
 from cait_viz.errors import UnknownModelError
@@ -74,7 +75,10 @@ class CaiTConfig:
             _require(value % unit == 0, name, value, f"a multiple of {divisor} {unit}")
         width = self.projection_dim * self.mlp_ratio
         _require(
-            width == int(width), "mlp_ratio", self.mlp_ratio, f"whole on {self.projection_dim} dimensions"
+            round(width) >= 1 and isclose(width, round(width)),
+            "mlp_ratio",
+            self.mlp_ratio,
+            f"whole on {self.projection_dim} dimensions",
         )
 
     @property
@@ -90,7 +94,7 @@ class CaiTConfig:
     @property
     def mlp_dim(self) -> int:
         """Width of the hidden layer of the feed-forward networks."""
-        return int(self.projection_dim * self.mlp_ratio)
+        return round(self.projection_dim * self.mlp_ratio)
 
     def to_dict(self) -> dict[str, object]:
         """The options as keyword arguments, in the order of the tutorial."""
