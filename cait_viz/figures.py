@@ -70,7 +70,8 @@ def draw_figure(
 
 def percent(share: float) -> str:
     """A share of one as a person reads it: "57 %", "<1 %"."""
-    return "<1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+    rounded = f"{100 * share:.0f} %"
+    return "<1 %" if rounded == "0 %" and share > 0 else rounded
 
 
 def _heads_figure(analyses: Sequence["Analysis"], block: int | None, look: Look, file_format: str) -> bytes:

@@ -7,6 +7,7 @@ DejaVu Sans that comes with Matplotlib.
 
 import io
 import threading
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -200,10 +201,9 @@ def shortened(text: str, width: float, size: float) -> str:
     """The text, or as much of its beginning as fits the width in inches, with an ellipsis."""
     if len(text) <= _LONGEST_LINE and text_width(text, size) <= width:
         return text
-    kept = text[:_LONGEST_LINE]
-    while kept and text_width(f"{kept}…", size) > width:
-        kept = kept[:-1]
-    return f"{kept.rstrip()}…"
+    beginnings = range(1, min(len(text), _LONGEST_LINE) + 1)
+    kept = bisect_right(beginnings, width, key=lambda length: text_width(f"{text[:length]}…", size))
+    return f"{text[:kept].rstrip()}…"
 
 
 def wrapped(text: str, width: float, size: float) -> list[str]:

@@ -1,0 +1,620 @@
+import html
+import io
+import json
+import math
+import os
+import pickle
+import re
+import subprocess
+import sys
+import warnings
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+import cait_viz
+from cait_viz import maps
+from cait_viz.analysis import Analysis, ModelInfo
+from cait_viz.errors import CheckpointError, SelectionError
+from cait_viz.figures import draw_figure, percent
+from cait_viz.preprocessing import Box
+from cait_viz.rendering import color_table
+
+LABELS = ("tench", "goldfish", "tabby, tabby cat", "Egyptian cat", "lynx")
+MODEL = ModelInfo("cait_xxs24_224", "model.safetensors", "cd" * 32, 0, 224, 16)
+
+
+def attention_of(heads, patches, blocks=2, seed=0):
+    random = np.random.default_rng(seed)
+    rows = random.dirichlet(np.full(patches + 1, 0.5), size=(blocks, heads)).astype(np.float32)
+    return {f"ca_ffn_block_{block}_att": rows[block] for block in range(blocks)}
+
+
+def analysis_of(
+    width=60, height=40, heads=4, probabilities=(0.05, 0.15, 0.6, 0.15, 0.05), **changes
+) -> Analysis:
+    picture = np.random.default_rng(7).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    probabilities = np.array(probabilities, np.float32)
+    side, half = min(width, height), abs(width - height) / 2
+    left, top = (half, 0.0) if width > height else (0.0, half)
+    given = {
+        "picture": picture,
+        "picture_name": "my cat.jpg",
+        "picture_sha256": "ab" * 32,
+        "model": MODEL,
+        "view": "crop",
+        "box": Box(left, top, left + side, top + side),
+        "labels": LABELS[: len(probabilities)],
+        "probabilities": probabilities,
+        "logits": np.log(probabilities),
+        "class_attention": attention_of(heads, 196),
+    }
+    return Analysis(**(given | changes))
+
+
+def small_model_analysis(rows, **changes):
+    """Two blocks of one head each over a grid of two rows and two columns."""
+    attention = {f"ca_ffn_block_{block}_att": np.array([row], np.float32) for block, row in enumerate(rows)}
+    return analysis_of(model=replace(MODEL, image_size=32), class_attention=attention, **changes)
+
+
+@pytest.fixture(scope="module")
+def analysis():
+    return analysis_of()
+
+
+# What the network said
+
+
+def test_predictions_come_best_first_and_equals_in_order(analysis):
+    assert analysis.predictions == [
+        ("tabby, tabby cat", pytest.approx(0.6)),
+        ("goldfish", pytest.approx(0.15)),
+        ("Egyptian cat", pytest.approx(0.15)),
+        ("tench", pytest.approx(0.05)),
+        ("lynx", pytest.approx(0.05)),
+    ]
+    assert analysis.ranking.tolist() == [2, 1, 3, 0, 4]
+    assert analysis.top(2) == analysis.predictions[:2]
+    assert analysis.top(99) == analysis.predictions
+
+
+def test_confident_classes_have_more_than_ten_percent():
+    probabilities = (0.1, 0.1000001, 0.2, 0.5999999)
+    found = analysis_of(probabilities=probabilities).confident()
+    assert [label for label, _ in found] == ["Egyptian cat", "tabby, tabby cat", "goldfish"]
+
+
+def test_nothing_is_confident_where_all_is_guessed():
+    labels = tuple(f"class {index}" for index in range(20))
+    assert analysis_of(probabilities=[0.05] * 20, labels=labels).confident() == []
+
+
+# Where it looked
+
+
+def test_saliency_is_the_mean_of_the_heads_of_the_block_that_serves_best(analysis):
+    expected = maps.saliency(analysis.class_attention["ca_ffn_block_0_att"], (14, 14))
+    assert (analysis.saliency() == expected).all()
+    assert (analysis.saliency(0) == expected).all()
+    second = analysis_of(model=replace(MODEL, saliency_block=1))
+    assert (second.saliency() == analysis.saliency(1)).all()
+    assert not (second.saliency() == expected).all()
+
+
+def test_the_grid_of_the_mean_is_the_saliency(analysis):
+    assert (analysis.grid(1) == analysis.saliency(1)).all()
+    assert analysis.grid_shape == (14, 14)
+
+
+def test_each_head_has_its_own_range_or_one_shared_by_all_blocks():
+    found = small_model_analysis([[0.2, 0, 0.1, 0.2, 0.5], [0.0, 0.25, 0.25, 0.5, 0]])
+    assert found.grid(0, 0) == pytest.approx(np.array([[0, 0.2], [0.4, 1]]))
+    assert found.grid(1, 0) == pytest.approx(np.array([[0.5, 0.5], [1, 0]]))
+    shifted = small_model_analysis([[0.2, 0.1, 0.1, 0.2, 0.4], [0.0, 0.2, 0.2, 0.6, 0]])
+    assert shifted.shared_range == pytest.approx((0, 0.6))
+    assert shifted.grid(0, 0, "shared") == pytest.approx(np.array([[1, 1], [2, 4]]) / 6)
+    assert shifted.head_maps(1, "shared") == pytest.approx(np.array([[[1, 1], [3, 0]]]) / 3)
+
+
+def test_a_head_tells_what_the_map_hides():
+    found = small_model_analysis([[0.5, 0.25, 0.25, 0, 0], [0.2, 0.2, 0.2, 0.2, 0.2]])
+    assert found.self_attention(0) == pytest.approx([0.5])
+    assert found.entropy(0) == pytest.approx([math.log(2)])
+    assert found.effective_patches(0) == pytest.approx([2])
+    assert found.self_attention(1) == pytest.approx([0.2])
+    assert found.effective_patches(1) == pytest.approx([4])
+
+
+def test_flat_attention_renders_without_nan():
+    found = small_model_analysis([[0.2, 0.2, 0.2, 0.2, 0.2], [1, 0, 0, 0, 0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for block in (0, 1):
+            drawn = np.asarray(found.overlay(block, style="map"))
+            assert (drawn[:, 10:50] == color_table("viridis")[0]).all()
+
+
+# Drawn
+
+
+@pytest.mark.parametrize("style", maps.STYLES)
+def test_a_drawing_has_the_pictures_own_size(analysis, style):
+    drawn = analysis.overlay(block=0, head=None, style=style)
+    assert (drawn.size, drawn.mode) == ((60, 40), "RGB")
+    unseen = np.r_[0:10, 50:60]
+    assert (np.asarray(drawn)[:, unseen] == analysis.picture[:, unseen]).all()
+    assert (np.asarray(drawn)[:, 10:50] != analysis.picture[:, 10:50]).any()
+
+
+def test_every_head_and_block_is_drawn_differently(analysis):
+    drawn = {analysis.overlay(block, head).tobytes() for block in (0, 1) for head in (None, 0, 1, 2, 3)}
+    assert len(drawn) == 10
+
+
+def test_a_drawing_for_a_screen_is_that_of_the_smaller_picture(analysis):
+    small = analysis.reduced(30)
+    assert (small.size, small.box) == ((30, 20), Box(5, 0, 25, 20))
+    assert analysis.overlay(max_side=30).tobytes() == small.overlay().tobytes()
+    assert analysis.reduced(60) is analysis
+
+
+def test_what_was_seen_is_the_part_in_the_box(analysis):
+    seen = analysis.seen()
+    assert (seen.picture == analysis.picture[:, 10:50]).all()
+    assert seen.overlay().tobytes() == analysis.overlay().crop((10, 0, 50, 40)).tobytes()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (15, 17)])
+def test_pictures_of_any_shape_are_drawn(size):
+    found = analysis_of(*size)
+    for style in maps.STYLES:
+        assert found.overlay(style=style).size == size
+    assert found.overlay(max_side=8).size == tuple(
+        max(1, min(side, round(side * 8 / max(size)))) for side in size
+    )
+    assert Image.open(io.BytesIO(found.figure("heads"))).format == "PNG"
+    assert Image.open(io.BytesIO(found.figure("saliency"))).format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"block": 2}, "there is no CA block 2; this model has 2, numbered from 0 to 1"),
+        ({"block": -1}, "there is no CA block -1; this model has 2, numbered from 0 to 1"),
+        ({"block": True}, "there is no CA block True; this model has 2, numbered from 0 to 1"),
+        ({"head": 4}, "there is no head 4; this model has 4, numbered from 0 to 3"),
+        ({"head": False}, "there is no head False; this model has 4, numbered from 0 to 3"),
+        ({"head": "mean"}, "there is no head 'mean'; this model has 4, numbered from 0 to 3"),
+        ({"style": "x"}, "there is no style 'x'; choose one of overlay, paper, map"),
+        ({"interpolation": "x"}, "there is no interpolation 'x'; choose one of bicubic, nearest"),
+        ({"scale": "x"}, "there is no scale 'x'; choose one of head, shared"),
+        ({"alpha": 2}, "alpha must be a number from 0 to 1, not 2"),
+        ({"max_side": 0}, "max_side must be a whole number of at least 1, not 0"),
+    ],
+)
+def test_a_view_that_is_not_there_is_refused(analysis, options, sentence):
+    for draw in (analysis.overlay, analysis.png):
+        with pytest.raises(SelectionError) as refused:
+            draw(**options)
+        assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize(
+    "question", ["saliency", "self_attention", "entropy", "effective_patches", "head_maps"]
+)
+def test_a_block_that_is_not_there_has_no_numbers(analysis, question):
+    with pytest.raises(SelectionError, match=r"^there is no CA block 7; "):
+        getattr(analysis, question)(7)
+
+
+def test_an_option_that_does_not_exist_is_no_silent_mistake(analysis):
+    with pytest.raises(TypeError, match="opacity"):
+        analysis.overlay(opacity=0.5)
+
+
+# Saved
+
+
+def read_png(data):
+    picture = Image.open(io.BytesIO(data))
+    picture.load()
+    return picture
+
+
+def test_a_png_is_the_drawing_and_tells_what_made_it(analysis):
+    kept = read_png(analysis.png(1, 2, style="paper", scale="shared"))
+    assert kept.tobytes() == analysis.overlay(1, 2, style="paper", scale="shared").tobytes()
+    expected = {
+        "Title": "Where cait_xxs24_224 looked in my cat.jpg: class-attention block 2, head 3",
+        "Software": f"cait-viz {cait_viz.__version__}",
+        "model": "cait_xxs24_224",
+        "weights": "model.safetensors",
+        "weights_sha256": "cd" * 32,
+        "picture": "my cat.jpg",
+        "picture_size": "[60, 40]",
+        "picture_sha256": "ab" * 32,
+        "view": "crop",
+        "box": "[10.0, 0.0, 50.0, 40.0]",
+        "block": "1",
+        "head": "2",
+        "style": "paper",
+        "colormap": "cividis",
+        "interpolation": "bicubic",
+        "scale": "shared",
+    }
+    assert expected.items() <= kept.text.items()
+    assert json.loads(kept.text["predictions"])[0] == {
+        "index": 2,
+        "label": "tabby, tabby cat",
+        "probability": pytest.approx(0.6),
+    }
+    assert json.loads(kept.text["versions"])["cait_viz"] == cait_viz.__version__
+    assert float(kept.text["self_attention"]) == pytest.approx(float(analysis.self_attention(1)[2]))
+    assert float(kept.text["entropy"]) == pytest.approx(float(analysis.entropy(1)[2]))
+
+
+def test_a_notebook_shows_the_overlay_no_larger_than_a_screen():
+    shown = read_png(analysis_of(1500, 1000)._repr_png_())
+    assert shown.size == (1024, 683)
+    assert json.loads(shown.text["picture_size"]) == [1500, 1000]
+
+
+def test_the_archive_holds_every_block_and_head_and_the_means(analysis):
+    with zipfile.ZipFile(io.BytesIO(analysis.archive(style="map", colormap="grey"))) as archive:
+        names = archive.namelist()
+        assert archive.testzip() is None
+        manifest = json.loads(archive.read("manifest.json"))
+        for entry in manifest["files"]:
+            head = None if entry["head"] == "mean" else entry["head"]
+            drawn = analysis.overlay(entry["block"], head, style="map", colormap="grey")
+            assert read_png(archive.read(entry["file"])).tobytes() == drawn.tobytes()
+    views = [
+        f"ca{block}_{which}" for block in (0, 1) for which in ("mean", "head0", "head1", "head2", "head3")
+    ]
+    assert names == [f"my-cat_cait_xxs24_224_{view}.png" for view in views] + ["manifest.json"]
+
+
+def test_the_manifest_tells_what_made_the_pictures(analysis):
+    with zipfile.ZipFile(io.BytesIO(analysis.archive())) as archive:
+        manifest = json.loads(archive.read("manifest.json"))
+    assert manifest["model"] == "cait_xxs24_224"
+    assert manifest["weights"] == "model.safetensors"
+    assert manifest["weights_sha256"] == "cd" * 32
+    assert manifest["picture"] == "my cat.jpg"
+    assert manifest["picture_size"] == [60, 40]
+    assert manifest["picture_sha256"] == "ab" * 32
+    assert (manifest["view"], manifest["box"]) == ("crop", [10, 0, 50, 40])
+    assert (manifest["style"], manifest["colormap"], manifest["scale"]) == ("overlay", "inferno", "head")
+    assert manifest["interpolation"] == "bicubic"
+    assert 0 < manifest["alpha"] < 1
+    assert [entry["index"] for entry in manifest["predictions"]] == [2, 1, 3, 0, 4]
+    assert manifest["versions"].keys() >= {"cait_viz", "numpy", "pillow", "matplotlib", "keras", "tensorflow"}
+    entry = manifest["files"][1]
+    assert (entry["block"], entry["head"]) == (0, 0)
+    assert entry["self_attention"] == pytest.approx(float(analysis.self_attention(0)[0]))
+    assert entry["entropy"] == pytest.approx(float(analysis.entropy(0)[0]))
+    assert entry["effective_patches"] == pytest.approx(float(analysis.effective_patches(0)[0]))
+    patches = analysis.class_attention["ca_ffn_block_0_att"][0, 1:]
+    assert (entry["smallest"], entry["largest"]) == pytest.approx((patches.min(), patches.max()))
+
+
+def test_the_same_result_gives_the_same_files(analysis):
+    again = analysis_of()
+    assert analysis.archive() == again.archive()
+    assert analysis.npz() == again.npz()
+
+
+def test_the_numbers_come_back_as_they_were(analysis):
+    with np.load(io.BytesIO(analysis.npz()), allow_pickle=False) as kept:
+        for key, array in analysis.class_attention.items():
+            assert kept[key].dtype == np.float32
+            assert (kept[key] == array).all()
+        assert (kept["logits"] == analysis.logits).all()
+        assert (kept["probabilities"] == analysis.probabilities).all()
+        assert kept["labels"].tolist() == list(LABELS)
+        assert kept["box"].tolist() == [10, 0, 50, 40]
+        assert kept["grid_shape"].tolist() == [14, 14]
+        assert json.loads(str(kept["manifest"]))["model"] == "cait_xxs24_224"
+
+
+@pytest.mark.parametrize(
+    ("name", "beginning"),
+    [
+        ("my cat.jpg", "my-cat"),
+        ("IMG_0001.HEIC", "IMG_0001"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Users\\me\\cat.png", "cat"),
+        ("Füße 猫.jpg", "Füße-猫"),
+        ("Fu\u0308sse.jpg", "Füsse"),
+        ('a<b>:"|?*.png', "a-b"),
+        ("photo.tar.gz", "photo.tar"),
+        ("-rf.png", "rf"),
+        (".hidden", "hidden"),
+        ("line\nbreak\0.png", "line-break"),
+        ("caf\udce9.jpg", "caf"),
+        ("😀.png", "picture"),
+        ("", "picture"),
+        ("x" * 300 + ".png", "x" * 80),
+        ("猫" * 300 + ".png", "猫" * 26),
+    ],
+)
+def test_files_are_named_safely_after_the_picture(name, beginning):
+    found = analysis_of(picture_name=name)
+    assert found.file_stem() == f"{beginning}_cait_xxs24_224_ca0_mean"
+    assert found.file_stem(1, 3) == f"{beginning}_cait_xxs24_224_ca1_head3"
+    assert len(found.file_stem(1, 3).encode()) < 240
+
+
+def test_a_name_that_cannot_be_encoded_spoils_no_file():
+    found = analysis_of(picture_name="caf\udce9\0.jpg", labels=("caf\udce9", "$\\frac$", "猫", "a\nb", "é"))
+    assert read_png(found.png()).text["picture"] == "caf? .jpg"
+    assert found.archive()
+    assert found.npz()
+    for kind in maps.FIGURES:
+        for file_format in maps.FIGURE_FORMATS:
+            assert found.figure(kind, file_format)
+
+
+@pytest.mark.parametrize(
+    ("ending", "beginning"), [(".png", b"\x89PNG"), (".PNG", b"\x89PNG"), (".zip", b"PK"), (".npz", b"PK")]
+)
+def test_a_result_saves_itself_by_the_ending(analysis, tmp_path, ending, beginning):
+    path = analysis.save(tmp_path / f"kept{ending}")
+    assert path.read_bytes().startswith(beginning)
+
+
+def test_saving_takes_the_options_of_what_is_saved(analysis, tmp_path):
+    path = analysis.save(tmp_path / "kept.png", block=1, head=0, style="map")
+    assert path.read_bytes() == analysis.png(1, 0, style="map")
+
+
+@pytest.mark.parametrize("name", ["kept.jpg", "kept", "kept.svg", "png"])
+def test_another_ending_is_refused_and_nothing_written(analysis, tmp_path, name):
+    with pytest.raises(SelectionError) as refused:
+        analysis.save(tmp_path / name)
+    assert str(refused.value) == (
+        f"{name}: a result is saved as .png (one map), .zip (every map) or .npz (the numbers); "
+        "choose one of these endings"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+# Figures
+
+
+def words(svg):
+    """The lines of text of a figure, which Matplotlib repeats as comments beside their outlines."""
+    return [html.unescape(line) for line in re.findall(r"<!-- (.*?) -->", svg.decode())]
+
+
+def test_the_figure_of_the_heads_has_a_row_for_each_block_and_a_column_for_each_head(analysis):
+    drawn = analysis.figure("heads", "svg")
+    said = words(drawn)
+    assert [line for line in said if line.startswith("Head")] == ["Head 1", "Head 2", "Head 3", "Head 4"]
+    assert [line for line in said if line.startswith("CA block")] == ["CA block 1", "CA block 2"]
+    assert drawn.count(b"<image") == 1 + 2 * 4
+    numbers = zip(analysis.self_attention(1), analysis.effective_patches(1), strict=True)
+    for own, spread in numbers:
+        assert f"itself {percent(own)}" in said
+        assert f"{spread:.0f} patches" in said
+
+
+@pytest.mark.parametrize("heads", [1, 4, 16])
+@pytest.mark.parametrize("kind", maps.FIGURES)
+def test_any_number_of_heads_makes_a_figure_of_sane_size(heads, kind):
+    drawn = read_png(analysis_of(heads=heads).figure(kind))
+    assert 800 <= drawn.width <= 4000
+    assert 400 <= drawn.height <= 1600
+
+
+def test_a_figure_of_several_pictures_holds_each():
+    several = [analysis_of(picture_name=f"{name}.png") for name in ("one", "two", "three")]
+    assert words(draw_figure(several, "heads", "svg")).count("Head 4") == 3
+    assert draw_figure(several, "saliency", "svg").count(b"<image") == 6
+
+
+def test_the_figure_of_the_saliency_names_every_class_above_ten_percent(analysis):
+    said = words(analysis.figure("saliency", "svg"))
+    assert said[:3] == ["tabby, tabby cat  60 %", "goldfish  15 %", "Egyptian cat  15 %"]
+    assert not any("tench" in line for line in said)
+
+
+def test_a_figure_of_a_guess_says_so():
+    labels = tuple(f"class {index}" for index in range(20))
+    found = analysis_of(probabilities=[0.06] + [0.94 / 19] * 19, labels=labels)
+    assert words(found.figure("saliency", "svg"))[:2] == ["no class above 10 %; the first is", "class 0  6 %"]
+
+
+def test_the_saliency_of_another_block_is_another_figure(analysis):
+    first, second = (analysis.figure("saliency", block=block) for block in (0, 1))
+    assert first == analysis.figure("saliency")
+    assert first != second
+
+
+@pytest.mark.parametrize("file_format", maps.FIGURE_FORMATS)
+@pytest.mark.parametrize("kind", maps.FIGURES)
+def test_the_same_figure_is_the_same_file(analysis, kind, file_format):
+    drawn = analysis.figure(kind, file_format)
+    assert drawn == analysis.figure(kind, file_format)
+    assert drawn.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[file_format])
+
+
+def test_figures_tell_what_made_them(analysis):
+    png = read_png(analysis.figure("heads")).text
+    assert png["Software"] == f"cait-viz {cait_viz.__version__}"
+    assert json.loads(png["Description"])[0]["picture_sha256"] == "ab" * 32
+    svg = analysis.figure("saliency", "svg")
+    ElementTree.fromstring(svg)
+    assert b"ab" * 32 in svg
+    assert b"/Creator (cait-viz" in analysis.figure("heads", "pdf")
+
+
+@pytest.mark.parametrize("file_format", maps.FIGURE_FORMATS)
+@pytest.mark.parametrize(
+    ("label", "drawn"),
+    [
+        ("$x^2$", "$x^2$"),
+        ("$", "$"),
+        ("$\\frac{1}{$", "$\\frac{1}{$"),
+        ("猫 cat", "□ cat"),
+        ("caf\udce9", "caf "),
+        ("a\tb\nc", "a b c"),
+        ("<b>&amp;", "<b>&amp;"),
+    ],
+)
+def test_odd_labels_are_drawn_as_they_are(label, drawn, file_format):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = analysis_of(labels=(*LABELS[:2], label, *LABELS[3:])).figure("saliency", file_format)
+    if file_format == "svg":
+        ElementTree.fromstring(figure)
+        assert f"{drawn}  60 %" in words(figure)
+
+
+@pytest.mark.parametrize("label", ["word " * 100, "W" * 500, "i" * 5000])
+def test_a_label_longer_than_the_figure_is_cut_and_keeps_its_probability(label):
+    said = words(analysis_of(labels=(*LABELS[:2], label, *LABELS[3:])).figure("saliency", "svg"))
+    assert re.fullmatch(r"[word Wi]{20,}…  60 %", said[0])
+
+
+def test_threads_draw_the_figures_that_one_thread_draws(analysis):
+    chosen = [(kind, file_format) for kind in maps.FIGURES for file_format in maps.FIGURE_FORMATS]
+    alone = [analysis.figure(*choice) for choice in chosen]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda choice: analysis.figure(*choice), chosen)) == alone
+
+
+def test_drawing_figures_leaves_the_settings_alone(analysis):
+    before = matplotlib.rcParams.copy()
+    analysis.figure("heads", "svg")
+    assert matplotlib.rcParams.copy() == before
+
+
+def test_drawing_figures_never_imports_pyplot():
+    program = (
+        "import sys\n"
+        "from test_analysis import analysis_of\n"
+        "for kind in ('heads', 'saliency'):\n"
+        "    for file_format in ('png', 'svg', 'pdf'):\n"
+        "        analysis_of().figure(kind, file_format)\n"
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"kind": "head"}, "there is no figure 'head'; choose one of heads, saliency"),
+        ({"format": "jpg"}, "there is no figure format 'jpg'; choose one of png, svg, pdf"),
+        ({"kind": "saliency", "block": 5}, "there is no CA block 5; this model has 2, numbered from 0 to 1"),
+        ({"colormap": "jet"}, "there is no colormap 'jet'; choose one of viridis, cividis, inferno"),
+        ({"scale": "x"}, "there is no scale 'x'; choose one of head, shared"),
+    ],
+)
+def test_a_figure_that_is_not_there_is_refused(analysis, options, sentence):
+    with pytest.raises(SelectionError) as refused:
+        analysis.figure(**options)
+    assert str(refused.value).startswith(sentence)
+
+
+def test_a_figure_of_nothing_is_refused():
+    with pytest.raises(SelectionError, match=r"^a figure needs at least one picture, and none was given$"):
+        draw_figure([])
+
+
+def test_a_figure_of_too_many_pictures_is_refused(analysis):
+    with pytest.raises(SelectionError, match=r"inches high, and 150 is the limit; draw fewer pictures"):
+        draw_figure([analysis] * 400, "saliency")
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0, "0 %"), (0.001, "<1 %"), (0.005, "<1 %"), (0.01, "1 %"), (0.574, "57 %"), (1, "100 %")],
+)
+def test_shares_are_said_in_percent(share, said):
+    assert percent(share) == said
+
+
+# The thing itself
+
+
+def test_an_analysis_survives_the_way_between_processes(analysis):
+    copy = pickle.loads(pickle.dumps(analysis))
+    assert copy.model == analysis.model
+    assert copy.box == analysis.box
+    assert copy.predictions == analysis.predictions
+    assert copy.png(1, 2) == analysis.png(1, 2)
+    assert not copy.picture.flags.writeable
+
+
+def test_an_analysis_cannot_be_changed(analysis):
+    with pytest.raises(FrozenInstanceError):
+        analysis.view = "whole"
+    for array in (analysis.picture, analysis.probabilities, analysis.class_attention["ca_ffn_block_0_att"]):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+
+
+def test_the_arrays_given_stay_their_owners():
+    picture = np.zeros((4, 4, 3), np.uint8)
+    analysis_of(picture=picture, box=Box(0, 0, 4, 4))
+    picture[0] = 1
+
+
+def test_an_analysis_says_what_it_is_in_one_line(analysis):
+    assert repr(analysis) == "<Analysis of 'my cat.jpg' by cait_xxs24_224: 'tabby, tabby cat', 60.0%>"
+
+
+def test_an_analysis_knows_its_size_in_memory(analysis):
+    assert analysis.nbytes == 60 * 40 * 3 + 2 * 5 * 4 + 2 * 4 * 197 * 4
+
+
+def test_damaged_weights_are_named_as_the_cause():
+    attention = attention_of(4, 196)
+    attention["ca_ffn_block_1_att"][0, 0] = np.nan
+    with pytest.raises(CheckpointError) as refused:
+        analysis_of(class_attention=attention)
+    assert str(refused.value) == (
+        "model.safetensors: the network answers with numbers that are not finite; "
+        "the weights are damaged, use another file"
+    )
+    with pytest.raises(CheckpointError):
+        analysis_of(logits=np.full(5, np.nan))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"picture": np.zeros((4, 4), np.uint8)},
+            r"^the picture must be uint8 \(height, width, 3\), not uint8",
+        ),
+        ({"picture": np.zeros((4, 4, 3))}, r"^the picture must be uint8 .* not float64 \(4, 4, 3\)$"),
+        ({"box": Box(0, 0, 61, 40)}, r"does not lie within a picture of 60 x 40 pixels$"),
+        ({"box": Box(5, 0, 5, 40)}, r"does not lie within"),
+        ({"labels": LABELS[:4]}, r"^there must be one label, probability and logit for each class, not 4"),
+        ({"class_attention": {}}, r"^class attention must be ca_ffn_block_0_att"),
+        ({"class_attention": {"ca_ffn_block_1_att": np.ones((4, 197))}}, r"^class attention must be"),
+        ({"class_attention": attention_of(4, 195)}, r"must have the shape \(heads, 197\), not \(4, 196\)$"),
+        ({"class_attention": {"ca_ffn_block_0_att": -np.ones((4, 197))}}, r"must not be negative"),
+        ({"class_attention": {"ca_ffn_block_0_att": np.ones((0, 197))}}, r"must have the shape"),
+        ({"model": replace(MODEL, saliency_block=2)}, r"^the model's saliency block is 2, but it has 2 CA"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        analysis_of(**changes)

@@ -1,0 +1,269 @@
+import io
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib import colormaps
+from PIL import Image
+
+from cait_viz import maps
+from cait_viz.errors import SelectionError
+from cait_viz.preprocessing import Box
+from cait_viz.rendering import DEFAULT_COLORMAPS, Look, color_table, colored, png_bytes, reduced, render
+
+looks = st.builds(
+    Look,
+    style=st.sampled_from(maps.STYLES),
+    colormap=st.sampled_from((*maps.COLORMAPS, None)),
+    alpha=st.floats(0, 1),
+    interpolation=st.sampled_from(maps.INTERPOLATIONS),
+)
+
+
+def noise(width, height, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def whole(picture):
+    return Box(0, 0, picture.width, picture.height)
+
+
+def pixels(picture):
+    return np.asarray(picture).astype(int)
+
+
+@pytest.mark.parametrize("name", maps.COLORMAPS)
+def test_colours_are_those_of_matplotlib(name):
+    table = colormaps["gray" if name == "grey" else name](np.linspace(0, 1, 256), bytes=True)[:, :3]
+    assert (color_table(name) == table).all()
+
+
+def test_a_colour_table_cannot_be_changed():
+    with pytest.raises(ValueError, match="read-only"):
+        color_table("viridis")[0] = 0
+
+
+def test_an_unknown_colormap_is_refused_with_the_known_ones():
+    with pytest.raises(SelectionError) as refused:
+        color_table("jet")
+    assert str(refused.value) == (
+        "there is no colormap 'jet'; choose one of viridis, cividis, inferno, magma, plasma, grey"
+    )
+
+
+def test_values_from_0_to_1_take_the_colours_from_first_to_last():
+    drawn = pixels(colored(np.array([[0, 0.5, 1]], np.float32), "grey"))
+    assert drawn[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_the_map_alone_is_the_coloured_map():
+    picture, grid = noise(12, 8), np.array([[0, 1]], np.float32)
+    drawn = pixels(render(picture, whole(picture), grid, Look(style="map", interpolation="nearest")))
+    assert (drawn[:, :6] == color_table("viridis")[0]).all()
+    assert (drawn[:, 6:] == color_table("viridis")[255]).all()
+
+
+def test_the_overlay_mixes_picture_and_map_by_opacity():
+    picture, grid = noise(12, 8), np.array([[0, 1]], np.float32)
+    colours = pixels(render(picture, whole(picture), grid, Look(style="map", colormap="inferno")))
+    drawn = pixels(render(picture, whole(picture), grid, Look(alpha=0.25)))
+    expected = 0.75 * pixels(picture) + 0.25 * colours
+    assert np.abs(drawn - expected).max() <= 1
+
+
+def test_an_overlay_of_no_opacity_is_the_picture_and_of_full_opacity_the_map():
+    picture, grid = noise(12, 8), np.array([[0.2, 1]], np.float32)
+    clear = render(picture, whole(picture), grid, Look(alpha=0))
+    opaque = render(picture, whole(picture), grid, Look(alpha=1))
+    alone = render(picture, whole(picture), grid, Look(style="map", colormap="inferno"))
+    assert (pixels(clear) == pixels(picture)).all()
+    assert (pixels(opaque) == pixels(alone)).all()
+
+
+def test_the_default_overlay_shows_both_picture_and_map():
+    dark, bright = Image.new("RGB", (8, 8), "black"), Image.new("RGB", (8, 8), "white")
+    low, high = np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32)
+    drawn = {
+        (shade, level): pixels(render(picture, whole(picture), grid, Look())).mean(axis=(0, 1))
+        for shade, picture in (("dark", dark), ("bright", bright))
+        for level, grid in (("low", low), ("high", high))
+    }
+    for level in ("low", "high"):
+        assert np.abs(drawn["dark", level] - drawn["bright", level]).max() > 80
+    for shade in ("dark", "bright"):
+        assert np.abs(drawn[shade, "low"] - drawn[shade, "high"]).max() > 80
+
+
+def test_the_paper_style_colours_the_grey_levels_times_the_map():
+    picture = noise(20, 10)
+    grid = np.random.default_rng(1).random((3, 4), np.float32)
+    values = maps.upsample(grid, (10, 20))
+    red, green, blue = np.moveaxis(pixels(picture), 2, 0)
+    # ITU-R 601, as integers the way Pillow rounds it.
+    grey = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+    expected = color_table("cividis")[np.rint(grey.astype(np.float32) * values).astype(int)]
+    drawn = pixels(render(picture, whole(picture), grid, Look(style="paper")))
+    # One level apart where float32 rounds a half the other way.
+    assert np.abs(drawn - expected.astype(int)).max() <= 3
+
+
+def test_every_style_has_a_colormap_of_its_own():
+    assert {style: Look(style=style).colors for style in maps.STYLES} == DEFAULT_COLORMAPS
+    assert DEFAULT_COLORMAPS["paper"] == "cividis"
+    assert Look(style="paper", colormap="grey").colors == "grey"
+
+
+@pytest.mark.parametrize("style", maps.STYLES)
+def test_a_hot_patch_lands_where_it_was_in_a_grid_that_is_not_square(style):
+    picture = Image.new("RGB", (70, 50), (200, 200, 200))
+    grid = np.zeros((2, 5), np.float32)
+    grid[1, 3] = 1
+    box = Box(10, 8, 60, 48)
+    look = Look(style=style, interpolation="nearest")
+    drawn = pixels(render(picture, box, grid, look))
+    cold = pixels(render(picture, box, np.zeros((2, 5), np.float32), look))
+    rows, cols = np.nonzero((drawn != cold).any(axis=2))
+    assert (rows.min(), rows.max() + 1) == (28, 48)
+    assert (cols.min(), cols.max() + 1) == (40, 50)
+    assert len(rows) == 20 * 10
+
+
+@given(
+    st.integers(1, 25),
+    st.integers(1, 25),
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    st.data(),
+    looks,
+)
+def test_any_map_on_any_picture_keeps_the_size_and_what_was_not_seen(width, height, shape, data, look):
+    picture = noise(width, height)
+    left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    right, bottom = data.draw(st.integers(left + 1, width)), data.draw(st.integers(top + 1, height))
+    before = pixels(picture)
+    grid = np.random.default_rng(2).random(shape, np.float32)
+    drawn = render(picture, Box(left, top, right, bottom), grid, look)
+    assert drawn.mode == "RGB"
+    assert drawn.size == (width, height)
+    unseen = np.ones((height, width), bool)
+    unseen[top:bottom, left:right] = False
+    assert (pixels(drawn)[unseen] == before[unseen]).all()
+    assert (pixels(picture) == before).all()
+
+
+def test_edges_between_pixels_are_drawn_on_whole_ones():
+    picture = Image.new("RGB", (10, 1), "white")
+    drawn = pixels(render(picture, Box(2.4, 0.0, 7.6, 1.0), np.ones((1, 1), np.float32), Look(style="map")))
+    changed = np.nonzero((drawn[0] != 255).any(axis=1))[0]
+    assert changed.tolist() == [2, 3, 4, 5, 6, 7]
+
+
+def test_a_flat_map_highlights_nothing():
+    picture = noise(9, 9)
+    drawn = render(picture, whole(picture), maps.min_max(np.full((3, 3), 0.2)), Look(style="paper"))
+    assert (pixels(drawn) == color_table("cividis")[0]).all()
+
+
+def test_what_was_not_seen_is_dimmed_on_request():
+    picture = Image.new("RGB", (10, 4), (200, 100, 50))
+    drawn = pixels(render(picture, Box(0, 0, 4, 4), np.ones((2, 2), np.float32), Look(dim_unseen=0.5)))
+    assert (drawn[:, 4:] == (100, 50, 25)).all()
+    bright = pixels(render(picture, Box(0, 0, 4, 4), np.ones((2, 2), np.float32), Look()))
+    assert (drawn[:, :4] == bright[:, :4]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"style": "heat"}, "there is no style 'heat'; choose one of overlay, paper, map"),
+        ({"colormap": "gray"}, "there is no colormap 'gray'; choose one of viridis, cividis, inferno"),
+        ({"interpolation": None}, "there is no interpolation None; choose one of bicubic, nearest"),
+        ({"scale": "block"}, "there is no scale 'block'; choose one of head, shared"),
+        ({"alpha": 1.5}, "alpha must be a number from 0 to 1, not 1.5"),
+        ({"alpha": -0.1}, "alpha must be a number from 0 to 1, not -0.1"),
+        ({"alpha": float("nan")}, "alpha must be a number from 0 to 1, not nan"),
+        ({"alpha": True}, "alpha must be a number from 0 to 1, not True"),
+        ({"alpha": "half"}, "alpha must be a number from 0 to 1, not 'half'"),
+        ({"dim_unseen": 2}, "dim_unseen must be a number from 0 to 1, not 2"),
+    ],
+)
+def test_a_look_that_does_not_exist_is_refused(options, sentence):
+    with pytest.raises(SelectionError) as refused:
+        Look(**options)
+    assert str(refused.value).startswith(sentence)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert Look(alpha=np.float32(0.5)).alpha == 0.5
+    assert Look(alpha=np.int64(1)) == Look(alpha=1.0)
+
+
+def test_a_reduced_picture_has_the_longer_side_asked_for_and_its_box_with_it():
+    picture, box = reduced(noise(400, 200), Box(100, 0, 300, 200), 100)
+    assert picture.size == (100, 50)
+    assert box == Box(25, 0, 75, 50)
+
+
+def test_a_picture_that_is_small_enough_is_not_reduced():
+    picture = noise(40, 20)
+    assert reduced(picture, whole(picture), 40) == (picture, whole(picture))
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 50))
+def test_a_reduced_box_stays_inside_the_reduced_picture(width, height, max_side):
+    picture = Image.new("RGB", (width, height))
+    side = min(width, height)
+    box = Box((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)
+    smaller, scaled = reduced(picture, box, max_side)
+    left, top, right, bottom = scaled.pixels()
+    assert max(smaller.size) == min(max_side, max(width, height))
+    assert 0 <= left < right <= smaller.width
+    assert 0 <= top < bottom <= smaller.height
+
+
+@pytest.mark.parametrize("max_side", [0, -5, 10.0, True, "10"])
+def test_a_longest_side_that_is_no_length_is_refused(max_side):
+    with pytest.raises(SelectionError, match=r"^max_side must be a whole number of at least 1, not "):
+        reduced(noise(4, 4), Box(0, 0, 4, 4), max_side)
+
+
+def test_a_png_tells_what_it_was_told():
+    told = {"model": "bundled", "picture": "Füße.jpg", "label": "猫 😀", "empty": ""}
+    with Image.open(io.BytesIO(png_bytes(noise(5, 4), told))) as kept:
+        kept.load()
+        assert kept.text == told
+        assert (pixels(kept) == pixels(noise(5, 4))).all()
+
+
+def test_text_that_a_png_cannot_hold_is_made_to_fit():
+    with Image.open(io.BytesIO(png_bytes(noise(5, 4), {"picture": "a\0b\udce9.jpg"}))) as kept:
+        kept.load()
+        assert kept.text == {"picture": "a b?.jpg"}
+
+
+def test_threads_draw_what_one_thread_draws():
+    picture, grid = noise(60, 40), np.random.default_rng(3).random((4, 4), np.float32)
+    chosen = [Look(style=style, colormap=name) for style in maps.STYLES for name in maps.COLORMAPS] * 4
+    alone = [render(picture, whole(picture), grid, look).tobytes() for look in chosen]
+    color_table.cache_clear()
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda look: render(picture, whole(picture), grid, look).tobytes(), chosen))
+    assert together == alone
+
+
+def test_drawing_needs_neither_pyplot_nor_keras():
+    program = (
+        "import sys, cait_viz.analysis, cait_viz.figures\n"
+        "print([name for name in ('matplotlib.pyplot', 'keras', 'tensorflow', 'streamlit') "
+        "if name in sys.modules])"
+    )
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root
+    )
+    assert done.stdout.strip() == "[]"
