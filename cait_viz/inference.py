@@ -16,13 +16,15 @@ from cait_viz.model import CaiT
 
 Attention = dict[str, np.ndarray]
 
-# XLA saves a third of the time of a forward pass at 196 patches and costs a second more at the first
-# call; from 576 patches on, where the matrix products dominate, it saves nothing
-# (benchmarks/forward.py).
+# XLA runs one picture of 196 patches through 24 blocks in two thirds of the graph's time and costs a
+# second more at the first call. It is slower at batches of 8 and no faster where large matrix products
+# dominate, and a shallower network would not earn that second back (benchmarks/forward.py).
 _XLA_UP_TO_PATCHES = 256
+_XLA_FROM_BLOCKS = 24
 
 _Compiled = Callable[[Any], tuple[Any, dict[str, Any], dict[str, Any]]]
-_compiled: "weakref.WeakKeyDictionary[CaiT, dict[tuple[int, ...], _Compiled]]" = weakref.WeakKeyDictionary()
+_compiled: "weakref.WeakKeyDictionary[CaiT, dict[tuple[tuple[int, ...], bool], _Compiled]]"
+_compiled = weakref.WeakKeyDictionary()
 
 
 def forward(
@@ -30,7 +32,7 @@ def forward(
 ) -> tuple[np.ndarray, Attention, Attention]:
     """Run the network on prepared pictures.
 
-    Every new batch size is compiled once (about two seconds for the bundled model).
+    Every new batch size is compiled once, in one to three seconds.
 
     Args:
         model: the network.
@@ -52,15 +54,22 @@ def forward(
             raise SelectionError(
                 f"there is no self-attention block {block}; this model has blocks 0 to {depth - 1}"
             )
+    # Self-attention is asked for once in a while; compiling that with XLA would not pay either.
+    use_xla = not wanted and len(images) == 1 and _pays_for_xla(model)
     functions = _compiled.setdefault(model, {})
-    if wanted not in functions:
-        functions[wanted] = _compile(model, wanted)
-    outputs = functions[wanted](tf.convert_to_tensor(images, tf.float32))
+    if (wanted, use_xla) not in functions:
+        functions[wanted, use_xla] = _compile(model, wanted, use_xla)
+    outputs = functions[wanted, use_xla](tf.convert_to_tensor(images, tf.float32))
     logits, sa_attention, ca_attention = tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
     return logits, sa_attention, ca_attention
 
 
-def _compile(model: CaiT, sa_blocks: tuple[int, ...]) -> _Compiled:
+def _pays_for_xla(model: CaiT) -> bool:
+    config = model.config
+    return config.num_patches <= _XLA_UP_TO_PATCHES and config.sa_ffn_layers >= _XLA_FROM_BLOCKS
+
+
+def _compile(model: CaiT, sa_blocks: tuple[int, ...], use_xla: bool) -> _Compiled:
     # A strong reference from the compiled function would keep the model alive in `_compiled` for ever.
     reference = weakref.ref(model)
     names = [f"sa_ffn_block_{block}_att" for block in sa_blocks]
@@ -72,6 +81,4 @@ def _compile(model: CaiT, sa_blocks: tuple[int, ...]) -> _Compiled:
         outputs = (logits, {name: sa_attention[name] for name in names}, ca_attention)
         return tf.nest.map_structure(lambda tensor: tf.cast(tensor, tf.float32), outputs)
 
-    # Self-attention is asked for once in a while; compiling it with XLA would not pay.
-    use_xla = not sa_blocks and model.config.num_patches <= _XLA_UP_TO_PATCHES
     return tf.function(run, jit_compile=use_xla, autograph=False)

@@ -111,8 +111,11 @@ class FeedForward(keras.layers.Layer):
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """Apply the network to each token."""
-        x = self.drop(ops.gelu(self.fc1(x), approximate=False), training=training)
-        return self.drop(self.fc2(x), training=training)
+        # On (tokens, C) TensorFlow fuses product, bias and GELU into one kernel; on (B, N, C) it does not.
+        flat = ops.reshape(x, (-1, x.shape[-1]))
+        flat = self.drop(ops.gelu(self.fc1(flat), approximate=False), training=training)
+        flat = self.drop(self.fc2(flat), training=training)
+        return ops.reshape(flat, ops.shape(x))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
