@@ -24,6 +24,7 @@ from cait_viz.wording import listed, one_line
 
 __all__ = [
     "Checkpoint",
+    "Progress",
     "fetch",
     "locate",
     "match_variant",

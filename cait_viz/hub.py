@@ -379,31 +379,30 @@ def _status_sentence(status: int) -> str:
 def _system_sentence(error: Exception, url: str) -> str:
     import httpx2
 
-    reason = one_line(str(error)) or type(error).__name__
+    reason = one_line(re.sub(r"\[Errno -?\d+\] ", "", str(error))) or type(error).__name__
+    elsewhere = f"or download {url} elsewhere and give that file as weights"
+    if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
+        return f"HF_ENDPOINT is {_endpoint()!r}, which is no web address; correct it or unset it"
     if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
-        return (
-            f"{_endpoint()} cannot be reached ({reason}); check the network and the proxy, or download {url} "
-            "elsewhere and give that file as weights"
-        )
+        return f"{_endpoint()} cannot be reached ({reason}); check the network and the proxy, {elsewhere}"
     if isinstance(error, httpx2.TransportError):
         return (
             f"the connection to {_endpoint()} broke off and could not be taken up again ({reason}); check "
             "the network and fetch again"
         )
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+    if isinstance(error, OSError) and error.errno is not None:
+        return _disk_sentence(error)
+    if "Consistency check" in reason:
+        return f"{_endpoint()} sent a file of another size than it announced; fetch it again"
+    return f"the download failed ({reason}); try again, {elsewhere}"
+
+
+def _disk_sentence(error: OSError) -> str:
+    if error.errno in _NO_SPACE:
         return (
             f"the disk that holds {_cache()} is full; make room, or set HF_HOME to a folder on another disk"
         )
-    if isinstance(error, OSError) and error.errno is not None:
-        return (
-            f"the cache {_cache()} cannot be written ({error.strerror}); set HF_HOME to a folder of your own"
-        )
-    if isinstance(error, OSError) and "Consistency check" in reason:
-        return f"{_endpoint()} sent a file of another size than it announced; fetch it again"
-    return (
-        f"the download failed ({reason}); try again, or download {url} elsewhere and give that file as "
-        "weights"
-    )
+    return f"the cache {_cache()} cannot be written ({error.strerror}); set HF_HOME to a folder of your own"
 
 
 def _endpoint() -> str:

@@ -19,7 +19,12 @@ def timm_shapes(config):
         "patch_embed.proj.weight": (c, 3, p, p),
         "patch_embed.proj.bias": (c,),
     }
-    feed_forward = {"mlp.fc1.weight": (m, c), "mlp.fc1.bias": (m,), "mlp.fc2.weight": (c, m), "mlp.fc2.bias": (c,)}
+    feed_forward = {
+        "mlp.fc1.weight": (m, c),
+        "mlp.fc1.bias": (m,),
+        "mlp.fc2.weight": (c, m),
+        "mlp.fc2.bias": (c,),
+    }
     norms = {f"norm{i}.{kind}": (c,) for i in (1, 2) for kind in ("weight", "bias")}
     scales = {"gamma_1": (c,), "gamma_2": (c,)}
     talking_heads = {

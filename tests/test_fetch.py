@@ -1,0 +1,410 @@
+"""Downloads, against a hub of our own that speaks the real one's protocol and can be made to fail."""
+
+import errno
+import fcntl
+import os
+import pty
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hub_server import COMMIT, HubServer
+from reference import timm_shapes
+from safetensors.numpy import save
+
+from cait_viz import checkpoints, hub
+from cait_viz.errors import CheckpointError, DownloadError
+from cait_viz.variants import VARIANTS, get_variant
+
+ROOT = Path(__file__).parent.parent
+XXS24 = get_variant("cait_xxs24_224")
+REPOSITORY = "timm/cait_xxs24_224.fb_dist_in1k"
+
+
+def checkpoint(config, dtype=np.float16):
+    """The bytes of a checkpoint of a config's names and shapes; cheap, and not all zero."""
+    shapes = timm_shapes(config)
+    return save(
+        {name: np.full(shape, index % 7 / 8, dtype) for index, (name, shape) in enumerate(shapes.items())}
+    )
+
+
+@pytest.fixture(scope="module")
+def content():
+    return checkpoint(XXS24.config)
+
+
+@pytest.fixture
+def server(content):
+    with HubServer({REPOSITORY: content}) as server:
+        yield server
+
+
+@pytest.fixture
+def cache(server, tmp_path, monkeypatch):
+    """huggingface_hub in this process, pointed at the server and at an empty cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+    monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(time, "sleep", lambda _seconds, sleep=time.sleep: sleep(0.05))
+    return tmp_path / "hub"
+
+
+def leftovers(cache):
+    """Files in the cache that hold content, whole or in part."""
+    return [
+        path
+        for path in cache.rglob("*")
+        if path.is_file() and (path.parent.name == "blobs" or COMMIT in str(path))
+    ]
+
+
+def refusal(server, fault):
+    server.fault = fault
+    with pytest.raises(DownloadError) as caught:
+        checkpoints.fetch(XXS24, progress=False)
+    message = str(caught.value)
+    assert message.startswith("cait_xxs24_224: ")
+    assert "\n" not in message
+    assert checkpoints.locate(XXS24) is None
+    return message
+
+
+def python(code, environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+FETCH = """
+from cait_viz import checkpoints
+from cait_viz.errors import CaitVizError
+from cait_viz.variants import get_variant
+try:
+    print(checkpoints.fetch(get_variant("cait_xxs24_224")))
+except CaitVizError as error:
+    print(type(error).__name__, error)
+"""
+
+LOCATE = """
+from cait_viz import checkpoints, variants
+print(checkpoints.locate(variants.VARIANTS["cait_xxs24_224"]))
+"""
+
+
+def test_fetched_weights_are_found_again_without_asking_the_hub(server, cache, content):
+    assert checkpoints.locate(XXS24) is None
+    path = checkpoints.fetch(XXS24, progress=False)
+    assert path.read_bytes() == content
+    server.forget()
+    assert checkpoints.locate(XXS24) == path
+    assert checkpoints.fetch(XXS24, progress=False) == path
+    assert server.requests == []
+
+
+def test_only_the_one_file_is_asked_for(server, cache):
+    checkpoints.fetch(XXS24, progress=False)
+    assert {path.rpartition("/")[2] for _, path in server.requests} == {"model.safetensors"}
+
+
+@pytest.mark.parametrize("name", ["cait_xxs24_384", "cait_xs24_384"])
+def test_other_published_shapes_are_served_and_fetched(server, cache, name):
+    variant = VARIANTS[name]
+    server.files = {variant.repo_id: checkpoint(variant.config)}
+    resolved = checkpoints.resolve(name, progress=False)
+    assert (resolved.name, resolved.config, resolved.as_published) == (name, variant.config, True)
+
+
+def test_progress_is_told_up_to_the_last_byte(server, cache, content):
+    told = []
+    checkpoints.fetch(XXS24, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (len(content), len(content))
+    assert len(told) > 20
+    assert told == sorted(told)
+
+
+def test_what_progress_raises_ends_the_download_and_passes_through(server, cache):
+    def cancel(done, _total):
+        if done > 3_000_000:
+            raise RuntimeError("the person changed their mind")
+
+    with pytest.raises(RuntimeError, match="changed their mind"):
+        checkpoints.fetch(XXS24, progress=cancel)
+    assert leftovers(cache) == []
+    assert checkpoints.fetch(XXS24, progress=False).is_file()
+
+
+@pytest.mark.parametrize("fault", ["close", "reset"])
+def test_dropped_connection_is_taken_up_where_it_broke(server, cache, content, fault, capfd):
+    server.fault, server.fault_after = fault, 9_000_000
+    told = []
+    path = checkpoints.fetch(XXS24, progress=lambda done, _total: told.append(done))
+    assert path.read_bytes() == content
+    assert server.ranges[0] is None
+    assert 8_000_000 < server.ranges[1] <= 9_000_000
+    assert told == sorted(told)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("fault", ["close always", "reset always"])
+def test_line_that_breaks_every_few_megabytes_still_gets_there(server, cache, content, fault):
+    server.fault, server.fault_after = fault, 4_000_000
+    assert checkpoints.fetch(XXS24, progress=False).read_bytes() == content
+    assert len(server.ranges) >= 6
+
+
+def test_server_that_knows_no_ranges_sends_all_again(server, cache, content):
+    server.fault, server.fault_after = "no range", 9_000_000
+    assert checkpoints.fetch(XXS24, progress=False).read_bytes() == content
+
+
+@pytest.mark.parametrize("fault", ["head reset", "error once"])
+def test_passing_fault_before_the_download_is_waited_for(server, cache, content, fault):
+    server.fault = fault
+    assert checkpoints.fetch(XXS24, progress=False).read_bytes() == content
+
+
+def test_line_that_stays_dead_is_told_and_leaves_nothing(server, cache):
+    assert "broke off and could not be taken up again" in refusal(server, "dead")
+    assert leftovers(cache) == []
+
+
+def test_content_other_than_announced_is_removed(server, cache, content):
+    assert "not the announced" in refusal(server, "other content")
+    assert leftovers(cache) == []
+    server.fault = None
+    assert checkpoints.fetch(XXS24, progress=False).read_bytes() == content
+
+
+def test_content_shorter_than_announced_leaves_nothing(server, cache):
+    assert "another size than it announced" in refusal(server, "short")
+    assert leftovers(cache) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"<!DOCTYPE html><html>moved</html>", "web page"),
+        (b"", "empty"),
+        (b"\x00" * 5000, "not a whole safetensors file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "git lfs pull"),
+    ],
+)
+def test_file_that_is_no_safetensors_is_removed(server, cache, body, reason):
+    server.files[REPOSITORY] = body
+    message = refusal(server, None)
+    assert "is not this model and was removed" in message
+    assert reason in message
+    assert leftovers(cache) == []
+
+
+def test_file_of_another_model_is_removed(server, cache):
+    server.files[REPOSITORY] = checkpoint(replace(XXS24.config, sa_ffn_layers=2))
+    message = refusal(server, None)
+    assert "missing: blocks.2-23.gamma_1" in message
+    assert leftovers(cache) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "advice"),
+    [
+        ("unknown", "there is no repository at http://127.0.0.1"),
+        ("not found", "there is no repository at http://127.0.0.1"),
+        ("gated", "accept them at http://127.0.0.1"),
+        ("forbidden", "refuses access (403)"),
+        ("bad token", "log in with `hf auth login` or unset HF_TOKEN"),
+        ("no file", "has no file model.safetensors"),
+        ("error", "it answers 500); try again in a few minutes"),
+        ("error at the CDN", "it answers 503); try again in a few minutes"),
+        ("portal", "perhaps the login page of a network"),
+    ],
+)
+def test_refusal_of_the_hub_is_a_sentence_with_a_way_out(server, cache, fault, advice):
+    assert advice in refusal(server, fault)
+    assert leftovers(cache) == []
+
+
+def test_no_network_is_told_with_the_address_to_download_from(server, cache):
+    server.stop()
+    message = refusal(server, None)
+    assert "cannot be reached" in message
+    assert f"download {server.endpoint}/{REPOSITORY}/resolve/main/model.safetensors elsewhere" in message
+
+
+def test_endpoint_that_is_no_address_is_told(server, cache, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "nonsense")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "nonsense/{repo_id}/{revision}/{filename}")
+    assert "HF_ENDPOINT is 'nonsense', which is no web address" in refusal(server, None)
+
+
+def test_full_disk_is_told_before_the_download(server, cache, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10**9, 10**9, 5_000_000))
+    message = refusal(server, None)
+    assert "takes 24 MB" in message
+    assert "has 5 MB left" in message
+    assert server.ranges == []
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "is full; make room"), (errno.EROFS, "cannot be written (Read-only")],
+)
+def test_cache_that_takes_no_file_is_told(server, cache, monkeypatch, number, advice):
+    import huggingface_hub
+
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    assert advice in refusal(server, None)
+
+
+def test_cache_below_a_file_is_told(server, cache):
+    cache.write_text("not a folder")
+    assert "cannot be written" in refusal(server, None)
+
+
+def test_truncated_file_in_the_cache_is_not_located_and_fetched_anew(server, cache, content):
+    path = checkpoints.fetch(XXS24, progress=False)
+    os.truncate(path, len(content) // 2)
+    assert checkpoints.locate(XXS24) is None
+    assert checkpoints.fetch(XXS24, progress=False).read_bytes() == content
+
+
+def test_file_damaged_in_the_cache_does_not_speak(server, cache, content):
+    path = checkpoints.fetch(XXS24, progress=False)
+    damaged = bytearray(content)
+    damaged[-1] ^= 1
+    path.resolve().write_bytes(damaged)
+    with pytest.raises(CheckpointError, match="download it with `cait-viz fetch cait_xxs24_224`"):
+        checkpoints.resolve("cait_xxs24_224", download=False)
+    assert checkpoints.resolve("cait_xxs24_224", progress=False).path.read_bytes() == content
+
+
+def test_link_out_of_the_cache_is_removed_and_not_followed(server, cache, content, tmp_path):
+    path = checkpoints.fetch(XXS24, progress=False)
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(b"somebody's work")
+    path.unlink()
+    path.symlink_to(own)
+    assert checkpoints.locate(XXS24) is None
+    assert checkpoints.fetch(XXS24, progress=False).read_bytes() == content
+    assert own.read_bytes() == b"somebody's work"
+
+
+def test_what_killed_downloads_left_is_swept_once_it_is_old(server, cache):
+    path = checkpoints.fetch(XXS24, progress=False)
+    blobs = path.resolve().parent
+    old, fresh = blobs / "aa.11111111.incomplete", blobs / "aa.22222222.incomplete"
+    for leftover in (old, fresh):
+        leftover.write_bytes(b"half")
+    os.utime(old, (time.time() - 2 * hub._STALE_AFTER,) * 2)
+    hub.discard(path)
+    checkpoints.fetch(XXS24, progress=False)
+    assert not old.exists()
+    assert fresh.exists()
+
+
+def test_killed_download_leaves_no_weights_and_the_next_one_starts_over(server, content, tmp_path):
+    environment = server.environment(tmp_path)
+    server.fault = "slow"
+    process = python(FETCH, environment)
+    while not list(tmp_path.rglob("*.incomplete")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert python(LOCATE, environment).communicate()[0].strip() == "None"
+    server.fault = None
+    out, err = python(FETCH, environment).communicate()
+    assert Path(out.strip()).read_bytes() == content
+    assert err == ""
+
+
+def test_interrupted_download_leaves_nothing(server, tmp_path):
+    server.fault = "slow"
+    process = python(FETCH, server.environment(tmp_path))
+    while not list(tmp_path.rglob("*.incomplete")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert leftovers(tmp_path) == []
+
+
+def test_two_processes_that_fetch_at_once_both_get_it(server, content, tmp_path):
+    processes = [python(FETCH, server.environment(tmp_path)) for _ in range(2)]
+    for process in processes:
+        out, err = process.communicate()
+        assert Path(out.strip()).read_bytes() == content
+        assert err == ""
+
+
+def test_offline_switch_is_respected_and_told(server, tmp_path):
+    offline = server.environment(tmp_path) | {"HF_HUB_OFFLINE": "1"}
+    out, err = python(FETCH, offline).communicate()
+    assert out.startswith(
+        "DownloadError cait_xxs24_224: it is not on this machine and HF_HUB_OFFLINE forbids"
+    )
+    assert (err, server.requests) == ("", [])
+    python(FETCH, server.environment(tmp_path)).communicate()
+    server.forget()
+    out, _ = python(FETCH, offline).communicate()
+    assert Path(out.strip()).is_file()
+    assert server.requests == []
+
+
+def test_warnings_of_the_hub_library_stay_off_standard_error(server, tmp_path):
+    server.fault, server.fault_after = "reset", 5_000_000
+    out, err = python(FETCH, server.environment(tmp_path)).communicate()
+    assert Path(out.strip()).is_file()
+    assert err == ""
+
+
+def test_bar_on_a_terminal_is_named_after_the_model(server, tmp_path):
+    terminal, other_end = pty.openpty()
+    fcntl.ioctl(other_end, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-c", FETCH],
+        env=os.environ | server.environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=other_end,
+        cwd=ROOT,
+    )
+    process.wait()
+    os.close(other_end)
+    shown = os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    assert "cait_xxs24_224: 100%" in shown
+
+
+def test_looking_for_weights_imports_no_http_client(tmp_path):
+    code = (
+        "import sys; from cait_viz import checkpoints, variants\n"
+        "assert 'huggingface_hub' not in sys.modules\n"
+        "assert checkpoints.locate(variants.VARIANTS['cait_m48_448']) is None\n"
+        "print([name for name in ('httpx', 'httpx2', 'keras', 'tensorflow', 'torch') if name in sys.modules])"
+    )
+    out, err = python(code, {"HF_HOME": str(tmp_path)}).communicate()
+    assert (out.strip(), err) == ("[]", "")

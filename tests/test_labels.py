@@ -1,0 +1,104 @@
+"""Names of the classes."""
+
+import pytest
+
+from cait_viz.errors import CheckpointError
+from cait_viz.labels import class_names
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content):
+        path = tmp_path / "labels.txt"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+def refusal(count, path):
+    with pytest.raises(CheckpointError) as caught:
+        class_names(count, path)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("index", "name"),
+    [
+        (0, "tench, Tinca tinca"),
+        (207, "golden retriever"),
+        (281, "tabby, tabby cat"),
+        (285, "Egyptian cat"),
+        (559, "folding chair"),
+        (999, "toilet tissue, toilet paper"),
+    ],
+)
+def test_thousand_classes_have_imagenets_names_in_the_usual_order(index, name):
+    assert class_names(1000)[index] == name
+
+
+def test_no_two_imagenet_classes_have_the_same_name():
+    assert len(set(class_names(1000))) == 1000
+
+
+@pytest.mark.parametrize("count", [1, 10, 999, 1001])
+def test_other_numbers_of_classes_are_numbered(count):
+    names = class_names(count)
+    assert len(names) == count
+    assert names[0] == "class 0"
+    assert names[-1] == f"class {count - 1}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "rose\nžluťoučký kůň\nbee orchid, Ophrys apifera\n",
+        "rose\nžluťoučký kůň\nbee orchid, Ophrys apifera",
+        "\ufeffrose\r\nžluťoučký kůň\r\nbee orchid, Ophrys apifera\r\n\r\n  \r\n",
+        "rose\ržluťoučký kůň\rbee orchid, Ophrys apifera\r",
+        "  rose \n\tžluťoučký kůň\nbee orchid, Ophrys apifera\n\n\n",
+    ],
+)
+def test_file_of_names_is_read_whatever_its_line_ends(write, content):
+    assert class_names(3, write(content)) == ("rose", "žluťoučký kůň", "bee orchid, Ophrys apifera")
+
+
+def test_file_of_names_goes_before_imagenets(write):
+    names = "\n".join(f"kind {index}" for index in range(1000))
+    assert class_names(1000, str(write(names)))[5] == "kind 5"
+
+
+def test_rare_characters_do_not_part_a_name(write):
+    assert class_names(1, write("one\u2028name\u00a0👩‍🌾")) == ("one\u2028name\u00a0👩‍🌾",)
+
+
+@pytest.mark.parametrize(("content", "given"), [("a\nb\n", 2), ("a\nb\nc\nd", 4), ("", 0), ("\n\n", 0)])
+def test_wrong_number_of_names_is_told_with_both_numbers(write, content, given):
+    message = refusal(3, write(content))
+    assert message.startswith(f"labels.txt: names {given} classes and the model has 3;")
+
+
+def test_empty_name_is_told_by_its_line(write):
+    assert "line 2 is empty" in refusal(3, write("a\n\nc\n"))
+
+
+@pytest.mark.parametrize("content", [b"a\nb\xff\nc", "a\nb\nc".encode("utf-16"), b"\x89PNG\r\n\x1a\n\0\0"])
+def test_file_that_is_no_utf8_text_is_told(write, content):
+    assert "is not UTF-8 text; save the names as UTF-8" in refusal(3, write(content))
+
+
+@pytest.mark.parametrize("content", ["a\nb\x1b[31m\nc", "a\nb\0\nc", "a\nb\tc\nd"])
+def test_control_characters_are_refused_by_their_line(write, content):
+    assert "line 2 holds control characters" in refusal(3, write(content))
+
+
+def test_large_file_is_no_list_of_names(write):
+    assert "no list of names" in refusal(3, write(b"x" * 10_000_001))
+
+
+def test_labels_that_are_not_there_are_told(tmp_path):
+    assert refusal(3, tmp_path / "gone.txt").startswith("gone.txt: the labels cannot be read (No such file")
+    assert "Is a directory" in refusal(3, tmp_path)
+    assert "cannot be read" in refusal(3, "a\0b")
