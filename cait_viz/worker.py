@@ -1,0 +1,173 @@
+"""The model's own process, for the app.
+
+Streamlit clears Keras after every rerun of every person, which costs the next forward pass its
+compiled kernels; so Keras never enters the server. What crosses over is a picture's bytes and
+options one way and an `Analysis` of plain NumPy the other. A process that dies is replaced.
+"""
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loky import ProcessPoolExecutor
+from loky.process_executor import BrokenProcessPool
+
+from cait_viz.analysis import Analysis
+from cait_viz.errors import CaitVizError
+from cait_viz.preprocessing import View
+
+if TYPE_CHECKING:
+    from cait_viz.model import CaiT
+
+# How often a worker looks whether the server that started it is still there, in seconds.
+_ORPHAN_CHECK = 2.0
+
+
+class WorkerDied(CaitVizError):
+    """The model's process ended in the middle of a picture; it has been replaced."""
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model to ask: a variant's name, or files of one's own; nothing is the bundled model."""
+
+    name: str | None = None
+    weights: Path | None = None
+    labels: Path | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One picture to analyse: the bytes of its file, its name, how to look at it and the model to ask."""
+
+    picture: bytes
+    picture_name: str
+    view: View
+    model: ModelChoice
+
+
+class Workers:
+    """A pool of processes, each with a model of its own.
+
+    Args:
+        count: how many processes; each takes the memory of TensorFlow and of its models.
+        models_each: how many models a process keeps; the one longest unused is dropped.
+        first: the model that every process loads and compiles as it starts.
+    """
+
+    def __init__(self, count: int = 1, models_each: int = 1, first: ModelChoice | None = None) -> None:
+        self._count = count
+        self._initargs = (models_each, first, max(1, (os.cpu_count() or 1) // count), os.getpid())
+        self._lock = threading.Lock()
+        self._pool = self._start()
+
+    def analyze(self, request: Request) -> "Future[Analysis]":
+        """Ask for one picture.
+
+        The future raises what `cait_viz.analyze` raises; `WorkerDied` if the process ended meanwhile.
+        """
+        answer: Future[Analysis] = Future()
+        inner = self._submit(_analyze, request)
+        inner.add_done_callback(lambda done: _hand_over(done, answer))
+        return answer
+
+    def ready(self) -> "Future[int]":
+        """The identity of a process that has loaded its first model and waits for pictures."""
+        return self._submit(os.getpid)
+
+    def stop(self) -> None:
+        """End the processes."""
+        self._pool.shutdown(wait=False, kill_workers=True)
+
+    def _submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        with self._lock:
+            try:
+                return self._pool.submit(function, *arguments)
+            except BrokenProcessPool:
+                # Killed since it was last asked. Nobody's picture is lost: ask its successor.
+                self._pool = self._start()
+                return self._pool.submit(function, *arguments)
+
+    def _start(self) -> ProcessPoolExecutor:
+        pool = ProcessPoolExecutor(self._count, initializer=_prepare, initargs=self._initargs)
+        for _ in range(self._count):
+            pool.submit(os.getpid)  # a pool starts its processes with its first tasks
+        return pool
+
+
+def _hand_over(done: "Future[Analysis]", answer: "Future[Analysis]") -> None:
+    error = done.exception()
+    if isinstance(error, BrokenProcessPool):
+        error = WorkerDied(
+            "the model's process ended before it could answer (out of memory, perhaps); "
+            "a new one is starting: try again, or choose a smaller model"
+        )
+    if error is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(done.result())
+
+
+# What follows runs in the worker's process.
+
+_models: "OrderedDict[ModelChoice, CaiT]" = OrderedDict()
+_models_kept = 1
+
+
+def _prepare(models_each: int, first: ModelChoice | None, threads: int, server: int) -> None:
+    """Start TensorFlow and load and compile the first model."""
+    from cait_viz.quiet import import_tensorflow
+
+    threading.Thread(target=_end_with, args=(server,), daemon=True).start()
+    import_tensorflow()
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    global _models_kept
+    _models_kept = models_each
+    if first is not None:
+        try:
+            _warm_up(_model(first))
+        except CaitVizError:
+            pass  # whoever asks for this model is told; a pool that cannot start would tell nobody
+
+
+def _end_with(server: int) -> None:
+    """End this process when the server has gone without a word, killed for instance."""
+    while os.getppid() == server:
+        time.sleep(_ORPHAN_CHECK)
+    os._exit(0)
+
+
+def _model(choice: ModelChoice) -> "CaiT":
+    from cait_viz.pipeline import load_model
+
+    if choice not in _models:
+        while len(_models) >= _models_kept:
+            _models.popitem(last=False)  # before the next is loaded: two may not fit
+        _models[choice] = load_model(
+            choice.name, weights=choice.weights, labels=choice.labels, download=False, progress=False
+        )
+    _models.move_to_end(choice)
+    return _models[choice]
+
+
+def _warm_up(model: "CaiT") -> None:
+    import numpy as np
+
+    from cait_viz.inference import forward
+
+    size = model.config.image_size
+    forward(model, np.zeros((1, size, size, 3), np.float32))
+
+
+def _analyze(request: Request) -> Analysis:
+    from cait_viz.pipeline import analyze
+
+    return analyze(request.picture, _model(request.model), request.view, request.picture_name)
