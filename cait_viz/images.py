@@ -156,6 +156,8 @@ def _file_bytes(source: object, name: str) -> bytes:
         raise ImageError(f"{name}: {kind} is not a picture; give a path, bytes, a Pillow image or an array")
     try:
         return _read_file(Path(os.fsdecode(source)), name)
+    except ImageError:  # a ValueError too
+        raise
     except FileNotFoundError:
         raise ImageError(f"{name}: there is no such file; check its name and folder") from None
     except PermissionError:
@@ -317,7 +319,7 @@ def _eight_bits(array: np.ndarray, name: str) -> np.ndarray:
         return np.ascontiguousarray(array)
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(_WHITE_8_BIT)
-    if array.dtype == np.uint16:
+    if array.dtype.newbyteorder("=") == np.uint16:
         return _rescale(array, _WHITE_16_BIT)
     if not np.issubdtype(array.dtype, np.floating):
         dtypes = "uint8, uint16, bool, or floats from 0 to 1"
