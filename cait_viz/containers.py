@@ -9,6 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import islice
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SIGNATURES = {
@@ -47,8 +48,9 @@ _OTHER_KINDS = (
     (re.compile(rb"\x00\x00\x01\x00"), "an icon file"),
     (re.compile(rb"%!PS|\xc5\xd0\xd3\xc6"), "a PostScript document"),
     (re.compile(rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", re.DOTALL), "a video"),
-    (re.compile(rb"\s*(<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE svg[^>]*>|\s)*<svg", re.DOTALL), "an SVG drawing"),
     (re.compile(rb"\s*(<!doctype html|<html|<head|<body)", re.IGNORECASE), "a web page"),
+    # Without repetition inside repetition: such a pattern takes for ever on bytes made for it.
+    (re.compile(rb"\s*<(?=.*<svg|svg)", re.DOTALL), "an SVG drawing"),
 )
 _PROLOGUE_BYTES = 2048
 
@@ -97,18 +99,19 @@ def essential_png(data: bytes) -> bytes:
     return b"".join(kept)
 
 
-def jpeg_scans(data: bytes) -> int:
-    """Number of scans of a JPEG.
+def jpeg_segments(data: bytes, limit: int) -> tuple[int, int]:
+    """Number of segments of a JPEG, counted up to a limit, and how many of them are scans.
 
     Every scan of a progressive JPEG goes over the whole picture and may take ten bytes, so that a
     file of a few megabytes can keep a decoder busy for hours.
     """
-    scans = 0
-    for marker in _jpeg_markers(data):
+    segments = scans = 0
+    for marker in islice(_jpeg_markers(data), limit):
         if marker == _JPEG_END:
             break
+        segments += 1
         scans += marker == _JPEG_SCAN
-    return scans
+    return segments, scans
 
 
 def tiff_pieces(data: bytes) -> int:

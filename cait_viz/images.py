@@ -39,6 +39,8 @@ MAX_FILE_BYTES = 200_000_000
 MAX_ASPECT_RATIO = 100
 # The limit under which libjpeg-turbo is fuzzed; a progressive photograph has about ten scans.
 MAX_JPEG_SCANS = 500
+# Three times as many as MAX_FILE_BYTES has room for when they are full.
+MAX_JPEG_SEGMENTS = 10_000
 # A picture of MAX_PIXELS in tiles of 16 × 16, the smallest that TIFF allows.
 MAX_TIFF_PIECES = 250_000
 
@@ -215,8 +217,8 @@ def _from_bytes(data: bytes, name: str) -> Image.Image:
 def _reader(data: bytes, name: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
     """What opens these bytes, if they are a picture at all."""
     picture_format = containers.picture_format(data)
-    if picture_format == "JPEG" and containers.jpeg_scans(data) > MAX_JPEG_SCANS:
-        raise ImageError(f"{name}: the JPEG has more than {MAX_JPEG_SCANS} scans; save it again as JPEG")
+    if picture_format == "JPEG":
+        _check_jpeg(data, name)
     if picture_format == "TIFF" and containers.tiff_pieces(data) > MAX_TIFF_PIECES:
         raise ImageError(f"{name}: the TIFF has more than {MAX_TIFF_PIECES} pieces; save it as PNG")
     if picture_format == "HEIF":
@@ -228,6 +230,13 @@ def _reader(data: bytes, name: str) -> Callable[[io.BytesIO], ImageFile.ImageFil
         what = f"this is {kind}, not a picture that can be read" if kind else "this is not a picture"
         raise ImageError(f"{name}: {what}; save it as {_FORMATS_IN_WORDS}")
     return _READERS[picture_format]
+
+
+def _check_jpeg(data: bytes, name: str) -> None:
+    segments, scans = containers.jpeg_segments(data, MAX_JPEG_SEGMENTS)
+    if segments >= MAX_JPEG_SEGMENTS or scans > MAX_JPEG_SCANS:
+        trouble = f"the JPEG has more than {MAX_JPEG_SCANS} scans or {MAX_JPEG_SEGMENTS} segments"
+        raise ImageError(f"{name}: {trouble}; save it again as JPEG")
 
 
 def _png_reader(file: io.BytesIO) -> PngImageFile:

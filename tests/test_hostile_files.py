@@ -144,6 +144,10 @@ NOT_PICTURES = {
     "web page": lambda: b"<!DOCTYPE html><html><img src=x></html>",
     "svg": lambda: b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
     "svg with prologue": lambda: b'<?xml version="1.0"?>\n<!-- \xe2\x80\xa6 -->\n<svg width="9" height="9"/>',
+    # Each alone keeps a careless pattern busy for longer than anyone lives.
+    "comments without end": lambda: b"<!---->" * 10_000,
+    "prologues without end": lambda: b"<?xml?> " * 10_000,
+    "spaces without end": lambda: b" \n" * 10_000,
     "pdf": lambda: b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n",
     "pdf by Pillow": lambda: encoded("PDF"),
     "zip": zipped,
@@ -223,6 +227,7 @@ BOMBS = {
     "jpeg of 65500 by 65500": lambda: jpeg_of_size(65_500, 65_500),
     "jpeg of 9000 by 9000": lambda: jpeg_of_size(9_000, 9_000),
     "jpeg of many scans": lambda: jpeg_of_scans(100_000),
+    "jpeg of many segments": lambda: b"\xff\xd8\xff" + b"\xff\xe0\0\2" * 1_000_000,
     "strip of 1 by 50000": lambda: png(1, 50_000),
     "strip of 50000 by 1": lambda: png(50_000, 1),
 }
@@ -297,7 +302,7 @@ def test_a_strange_file_that_holds_a_picture_is_read(make, capfd, recwarn):
         (b"", "empty"),
         (zipped(), "ZIP archive"),
         (b"%PDF-1.7", "PDF"),
-        (b"<html>", "web page"),
+        (b"<html><svg/></html>", "web page"),
         (b"<svg/>", "SVG"),
         (b"words", "not a picture"),
         (half(encoded("JPEG")), "cut short"),
