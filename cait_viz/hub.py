@@ -44,13 +44,13 @@ def cached(repo_id: str, filename: str) -> Path | None:
     """The file as the hub's cache holds it, or None. Asks no network and does not look inside."""
     from huggingface_hub import constants
 
-    # The folder's name is documented ("How to manage the cache"); looking for it first spares the
-    # import of the HTTP client where nothing is cached.
-    if not _repo_folder(repo_id).is_dir():
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
     try:
+        # The folder's name is documented ("How to manage the cache"); looking for it first spares the
+        # import of the HTTP client where nothing is cached.
+        if not _repo_folder(repo_id).is_dir():
+            return None
+        from huggingface_hub import try_to_load_from_cache
+
         path = try_to_load_from_cache(repo_id, filename, cache_dir=constants.HF_HUB_CACHE)
     except OSError:  # a cache of another user, not to be read
         return None
