@@ -1,0 +1,568 @@
+"""The web app: widgets, and nothing that could be called without them.
+
+Run it with `make app`, `cait-viz app` or `streamlit run app.py`. The network runs in a process of
+its own (cait_viz.worker); everything that is drawn comes from an `Analysis`.
+"""
+
+import hashlib
+import html
+import json
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from cait_viz import server
+from cait_viz.analysis import CONFIDENT, Analysis
+from cait_viz.checkpoints import FILENAME, fetch, locate
+from cait_viz.errors import CaitVizError
+from cait_viz.figures import percent
+from cait_viz.maps import COLORMAPS, FIGURE_FORMATS, INTERPOLATIONS, SCALES, STYLES
+from cait_viz.preprocessing import View
+from cait_viz.rendering import DEFAULT_ALPHA, DEFAULT_COLORMAPS, Look
+from cait_viz.resources import SAMPLES
+from cait_viz.variants import VARIANTS, Variant
+from cait_viz.worker import ModelChoice, Request, WorkerDied
+
+PAPER = "https://arxiv.org/abs/2103.17239"
+UPLOAD_TYPES = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "heif", "avif"]
+
+# Sides in pixels: of the large map on the screen, of a head's map in the grid, of a sample's thumbnail.
+SCREEN_SIDE = 1024
+TILE_SIDE = 132
+SAMPLE_SIDE = 104
+
+# How much darker the part of the picture is drawn that the network did not see.
+DIM_UNSEEN = 0.6
+
+# After this many seconds of waiting the page says what it waits for.
+PATIENCE = 0.3
+WAITING = "The model is warming up or busy. The map appears here in a few seconds."
+
+STYLE_NAMES = {"overlay": "Overlay", "paper": "Paper", "map": "Map alone"}
+VIEW_NAMES = {"crop": "Centre crop", "whole": "Whole picture"}
+SCALE_NAMES = {"head": "Each map", "shared": "All heads"}
+INTERPOLATION_NAMES = {"bicubic": "Bicubic", "nearest": "Patches"}
+AUTOMATIC = "automatic"
+MEAN = "mean"
+
+PAGE_STYLE = """
+<style>
+.block-container {padding-top: 2.5rem; padding-bottom: 3rem; max-width: 76rem;}
+.predictions {list-style: none; margin: 0; padding: 0;}
+.predictions li {margin: 0 0 .7rem 0; padding: 0;}
+.predictions .line {display: flex; justify-content: space-between; gap: 1rem;}
+.predictions .share {font-variant-numeric: tabular-nums;}
+.predictions .bar {height: .35rem; border-radius: .2rem; background: currentColor; opacity: .3;}
+.predictions .confident .bar {opacity: .85;}
+.predictions .confident .line {font-weight: 600;}
+</style>
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A photograph of the gallery."""
+
+    slug: str
+    path: Path
+    title: str
+    alt: str
+    credit: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The picture to look at: its file's bytes and name, and what stands in the address for it."""
+
+    data: bytes
+    name: str
+    sha256: str
+    alt: str
+    sample: Sample | None
+
+
+def main() -> None:
+    """Draw the page."""
+    st.set_page_config(page_title="cait-viz · where a vision transformer looks", page_icon="👁", layout="wide")
+    st.html(PAGE_STYLE)
+    server.workers()
+    adopt_address()
+    st.title("Where does a vision transformer look?")
+    st.markdown(
+        "A CaiT names what is in a picture, and its class attention shows which patches it read to do so."
+    )
+    with st.sidebar:
+        subject = choose_picture()
+        variant = choose_model()
+    choose_sample(subject)
+    if locate(variant) is None:
+        offer_download(variant)
+        return
+    with st.sidebar:
+        view = choose("Part of the picture", "view", tuple(VIEW_NAMES), VIEW_NAMES.__getitem__)
+        block, head = choose_block_and_head(variant)
+        look = choose_look()
+    write_address(subject)
+    analysis = analyse(subject, variant, view)
+    if analysis is None:
+        return
+    show_map(analysis, variant, block, head, look)
+    show_heads(analysis, look)
+    show_downloads(analysis, block, head, look)
+    show_explanation(variant)
+
+
+# The address bar
+
+
+def adopt_address() -> None:
+    """Take the view from the address, once a session, and say what of it does not exist."""
+    if "model" in st.session_state:
+        return
+    address = st.query_params
+    model = address.get("model", server.first_model())
+    ignored = [] if model in VARIANTS else [f"model {model}"]
+    st.session_state.model = model if model in VARIANTS else server.first_model()
+    config = VARIANTS[st.session_state.model].config
+    choices: dict[str, tuple[str, ...]] = {
+        "sample": tuple(samples()),
+        "block": tuple(str(block) for block in range(config.ca_ffn_layers)),
+        "head": (MEAN, *(str(head) for head in range(config.num_heads))),
+        "style": STYLES,
+        "view": tuple(VIEW_NAMES),
+    }
+    st.session_state.sample = next(iter(samples()))
+    reset_block_and_head()
+    for name, allowed in choices.items():
+        value = address.get(name)
+        if value in allowed:
+            st.session_state[name] = int(value) if value.isdigit() else value
+        elif value is not None:
+            ignored.append(f"{name} {value}")
+    if ignored:
+        st.session_state.notice = f"The address asks for {', '.join(ignored)}, which is not there."
+
+
+def write_address(subject: Subject) -> None:
+    """Put the view into the address; of an upload nothing but how it is looked at."""
+    state = st.session_state
+    address = {name: str(state[name]) for name in ("model", "block", "head", "style", "view")}
+    if subject.sample is not None:
+        address["sample"] = subject.sample.slug
+    if st.query_params.to_dict() != address:
+        st.query_params.from_dict(address)
+
+
+# The choices
+
+
+@st.cache_resource(show_spinner=False)
+def samples() -> dict[str, Sample]:
+    """The gallery, by the name that stands in the address."""
+    entries = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))
+    return {
+        Path(entry["file"]).stem: Sample(
+            slug=Path(entry["file"]).stem,
+            path=SAMPLES / entry["file"],
+            title=entry["title"],
+            alt=entry["alt"],
+            credit=f"{entry['title']}: {entry['author']}, {entry['license']}",
+        )
+        for entry in entries
+    }
+
+
+def choose_picture() -> Subject:
+    """An upload, a photograph from the camera, or a sample."""
+    st.subheader("Picture")
+    generation = st.session_state.setdefault("upload_generation", 0)
+    given = st.file_uploader("Upload a picture", type=UPLOAD_TYPES, key=f"upload_{generation}")
+    if st.toggle("Use the camera", key=f"camera_on_{generation}"):
+        given = st.camera_input("Take a photograph", key=f"camera_{generation}") or given
+    st.caption("Your picture stays in this program's memory. It is never written to disk or sent anywhere.")
+    if given is not None:
+        data = given.getvalue()
+        return Subject(data, given.name, digest(given.file_id, data), f"Your picture {given.name}", None)
+    sample = samples()[st.session_state.sample]
+    data = server.sample_bytes(sample.path)
+    return Subject(data, sample.path.name, digest(sample.slug, data), sample.alt, sample)
+
+
+def digest(identity: str, data: bytes) -> str:
+    """The picture's SHA-256, computed once for each picture of the session."""
+    known = st.session_state.get("digest")
+    if known is None or known[0] != identity:
+        st.session_state.digest = known = (identity, hashlib.sha256(data).hexdigest())
+    return str(known[1])
+
+
+def choose_sample(subject: Subject) -> None:
+    """The gallery: a thumbnail and a button for each sample."""
+    if notice := st.session_state.pop("notice", None):
+        st.warning(notice)
+    with st.expander("Sample photographs", expanded=False, icon=":material/photo_library:"):
+        with st.container(horizontal=True, gap="small"):
+            for sample in samples().values():
+                with st.container(width=SAMPLE_SIDE):
+                    st.image(thumbnail(sample.path), alt=sample.alt, width=SAMPLE_SIDE)
+                    chosen = subject.sample == sample
+                    st.button(
+                        sample.title,
+                        key=f"sample_{sample.slug}",
+                        type="primary" if chosen else "secondary",
+                        width="stretch",
+                        on_click=take_sample,
+                        args=(sample.slug,),
+                    )
+        st.caption(" · ".join(sample.credit for sample in samples().values()))
+
+
+def take_sample(slug: str) -> None:
+    """Show a sample in place of what was shown, an upload included."""
+    st.session_state.sample = slug
+    st.session_state.upload_generation += 1
+
+
+@st.cache_resource(show_spinner=False)
+def thumbnail(path: Path) -> Any:
+    """A sample photograph, small and square."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as picture:
+        return ImageOps.fit(picture, (2 * SAMPLE_SIDE, 2 * SAMPLE_SIDE))
+
+
+def choose_model() -> Variant:
+    """Any model of the registry, with its size, accuracy and whether it is on this machine."""
+    st.subheader("Model")
+    name = st.selectbox(
+        "Model",
+        tuple(VARIANTS),
+        key="model",
+        format_func=describe_model,
+        on_change=reset_block_and_head,
+        label_visibility="collapsed",
+    )
+    variant = VARIANTS[name]
+    st.caption(about_model(variant))
+    return variant
+
+
+def describe_model(name: str) -> str:
+    """One line of the list of models."""
+    variant = VARIANTS[name]
+    accuracy = f"{variant.top1:.1f} %" if variant.top1 else "small"
+    here = "here" if locate(variant) else "to download"
+    return f"{name} · {variant.parameters / 1e6:.1f} M · {accuracy} · {here}"
+
+
+def about_model(variant: Variant) -> str:
+    """How good the model is that speaks."""
+    if variant.repo_id is None:
+        return f"The bundled model, trained for this program and not one of the paper's: {variant.accuracy}."
+    return f"One of the paper's models: {variant.accuracy}."
+
+
+def reset_block_and_head() -> None:
+    """Go to the block that serves best as saliency, and to the mean of its heads."""
+    st.session_state.block = VARIANTS[st.session_state.model].saliency_block
+    st.session_state.head = MEAN
+
+
+def choose(label: str, key: str, options: tuple[Any, ...], name: Callable[[Any], str]) -> Any:
+    """One of a few options, all of them visible."""
+    st.session_state.setdefault(key, options[0])
+    return st.segmented_control(
+        label, options, key=key, format_func=name, selection_mode="single", required=True
+    )
+
+
+def choose_block_and_head(variant: Variant) -> tuple[int, int | None]:
+    """A class-attention block and a head of it, or the mean of its heads."""
+    st.subheader("Attention")
+    blocks = tuple(range(variant.config.ca_ffn_layers))
+    block = choose("Class-attention block", "block", blocks, lambda block: f"CA block {block + 1}")
+    heads: tuple[str | int, ...] = (MEAN, *range(variant.config.num_heads))
+    head = st.selectbox("Head", heads, key="head", format_func=head_name)
+    return block, None if isinstance(head, str) else head
+
+
+def head_name(head: str | int) -> str:
+    """A head as the paper counts them."""
+    return "Mean of the heads" if isinstance(head, str) else f"Head {head + 1}"
+
+
+def choose_look() -> Look:
+    """How the maps are drawn."""
+    st.subheader("Look")
+    style = choose("Style", "style", STYLES, STYLE_NAMES.__getitem__)
+    colormap = st.selectbox(
+        "Colours",
+        (AUTOMATIC, *COLORMAPS),
+        key="colormap",
+        format_func=lambda name: f"{DEFAULT_COLORMAPS[style]} (this style's)" if name == AUTOMATIC else name,
+    )
+    opacity = st.slider(
+        "Opacity of the map", 0, 100, round(100 * DEFAULT_ALPHA), format="%d %%", key="opacity",
+        disabled=style != "overlay",
+    )  # fmt: skip
+    scale = choose("Colour scale", "scale", SCALES, SCALE_NAMES.__getitem__)
+    interpolation = choose("Upsampling", "interpolation", INTERPOLATIONS, INTERPOLATION_NAMES.__getitem__)
+    return Look(
+        style=style,
+        colormap=None if colormap == AUTOMATIC else colormap,
+        alpha=opacity / 100,
+        interpolation=interpolation,
+        scale=scale,
+        dim_unseen=DIM_UNSEEN,
+    )
+
+
+def offer_download(variant: Variant) -> None:
+    """Say that the weights are not here, and fetch them if the person wants."""
+    place = st.empty()
+    with place.container(border=True):
+        st.markdown(
+            f"**{variant.name} is not on this machine yet.** Its {FILENAME} has "
+            f"{4 * variant.parameters / 1e6:,.0f} MB and comes from the Hugging Face hub ({variant.repo_id})."
+        )
+        wanted = st.button("Download it", type="primary", icon=":material/download:")
+    if not wanted:
+        return
+    bar = place.progress(0.0, f"Downloading {variant.name}")
+
+    def show(done: int, total: int) -> None:
+        bar.progress(
+            min(1.0, done / total) if total else 0.0,
+            f"Downloading {variant.name}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB",
+        )
+
+    try:
+        fetch(variant, progress=show)
+    except CaitVizError as error:
+        place.error(str(error))
+        st.button("Try again", key="retry_download")
+        return
+    st.rerun()
+
+
+# The network
+
+
+def analyse(subject: Subject, variant: Variant, view: View) -> Analysis | None:
+    """The picture's analysis: kept from before, or asked of a worker; None with a sentence if it failed."""
+    key = (subject.sha256, subject.name, variant.name, view)
+    kept_key, analysis = st.session_state.get("analysis", (None, None))
+    if kept_key == key:
+        return analysis
+    analysis = server.cache.get(key)
+    if analysis is None:
+        request = Request(subject.data, subject.name, view, ModelChoice(variant.name))
+        try:
+            analysis = wait_for(server.workers().analyze(request), subject)
+        except WorkerDied as error:
+            st.error(str(error))
+            st.button("Try again", key="retry_analysis", type="primary")
+            return None
+        except CaitVizError as error:
+            st.error(f"{error}. The picture before it is still in the samples above.")
+            return None
+        server.cache.put(key, analysis)
+    # Held here as well: whatever other visitors do to the cache, changing the block runs no network.
+    st.session_state.analysis = (key, analysis)
+    return analysis
+
+
+def wait_for(answer: Future[Analysis], subject: Subject) -> Analysis:
+    """The answer; while it takes its time, the picture and what is going on."""
+    if not wait([answer], timeout=PATIENCE).done:
+        place = st.empty()
+        with place.container(), st.spinner(WAITING):
+            if subject.sample is not None:
+                st.image(str(subject.sample.path), alt=subject.alt)
+            pulse = st.empty()
+            while not wait([answer], timeout=PATIENCE).done:
+                pulse.empty()  # lets Streamlit interrupt this run when the person chooses anew
+        place.empty()
+    return answer.result()
+
+
+# The results
+
+
+def show_map(analysis: Analysis, variant: Variant, block: int, head: int | None, look: Look) -> None:
+    """The chosen map, large, with the predictions beside it."""
+    picture, words = st.columns([3, 2], gap="large")
+    small = on_screen(analysis)
+    with picture:
+        st.image(
+            small.overlay(block, head, **options(look)),
+            alt=f"{analysis.title(block, head)}.",
+            width="stretch",
+            output_format="JPEG",
+        )
+        st.caption(what_is_shown(analysis, block, head))
+    with words:
+        st.subheader(f"What {variant.name} sees")
+        st.html(prediction_list(analysis))
+        st.caption(f"In bold: every class above {percent(CONFIDENT)}. {about_model(variant)}")
+
+
+def on_screen(analysis: Analysis) -> Analysis:
+    """The analysis with a copy of its picture that fits a screen, made once for each analysis."""
+    original, small = st.session_state.get("on_screen", (None, None))
+    if original is not analysis:
+        small = analysis.reduced(SCREEN_SIDE)
+        st.session_state.on_screen = (analysis, small)
+    return small
+
+
+def options(look: Look) -> dict[str, Any]:
+    """The look as keyword arguments."""
+    return vars(look)
+
+
+def what_is_shown(analysis: Analysis, block: int, head: int | None) -> str:
+    """The sentences under the map."""
+    left, top, right, bottom = analysis.box.pixels()
+    width, height = analysis.size
+    seen = (
+        f"The network saw the whole picture ({width} × {height} pixels), squashed to a square."
+        if analysis.view == "whole"
+        else f"The network saw {right - left} × {bottom - top} of {width} × {height} pixels; "
+        "what is dimmed it did not see."
+    )
+    which = "the mean of the heads" if head is None else f"head {head + 1}"
+    return f"CA block {block + 1}, {which}. {seen}"
+
+
+def prediction_list(analysis: Analysis) -> str:
+    """The five most probable classes and every class above the mark, as a list with bars."""
+    confident = len(analysis.confident())
+    rows = [
+        f'<li class="{"confident" if rank < confident else ""}"><div class="line"><span>{html.escape(label)}'
+        f'</span><span class="share">{percent(share)}</span></div>'
+        f'<div class="bar" style="width:{100 * share:.1f}%"></div></li>'
+        for rank, (label, share) in enumerate(analysis.top(max(5, confident)))
+    ]
+    return f'<ol class="predictions">{"".join(rows)}</ol>'
+
+
+def show_heads(analysis: Analysis, look: Look) -> None:
+    """Every head of every class-attention block, as in the paper's Figure 6; each can be chosen."""
+    st.subheader("Every head")
+    st.markdown(
+        "Under each map: the attention that the class token keeps for itself, and over how many of the "
+        f"{analysis.grid_shape[0] * analysis.grid_shape[1]} patches the rest spreads."
+    )
+    tile = on_screen(analysis).seen().reduced(2 * TILE_SIDE)
+    for block in range(analysis.blocks):
+        st.markdown(f"**CA block {block + 1}**")
+        with st.container(horizontal=True, gap="small"):
+            for head in (None, *range(analysis.heads)):
+                with st.container(width=TILE_SIDE, gap="xsmall"):
+                    show_tile(tile, block, head, look)
+
+
+def show_tile(tile: Analysis, block: int, head: int | None, look: Look) -> None:
+    """One small map with its numbers and the button that chooses it."""
+    st.image(
+        tile.overlay(block, head, **options(look)),
+        alt=tile.title(block, head),
+        width=TILE_SIDE,
+        output_format="JPEG",
+    )
+    state_head = MEAN if head is None else head
+    chosen = (st.session_state.block, st.session_state.head) == (block, state_head)
+    st.button(
+        "Mean" if head is None else f"Head {head + 1}",
+        key=f"tile_{block}_{state_head}",
+        type="primary" if chosen else "secondary",
+        width="stretch",
+        help=f"Show CA block {block + 1}, {head_name(state_head).lower()}",
+        on_click=take_head,
+        args=(block, state_head),
+    )
+    if head is not None:
+        st.caption(
+            f"itself {percent(tile.self_attention(block)[head])}  \n"
+            f"{tile.effective_patches(block)[head]:.0f} patches  \n"
+            f"entropy {tile.entropy(block)[head]:.2f}"
+        )
+
+
+def take_head(block: int, head: str | int) -> None:
+    """Show the head whose button was pressed."""
+    st.session_state.block = block
+    st.session_state.head = head
+
+
+def show_downloads(analysis: Analysis, block: int, head: int | None, look: Look) -> None:
+    """Files to keep; each is made when its button is pressed, and none reruns the page."""
+    st.subheader("Keep it")
+    figure_look: dict[str, Any] = {
+        "colormap": look.colormap,
+        "interpolation": look.interpolation,
+        "scale": look.scale,
+    }
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        file_format = st.selectbox("Format of the figures", FIGURE_FORMATS, format_func=str.upper, width=180)
+        offers: list[tuple[str, str, str, Callable[[], bytes]]] = [
+            (
+                "This map (PNG)",
+                f"{analysis.file_stem(block, head)}_{look.style}.png",
+                "image/png",
+                lambda: analysis.png(block, head, **options(look)),
+            ),
+            (
+                f"Figure 6: all heads ({file_format.upper()})",
+                f"{analysis.file_prefix}_heads.{file_format}",
+                FIGURE_FORMATS_MIME[file_format],
+                lambda: analysis.figure("heads", file_format, **figure_look),
+            ),
+            (
+                f"Figure 7: saliency ({file_format.upper()})",
+                f"{analysis.file_prefix}_ca{block}_saliency.{file_format}",
+                FIGURE_FORMATS_MIME[file_format],
+                lambda: analysis.figure("saliency", file_format, block=block, **figure_look),
+            ),
+            (
+                "Every map (ZIP)",
+                f"{analysis.file_prefix}_maps.zip",
+                "application/zip",
+                lambda: analysis.archive(**options(look)),
+            ),
+            ("The numbers (NPZ)", f"{analysis.file_prefix}.npz", "application/octet-stream", analysis.npz),
+        ]
+        for label, file_name, mime, make in offers:
+            st.download_button(
+                label, make, file_name, mime, key=f"download_{file_name}", on_click="ignore",
+                icon=":material/download:",
+            )  # fmt: skip
+    st.caption(
+        "Maps have the picture's own resolution and carry what made them in the file. "
+        "File names count blocks and heads from 0, as the keys in the numbers do."
+    )
+
+
+FIGURE_FORMATS_MIME = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
+
+
+def show_explanation(variant: Variant) -> None:
+    """What class attention is, and what it is not."""
+    st.subheader("What you are looking at")
+    st.markdown(
+        f"After {variant.config.sa_ffn_layers} blocks in which patches attend to each other, a class token "
+        f"reads the patches in {variant.config.ca_ffn_layers} **class-attention** blocks, and the prediction "
+        "is made from it alone. A map shows how much each patch weighed in that reading. **It is not an "
+        "explanation of one class:** no target class enters it, and the same map stands behind every line of "
+        "the predictions. Nor is it a cause: a patch that was read need not have changed the answer. "
+        f"[Going deeper with Image Transformers]({PAPER}) (Touvron et al. 2021), Figures 6 and 7."
+    )
+
+
+main()

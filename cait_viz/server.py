@@ -1,0 +1,108 @@
+"""What the web app's server holds for all its visitors: the workers, results and the first choice of model.
+
+Streamlit-free and Keras-free; `launch` runs the app as `streamlit run` would, after the workers have
+been started.
+"""
+
+import os
+import runpy
+import sys
+import threading
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from cachetools import LRUCache
+
+from cait_viz import checkpoints
+from cait_viz.analysis import Analysis
+from cait_viz.errors import CheckpointError
+from cait_viz.resources import APP
+from cait_viz.variants import BUNDLED, get_variant
+from cait_viz.worker import ModelChoice, Workers
+
+# How many worker processes serve the pictures. Each holds TensorFlow and a model of its own.
+WORKERS_SETTING = "CAIT_VIZ_WORKERS"
+# How many models each worker keeps.
+MODELS_SETTING = "CAIT_VIZ_MODELS_PER_WORKER"
+
+# The published model that speaks first where its weights are already on the machine.
+_PREFERRED = "cait_xxs24_224"
+
+_CACHE_ENTRIES = 16
+_CACHE_BYTES = 128 * 2**20
+
+
+class AnalysisCache:
+    """The latest results, bounded in entries and in bytes; safe for several threads.
+
+    Args:
+        entries: how many results at most.
+        size: how many bytes of arrays they hold together at most; a larger result is not kept.
+    """
+
+    def __init__(self, entries: int = _CACHE_ENTRIES, size: int = _CACHE_BYTES) -> None:
+        self._entries = entries
+        self._results: LRUCache[Hashable, Analysis] = LRUCache(size, getsizeof=lambda result: result.nbytes)
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Analysis | None:
+        """The result kept under `key`, if it still is."""
+        with self._lock:
+            return self._results.get(key)
+
+    def put(self, key: Hashable, result: Analysis) -> None:
+        """Keep a result, and drop those longest unused where there is no room."""
+        with self._lock:
+            if result.nbytes > self._results.maxsize:
+                return
+            while len(self._results) >= self._entries and key not in self._results:
+                self._results.popitem()
+            self._results[key] = result
+
+
+cache = AnalysisCache()
+
+
+@lru_cache(maxsize=1)
+def workers() -> Workers:
+    """The workers, started with the first call."""
+    return Workers(
+        count=_setting(WORKERS_SETTING),
+        models_each=_setting(MODELS_SETTING),
+        first=ModelChoice(first_model()),
+    )
+
+
+@lru_cache(maxsize=1)
+def first_model() -> str:
+    """The model that speaks before a visitor chooses: a published one if it is here, else the bundled one."""
+    return _PREFERRED if checkpoints.locate(get_variant(_PREFERRED)) else BUNDLED.name
+
+
+def launch(arguments: Sequence[str] = ()) -> None:
+    """Start the workers, then serve the app until it is stopped.
+
+    Args:
+        arguments: further options of `streamlit run`, such as "--server.port=8080".
+
+    Raises:
+        SystemExit: Streamlit has ended.
+        CheckpointError: a setting in the environment has no sensible value.
+    """
+    workers()
+    sys.argv = ["streamlit", "run", str(APP), *arguments]
+    runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
+
+
+def _setting(name: str) -> int:
+    text = os.environ.get(name, "1")
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise CheckpointError(f"{name} must be a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+@lru_cache(maxsize=64)
+def sample_bytes(path: Path) -> bytes:
+    """A sample photograph's file."""
+    return path.read_bytes()
