@@ -52,8 +52,9 @@ MEAN = "mean"
 PAGE_STYLE = """
 <style>
 .block-container {padding-top: 2.5rem; padding-bottom: 3rem; max-width: 76rem;}
-.predictions {list-style: none; margin: 0; padding: 0;}
-.predictions li {margin: 0 0 .7rem 0; padding: 0;}
+h1 {font-size: clamp(1.8rem, 5vw, 2.6rem) !important;}
+ol.predictions {list-style: none; margin: 0 !important; padding: 0 !important;}
+.predictions li {margin: 0 0 .7rem 0 !important; padding: 0 !important;}
 .predictions .line {display: flex; justify-content: space-between; gap: 1rem;}
 .predictions .share {font-variant-numeric: tabular-nums;}
 .predictions .bar {height: .35rem; border-radius: .2rem; background: currentColor; opacity: .3;}
@@ -144,7 +145,9 @@ def adopt_address() -> None:
         elif value is not None:
             ignored.append(f"{name} {value}")
     if ignored:
-        st.session_state.notice = f"The address asks for {', '.join(ignored)}, which is not there."
+        st.session_state.notice = (
+            f"The address asks for {', '.join(ignored)}, which is not there (it counts from 0)."
+        )
 
 
 def write_address(subject: Subject) -> None:
@@ -247,9 +250,7 @@ def choose_model() -> Variant:
         on_change=reset_block_and_head,
         label_visibility="collapsed",
     )
-    variant = VARIANTS[name]
-    st.caption(about_model(variant))
-    return variant
+    return VARIANTS[name]
 
 
 def describe_model(name: str) -> str:
@@ -407,7 +408,7 @@ def show_map(analysis: Analysis, variant: Variant, block: int, head: int | None,
         )
         st.caption(what_is_shown(analysis, block, head))
     with words:
-        st.subheader(f"What {variant.name} sees")
+        st.subheader(f"What {variant.name} says")
         st.html(prediction_list(analysis))
         st.caption(f"In bold: every class above {percent(CONFIDENT)}. {about_model(variant)}")
 
