@@ -5,6 +5,7 @@ Everything here is plain data: no Keras, no files, no network.
 
 from dataclasses import asdict, dataclass
 from math import isclose
+from sys import float_info
 from typing import Literal, TypeGuard, get_args
 
 from cait_viz.errors import UnknownModelError
@@ -75,7 +76,7 @@ class CaiTConfig:
             _require(value % unit == 0, name, value, f"a multiple of {divisor} {unit}")
         width = self.projection_dim * self.mlp_ratio
         _require(
-            round(width) >= 1 and isclose(width, round(width)),
+            width <= float_info.max and round(width) >= 1 and isclose(width, round(width)),
             "mlp_ratio",
             self.mlp_ratio,
             f"whole on {self.projection_dim} dimensions",
@@ -126,7 +127,7 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 
 def _is_positive(value: object) -> bool:
-    return _is_number(value) and 0 < value < float("inf")
+    return _is_number(value) and 0 < value <= float_info.max
 
 
 def _is_rate(value: object) -> bool:

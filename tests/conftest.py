@@ -1,0 +1,83 @@
+"""Models, pictures and processes that more than one file of tests needs; made when first asked for."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from reference import lively_weights, timm_shapes
+from safetensors.numpy import save_file
+
+from cait_viz.variants import CaiTConfig
+
+# Before anything imports them: TensorFlow silent, Keras on TensorFlow.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def bundled():
+    """The bundled model."""
+    from cait_viz.pipeline import load_model
+
+    return load_model()
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """A small architecture whose image size, patch, width, depth, heads and classes all differ."""
+    return CaiTConfig(
+        image_size=64, projection_dim=48, sa_ffn_layers=3, ca_ffn_layers=2, num_heads=4, num_classes=10
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tiny_config, tmp_path_factory):
+    """The path of a checkpoint of `tiny_config` whose every branch matters."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(lively_weights(timm_shapes(tiny_config)), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_weights):
+    """The network of `tiny_weights`; tests may call it but not change it."""
+    from cait_viz.pipeline import load_model
+
+    return load_model(weights=tiny_weights)
+
+
+@pytest.fixture(scope="session")
+def photo():
+    """The bytes of a small PNG, wider than high."""
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels).resize((130, 90), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """The environment of a fresh interpreter that knows the package and nothing of these tests."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("TF_", "KERAS_"))}
+    return kept | {"PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def run_python(environment):
+    """Run a script in a fresh interpreter and give its (standard output, standard error)."""
+
+    def run(script, *arguments):
+        command = [sys.executable, "-c", script, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout, done.stderr
+
+    return run
