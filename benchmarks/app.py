@@ -1,0 +1,182 @@
+"""Time the app as a person meets it, in headless Chromium, and watch its memory.
+
+    python benchmarks/app.py [--rounds N] [--pictures N]
+
+- Start: from starting the program to the first analysed picture in the browser.
+- Picture: from handing over a new picture (640 × 480 noise, JPEG) to its name and map on the page.
+- Script: how long the script runs after a new block, head or colour, without the browser.
+- Memory: of the server and of its worker after 20 pictures and after N.
+"""
+
+import argparse
+import io
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import FilePayload, Page, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = "/usr/bin/chromium"
+CHROMIUM_OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
+# Stands on the page as soon as a picture is analysed, and not before.
+ANALYSED = "Every head"
+PATIENCE = 60_000  # milliseconds
+SETTLED = 20  # pictures, after which memory should grow no more
+
+
+@contextmanager
+def server() -> Iterator[tuple[int, str]]:
+    """The app's process and address."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "cait_viz", "app", "--port", str(port)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        yield process.pid, f"http://localhost:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+@contextmanager
+def page() -> Iterator[Page]:
+    """A browser's page."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_OPTIONS))
+        yield browser.new_page()
+        browser.close()
+
+
+def open_page(page: Page, address: str) -> None:
+    """Open the app, trying until it answers, and wait for the first analysed picture."""
+    while True:
+        try:
+            page.goto(address)
+            break
+        except Exception:
+            time.sleep(0.05)
+    page.get_by_text(ANALYSED).wait_for(timeout=PATIENCE)
+
+
+def picture(number: int) -> bytes:
+    """A JPEG that is like no other."""
+    pixels = np.random.default_rng(number).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((640, 480), Image.Resampling.BICUBIC).save(file, "JPEG")
+    return file.getvalue()
+
+
+def upload(page: Page, number: int) -> float:
+    """Seconds from handing over a picture to its map on the page."""
+    name = f"noise {number}.jpg"
+    payload: FilePayload = {"name": name, "mimeType": "image/jpeg", "buffer": picture(number)}
+    start = time.perf_counter()
+    page.locator("input[type=file]").first.set_input_files(payload)
+    page.locator(f'img[alt*="{name}: class-attention"]').first.wait_for(timeout=PATIENCE)
+    return time.perf_counter() - start
+
+
+def resident(pid: int) -> int:
+    """Megabytes of memory that a process holds."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) // 1024
+    return 0
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    tasks = [Path(f"/proc/{pid}/task/{task.name}/children") for task in Path(f"/proc/{pid}/task").iterdir()]
+    children = sorted({child for task in tasks for child in task.read_text().split()})
+    return [pid, *(member for child in children for member in family(int(child)))]
+
+
+def memory(pid: int) -> str:
+    """What the server and what its other processes hold."""
+    rest = sum(resident(member) for member in family(pid)[1:])
+    return f"server {resident(pid)} MB, its worker {rest} MB"
+
+
+def report(what: str, times: list[float]) -> None:
+    """One line of figures."""
+    print(
+        f"{what}: median {statistics.median(times):.2f} s of {len(times)} (slowest {max(times):.2f} s)",
+        flush=True,
+    )
+
+
+def script_times(rounds: int) -> dict[str, list[float]]:
+    """Seconds of a rerun of the script after a new block, head, colour."""
+    from streamlit.testing.v1 import AppTest
+
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
+
+    def rerun(change: Callable[[int], object]) -> list[float]:
+        times = []
+        for number in range(rounds):
+            change(number)
+            start = time.perf_counter()
+            app.run()
+            times.append(time.perf_counter() - start)
+        return times
+
+    colors = ("viridis", "cividis", "magma")
+    return {
+        "block": rerun(lambda number: app.button(key=f"tile_{number % 2}_mean").click()),
+        "head": rerun(lambda number: app.selectbox(key="head").set_value(number % 4)),
+        "colour": rerun(lambda number: app.selectbox(key="colormap").set_value(colors[number % 3])),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pictures", type=int, default=200)
+    arguments = parser.parse_args()
+
+    starts = []
+    with page() as browser:
+        for _ in range(arguments.rounds):
+            begin = time.perf_counter()
+            with server() as (_, address):
+                open_page(browser, address)
+                starts.append(time.perf_counter() - begin)
+        report("start to first analysed picture", starts)
+        with server() as (pid, address):
+            open_page(browser, address)
+            times = []
+            for number in range(arguments.pictures):
+                times.append(upload(browser, number))
+                if number + 1 in (SETTLED, arguments.pictures):
+                    print(f"memory after {number + 1} pictures: {memory(pid)}", flush=True)
+            report("new picture", times)
+    for what, seconds in script_times(4 * arguments.rounds).items():
+        report(f"script after a new {what}", seconds)
+
+
+if __name__ == "__main__":
+    main()

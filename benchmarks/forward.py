@@ -1,0 +1,136 @@
+"""Time the forward pass against timm's, run by run in turn.
+
+    python benchmarks/forward.py [--timm-python PYTHON] [--rounds N] [VARIANT:BATCH …]
+
+Prints, for each variant and batch size, the median milliseconds of both, the median of the ratios of
+neighbouring runs, and what the first call of each took. Both return the logits; ours the class
+attention as well. Without torch and timm the second column is left out. Two processes, one for each
+side, wait for their turn, so that neither pays for the other's threads.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT = ("bundled:1", "cait_xxs24_224:1", "cait_xxs24_224:8", "cait_s24_224:1", "cait_m36_384:1")
+
+
+def prepare_ours(name: str, batch: int) -> Callable[[], object]:
+    """Our compiled forward pass of the variant on random pixels."""
+    import numpy as np
+
+    from cait_viz.inference import forward
+    from cait_viz.model import CaiT
+    from cait_viz.variants import get_variant
+
+    config = get_variant(name).config
+    model = CaiT(config)
+    shape = (batch, config.image_size, config.image_size, 3)
+    images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    return lambda: forward(model, images)
+
+
+def prepare_timm(name: str, batch: int) -> Callable[[], object]:
+    """The eager model of timm, of the variant on random pixels."""
+    import torch
+    from timm import create_model
+
+    # The bundled architecture has no name in timm: it is cait_xxs24_224 with half the blocks.
+    model = create_model("cait_xxs24_224", depth=12) if name == "bundled" else create_model(name)
+    model.eval()
+    size = model.patch_embed.img_size[0]
+    images = torch.randn(batch, 3, size, size)
+
+    def run() -> object:
+        with torch.inference_mode():
+            return model(images)
+
+    return run
+
+
+def serve(side: str, name: str, batch: int) -> None:
+    """Run one forward pass for each line on standard input and answer with its seconds."""
+    run = (prepare_ours if side == "ours" else prepare_timm)(name, batch)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        run()
+        print(time.perf_counter() - start, flush=True)
+
+
+@dataclass
+class Side:
+    """One waiting process."""
+
+    process: "subprocess.Popen[str]"
+
+    def run(self) -> float:
+        """Seconds of one forward pass; the process is told to do it and nothing else runs meanwhile."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+
+def start(python: str, side: str, name: str, batch: int) -> Side:
+    """Start the process of one side."""
+    command = [python, __file__, "--serve", side, f"{name}:{batch}"]
+    return Side(
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+    )
+
+
+def compare(name: str, batch: int, rounds: int, timm_python: str | None) -> str:
+    """One row of the table."""
+    sides = [start(sys.executable, "ours", name, batch)]
+    if timm_python is not None:
+        sides.append(start(timm_python, "timm", name, batch))
+    first = [side.run() for side in sides]
+    runs = [[side.run() for side in sides] for _ in range(rounds)]
+    for side in sides:
+        side.process.kill()
+    columns = [f"{1e3 * statistics.median(times):.1f} ms" for times in zip(*runs, strict=True)]
+    ratio = f"{statistics.median(ours / timm for ours, timm in runs):.2f}" if timm_python else "–"
+    firsts = " / ".join(f"{seconds:.1f} s" for seconds in first)
+    return f"| {name} | {batch} | {' | '.join(columns)} | {ratio} | {firsts} |"
+
+
+def has_timm(python: str) -> bool:
+    """Whether that interpreter can import timm and torch."""
+    return subprocess.run([python, "-c", "import timm, torch"], capture_output=True).returncode == 0
+
+
+def main() -> None:
+    """Read the arguments and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("cases", nargs="*", default=DEFAULT, metavar="VARIANT:BATCH")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--timm-python", default=sys.executable, help="interpreter that has torch and timm")
+    parser.add_argument("--serve", choices=("ours", "timm"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    cases = [case.partition(":")[::2] for case in arguments.cases]
+    if arguments.serve:
+        serve(arguments.serve, cases[0][0], int(cases[0][1]))
+        return
+    timm_python = arguments.timm_python if has_timm(arguments.timm_python) else None
+    if timm_python is None:
+        print("torch and timm cannot be imported here: only our own times follow")
+    print("| variant | batch | ours |" + (" timm |" if timm_python else "") + " ours / timm | first call |")
+    for name, batch in cases:
+        print(compare(name, int(batch), arguments.rounds, timm_python), flush=True)
+
+
+if __name__ == "__main__":
+    main()
