@@ -60,6 +60,11 @@ ol.predictions {list-style: none; margin: 0 !important; padding: 0 !important;}
 .predictions .bar {height: .35rem; border-radius: .2rem; background: currentColor; opacity: .3;}
 .predictions .confident .bar {opacity: .85;}
 .predictions .confident .line {font-weight: 600;}
+.notice {padding: .8rem 1rem; border-radius: .5rem; border-left: .3rem solid #d9483b; overflow-wrap: anywhere;
+  background: color-mix(in srgb, #d9483b 14%, transparent);}
+[data-testid="stCaptionContainer"] {opacity: .8;}
+/* The dark theme's primary colour is light; Streamlit writes on it in white all the same. */
+[data-testid="stBaseButton-primary"] {color: light-dark(#ffffff, #17131a) !important;}
 </style>
 """
 
@@ -99,15 +104,14 @@ def main() -> None:
     with st.sidebar:
         subject = choose_picture()
         variant = choose_model()
-    choose_sample(subject)
-    if locate(variant) is None:
-        offer_download(variant)
-        return
-    with st.sidebar:
         view = choose("Part of the picture", "view", tuple(VIEW_NAMES), VIEW_NAMES.__getitem__)
         block, head = choose_block_and_head(variant)
         look = choose_look()
     write_address(subject)
+    choose_sample(subject)
+    if locate(variant) is None:
+        offer_download(variant)
+        return
     analysis = analyse(subject, variant, view)
     if analysis is None:
         return
@@ -205,8 +209,8 @@ def digest(identity: str, data: bytes) -> str:
 
 def choose_sample(subject: Subject) -> None:
     """The gallery: a thumbnail and a button for each sample."""
-    if notice := st.session_state.pop("notice", None):
-        st.warning(notice)
+    if sentence := st.session_state.pop("notice", None):
+        st.html(notice(sentence))
     with st.expander("Sample photographs", expanded=False, icon=":material/photo_library:"):
         with st.container(horizontal=True, gap="small"):
             for sample in samples().values():
@@ -250,15 +254,22 @@ def choose_model() -> Variant:
         on_change=reset_block_and_head,
         label_visibility="collapsed",
     )
-    return VARIANTS[name]
+    variant = VARIANTS[name]
+    accuracy = f", {variant.top1:.1f} % top-1" if variant.top1 else ""
+    here = "on this machine" if locate(variant) else "not on this machine yet (↓)"
+    st.caption(f"{variant.parameters / 1e6:.1f} M parameters{accuracy}, {here}")
+    return variant
 
 
 def describe_model(name: str) -> str:
-    """One line of the list of models."""
+    """One line of the list of models, short enough for the sidebar."""
     variant = VARIANTS[name]
-    accuracy = f"{variant.top1:.1f} %" if variant.top1 else "small"
-    here = "here" if locate(variant) else "to download"
-    return f"{name} · {variant.parameters / 1e6:.1f} M · {accuracy} · {here}"
+    facts = [name, f"{variant.parameters / 1e6:.0f} M"]
+    if variant.top1:
+        facts.append(f"{variant.top1:.1f} %")
+    if not locate(variant):
+        facts.append("↓")
+    return " · ".join(facts)
 
 
 def about_model(variant: Variant) -> str:
@@ -345,7 +356,7 @@ def offer_download(variant: Variant) -> None:
     try:
         fetch(variant, progress=show)
     except CaitVizError as error:
-        place.error(str(error))
+        place.html(notice(str(error)))
         st.button("Try again", key="retry_download")
         return
     st.rerun()
@@ -355,23 +366,29 @@ def offer_download(variant: Variant) -> None:
 
 
 def analyse(subject: Subject, variant: Variant, view: View) -> Analysis | None:
-    """The picture's analysis: kept from before, or asked of a worker; None with a sentence if it failed."""
+    """The picture's analysis: kept from before, or asked of a worker.
+
+    If it fails the page says why, and what was shown before stays, as far as there is such.
+    """
     key = (subject.sha256, subject.name, variant.name, view)
-    kept_key, analysis = st.session_state.get("analysis", (None, None))
+    kept_key, kept = st.session_state.get("analysis", (None, None))
     if kept_key == key:
-        return analysis
+        return kept
     analysis = server.cache.get(key)
     if analysis is None:
         request = Request(subject.data, subject.name, view, ModelChoice(variant.name))
         try:
             analysis = wait_for(server.workers().analyze(request), subject)
         except WorkerDied as error:
-            st.error(str(error))
+            st.html(notice(str(error)))
             st.button("Try again", key="retry_analysis", type="primary")
             return None
         except CaitVizError as error:
-            st.error(f"{error}. The picture before it is still in the samples above.")
-            return None
+            if kept is None or kept.model.name != variant.name:
+                st.html(notice(f"{error}."))
+                return None
+            st.html(notice(f"{error}. Below is still the picture before it."))
+            return kept
         server.cache.put(key, analysis)
     # Held here as well: whatever other visitors do to the cache, changing the block runs no network.
     st.session_state.analysis = (key, analysis)
@@ -390,6 +407,14 @@ def wait_for(answer: Future[Analysis], subject: Subject) -> Analysis:
                 pulse.empty()  # lets Streamlit interrupt this run when the person chooses anew
         place.empty()
     return answer.result()
+
+
+def notice(sentence: str) -> str:
+    """A sentence as HTML that stands out.
+
+    Streamlit's own boxes read Markdown, and the name of a file or an address may hold any.
+    """
+    return f'<p class="notice" role="alert">{html.escape(sentence)}</p>'
 
 
 # The results
