@@ -1,0 +1,628 @@
+"""The command line: `cait-viz`, or `python -m cait_viz`.
+
+Commands are described by the parser and done by the library. Everything that can be refused without the
+network is refused before TensorFlow, which takes seconds to start, is imported; so nothing here imports
+it at the top.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from cait_viz import __version__, checkpoints
+from cait_viz.errors import CaitVizError, CheckpointError, SelectionError, UnknownModelError
+from cait_viz.maps import COLORMAPS, FIGURE_FORMATS, FIGURES, INTERPOLATIONS, SCALES, STYLES, check_index
+from cait_viz.outputs import check_output, replacing
+from cait_viz.preprocessing import VIEWS
+from cait_viz.rendering import DEFAULT_COLORMAPS, Look
+from cait_viz.variants import BUNDLED, CaiTConfig, Variant, get_variant
+from cait_viz.wording import one_line
+
+if TYPE_CHECKING:
+    from cait_viz.analysis import Analysis
+    from cait_viz.checkpoints import Checkpoint
+    from cait_viz.model import CaiT
+
+_DONE, _FAILED, _WRONG_USAGE = 0, 1, 2
+# What shells report of a program that Ctrl-C ended: 128 and the signal's number.
+_INTERRUPTED = 128 + signal.SIGINT
+
+# Set to anything, an error of the program itself is shown with its traceback.
+_TRACEBACK_SETTING = "CAIT_VIZ_TRACEBACK"
+# Errors list every tensor that does not fit; longer than this no line is of use.
+_LONGEST_LINE = 20_000
+
+_MEAN = "mean"
+_TOP = 5
+_DEFAULT_MARK = "*"
+# Published checkpoints are float32.
+_BYTES_PER_PARAMETER = 4
+
+_COUNTING = (
+    "Blocks and heads count from 0 here, as the keys of the tutorial do (ca_ffn_block_0_att); "
+    "the app and the figures count them from 1, as the paper does."
+)
+
+
+class _UsageError(CaitVizError):
+    """Arguments that are no command."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{message}; see {self.prog} --help")
+
+
+def entry() -> NoReturn:
+    """What the console script `cait-viz` calls: `main` on the arguments of the process."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed; its number would go to the next file, and what is said into that
+            setattr(sys, name, Path(os.devnull).open("r+", encoding="utf-8"))  # noqa: SIM115
+        elif name != "stdin":  # a terminal that knows only ASCII shows escapes for what it cannot
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(main())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments; those of the process by default.
+
+    Returns:
+        0 when done; 1 when a given file, download, checkpoint or output cannot be used; 2 for wrong usage,
+        an unknown model or a block or head that is not there; 130 when interrupted. An error is one line
+        on standard error.
+    """
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader, `head` for instance, has seen enough
+        _abandon_output()
+        return _FAILED
+    except CaitVizError as error:
+        _complain(error)
+        wrong_usage = isinstance(error, _UsageError | UnknownModelError | SelectionError)
+        return _WRONG_USAGE if wrong_usage else _FAILED
+    except Exception as error:
+        _complain(_unforeseen(error))
+        return _FAILED
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as end:  # of --help and --version
+        return int(end.code or _DONE)
+    status: int = arguments.run(arguments)
+    sys.stdout.flush()  # or what cannot be written would be told by the interpreter, at its end
+    return status
+
+
+def _complain(error: object) -> None:
+    print(f"cait-viz: {one_line(str(error), _LONGEST_LINE)}", file=sys.stderr)
+
+
+def _unforeseen(error: Exception) -> str:
+    """The sentence for what no room of the program has foreseen."""
+    if isinstance(error, MemoryError):
+        return "the memory is not enough; choose a smaller model or picture"
+    if isinstance(error, OSError):
+        _abandon_output()
+        named = f"{error.filename}: " if error.filename else ""
+        return f"{named}the system refuses to read or write ({error.strerror or error})"
+    if os.environ.get(_TRACEBACK_SETTING):
+        traceback.print_exc()
+    return (
+        f"an error of the program itself ({type(error).__name__}: {error}); please report it, with what "
+        f"{_TRACEBACK_SETTING}=1 shows"
+    )
+
+
+def _abandon_output() -> None:
+    """Keep the interpreter from trying at its end, and complaining, to write what could not be written."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# --- the arguments ----------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="cait-viz",
+        description="See where a CaiT vision transformer looks: class-attention maps of any picture.",
+        epilog=f"{_COUNTING} `cait-viz COMMAND --help` tells more of a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    model, drawing = _model_options(), _drawing_options()
+    _add_models(commands)
+    _add_fetch(commands)
+    _add_predict(commands, model)
+    _add_attention(commands, model)
+    _add_render(commands, model, drawing)
+    _add_figure(commands, model, drawing)
+    _add_app(commands)
+    return parser
+
+
+def _add(commands: Any, run: Any, help: str, parents: Sequence[Any] = (), note: str = "") -> Any:
+    """A command called after the function that does it."""
+    name = run.__name__.removeprefix("_")
+    description = f"{help[0].upper()}{help[1:]}. {note}"
+    parser = commands.add_parser(name, help=help, description=description, parents=parents)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _model_options() -> argparse.ArgumentParser:
+    """What means the same in every command that runs a network."""
+    options = _Parser(add_help=False)
+    group = options.add_argument_group("the model")
+    group.add_argument(
+        "--model",
+        metavar="M",
+        help=f"a name that `cait-viz models` lists (default: {BUNDLED.name}, or the architecture that "
+        "--weights show); downloaded if it is not on this machine",
+    )
+    group.add_argument(
+        "--weights",
+        metavar="FILE",
+        type=Path,
+        help="a safetensors file with timm's tensor names, in place of the model's own weights",
+    )
+    group.add_argument("--labels", metavar="FILE", type=Path, help="the names of the classes, one a line")
+    group.add_argument(
+        "--view",
+        choices=VIEWS,
+        default=VIEWS[0],
+        help="what the network sees: the centre square, or the whole picture squashed to a square "
+        "(default: %(default)s)",
+    )
+    return options
+
+
+def _drawing_options() -> argparse.ArgumentParser:
+    """What means the same in every command that draws."""
+    options = _Parser(add_help=False)
+    group = options.add_argument_group("the drawing")
+    group.add_argument(
+        "--block",
+        metavar="I",
+        type=int,
+        help="class-attention block, from 0 (default: the one that serves best as saliency)",
+    )
+    group.add_argument("--colormap", choices=COLORMAPS, help="default: the style's or the figure's own")
+    group.add_argument(
+        "--interpolation",
+        choices=INTERPOLATIONS,
+        default=Look.interpolation,
+        help="between the patches (default: %(default)s)",
+    )
+    group.add_argument(
+        "--scale",
+        choices=SCALES,
+        default=Look.scale,
+        help="each map in a range of its own, or one range shared by all heads of all blocks, so that "
+        "maps compare (default: %(default)s)",
+    )
+    return options
+
+
+def _add_models(commands: Any) -> None:
+    _add(commands, _models, "list the models, their size and accuracy, and which are on this machine")
+
+
+def _add_fetch(commands: Any) -> None:
+    parser = _add(commands, _fetch, "download the weights of models into the cache of the Hugging Face hub")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="a name that `cait-viz models` lists")
+
+
+def _add_predict(commands: Any, model: argparse.ArgumentParser) -> None:
+    parser = _add(commands, _predict, "name what a picture shows", [model])
+    _add_image(parser)
+    parser.add_argument(
+        "--top", metavar="N", type=_count, default=_TOP, help="how many classes (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _add_attention(commands: Any, model: argparse.ArgumentParser) -> None:
+    parser = _add(
+        commands,
+        _attention,
+        "write the raw numbers of a picture to a NumPy archive",
+        [model],
+        "The archive holds, in float32: pixels (1, H, W, 3), normalised; logits (1, C); for each "
+        "class-attention block I ca_ffn_block_I_att (1, heads, 1, 1 + N), index 0 being the class token "
+        "itself; for each self-attention block K asked for sa_ffn_block_K_att (1, heads, N, N). "
+        "Blocks count from 0.",
+    )
+    _add_image(parser)
+    parser.add_argument("--npz", metavar="OUT.npz", type=Path, required=True, help="the archive to write")
+    parser.add_argument(
+        "--sa-block",
+        metavar="K",
+        type=int,
+        action="append",
+        default=[],
+        dest="sa_blocks",
+        help="a self-attention block, from 0, to write as well; may be given several times",
+    )
+
+
+def _add_render(commands: Any, model: argparse.ArgumentParser, drawing: argparse.ArgumentParser) -> None:
+    parser = _add(
+        commands, _render, "draw where one head looked, over the picture", [model, drawing], _COUNTING
+    )
+    _add_image(parser)
+    _add_output(parser, "OUT.png", "the picture to write, of the size of the one given")
+    parser.add_argument(
+        "--head",
+        metavar=f"J|{_MEAN}",
+        type=_head,
+        help=f"attention head, from 0, or the {_MEAN} of the heads (default: {_MEAN})",
+    )
+    own = ", ".join(f"{colormap} for {style}" for style, colormap in DEFAULT_COLORMAPS.items())
+    parser.add_argument(
+        "--style",
+        choices=STYLES,
+        default=Look.style,
+        help="the coloured map over the picture; the grey picture multiplied by the map, as in the paper; "
+        f"the map alone (default: %(default)s). Their colormaps: {own}",
+    )
+    parser.add_argument(
+        "--alpha",
+        metavar="A",
+        type=float,
+        default=Look.alpha,
+        help="opacity of an overlay, from 0 to 1 (default: %(default)s)",
+    )
+
+
+def _add_figure(commands: Any, model: argparse.ArgumentParser, drawing: argparse.ArgumentParser) -> None:
+    parser = _add(
+        commands,
+        _figure,
+        "draw Figure 6 or Figure 7 of the paper for pictures of your own",
+        [model, drawing],
+        _COUNTING,
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path, help="a picture")
+    _add_output(parser, "OUT", "the figure to write; .png, .svg or .pdf")
+    parser.add_argument(
+        "--kind",
+        choices=FIGURES,
+        required=True,
+        help="every head of every class-attention block (Figure 6), or the saliency of one block, --block, "
+        "and the classes above 10 %% (Figure 7)",
+    )
+
+
+def _add_app(commands: Any) -> None:
+    parser = _add(
+        commands,
+        _app,
+        "serve the web app",
+        note="What follows -- is handed to `streamlit run`.",
+    )
+    parser.add_argument("--port", metavar="N", type=_port, help="port to listen on (default: 8501)")
+    parser.add_argument("--host", metavar="H", help="address to listen on (default: all of this machine's)")
+    parser.add_argument("options", nargs="*", metavar="-- OPTION", help="further options of `streamlit run`")
+
+
+def _add_image(parser: Any) -> None:
+    parser.add_argument("image", metavar="IMAGE", type=Path, help="a picture")
+
+
+def _add_output(parser: Any, metavar: str, help: str) -> None:
+    parser.add_argument("-o", "--output", metavar=metavar, type=Path, required=True, help=help)
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1, None)
+
+
+def _port(text: str) -> int:
+    return _whole(text, 1, 65535)
+
+
+def _whole(text: str, least: int, most: int | None) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least or (most is not None and value > most):
+        end = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {end}")
+    return value
+
+
+def _head(text: str) -> int | None:
+    if text == _MEAN:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        message = f"{text!r} is neither the number of a head nor {_MEAN!r}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+# --- the commands -----------------------------------------------------------------------------------
+
+
+def _models(_: argparse.Namespace) -> int:
+    from cait_viz.variants import VARIANTS
+
+    rows = [_model_row(variant) for variant in VARIANTS.values()]
+    titles = ("name", "parameters", "download", "top-1", "here")
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for row in (titles, *rows):
+        first, *others = (
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join((first, *others)).rstrip())
+    print("\ntop-1: accuracy on ImageNet-1k in percent, as timm measured it.")
+    print(f"{_DEFAULT_MARK} speaks unless --model names another; its accuracy: {BUNDLED.accuracy}.")
+    return _DONE
+
+
+def _model_row(variant: Variant) -> tuple[str, ...]:
+    path = checkpoints.locate(variant)
+    return (
+        f"{variant.name} {_DEFAULT_MARK}" if variant is BUNDLED else variant.name,
+        f"{variant.parameters / 1e6:.2f} M",
+        f"{variant.parameters * _BYTES_PER_PARAMETER / 1e6:.0f} MB" if variant.repo_id else "none",
+        f"{variant.top1:.1f}" if variant.top1 is not None else "-",
+        "yes" if path else "no",
+    )
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    variants = [get_variant(name) for name in dict.fromkeys(arguments.models)]
+    status = _DONE
+    with _silence():
+        for variant in variants:
+            try:
+                path = checkpoints.resolve(variant.name).path
+            except CheckpointError as error:  # the others may well be there
+                _complain(error)
+                status = _FAILED
+            else:
+                print(f"{variant.name}: {path}", flush=True)
+    return status
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    with _silence():
+        _check_pictures(arguments, _config(arguments), [arguments.image])
+        checkpoint = _checkpoint(arguments)
+        analysis = _analyze(arguments, _load(checkpoint, arguments), arguments.image)
+    if arguments.json:
+        print(json.dumps(_as_json(analysis, arguments)))
+        return _DONE
+    print(f"{analysis.picture_name}, seen by {_introduced(checkpoint)}")
+    for rank, (label, probability) in enumerate(analysis.top(arguments.top), start=1):
+        print(f"{rank:>4}  {100 * probability:>5.1f} %  {label}")
+    return _DONE
+
+
+def _as_json(analysis: "Analysis", arguments: argparse.Namespace) -> dict[str, Any]:
+    ranked = zip(analysis.ranking, analysis.top(arguments.top), strict=False)
+    return {
+        "model": analysis.model.name,
+        "image": str(arguments.image),
+        "predictions": [
+            {"index": int(index), "label": label, "probability": probability}
+            for index, (label, probability) in ranked
+        ],
+    }
+
+
+def _introduced(checkpoint: "Checkpoint") -> str:
+    """Which model speaks, and how good it is as far as that is known."""
+    if checkpoint.as_published and checkpoint.variant:
+        return f"{checkpoint.name} ({checkpoint.variant.accuracy})"
+    weights = one_line(checkpoint.path.name)
+    return f"{checkpoint.name} with the weights of {weights}, whose accuracy is not known here"
+
+
+def _attention(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    with _silence():
+        config = _config(arguments)
+        for block in arguments.sa_blocks:
+            check_index("SA block", block, config.sa_ffn_layers)
+        _check_output(arguments, arguments.npz, [".npz"], [arguments.image])
+        _check_pictures(arguments, config, [arguments.image])
+        model = _load(_checkpoint(arguments), arguments)
+        from cait_viz.pipeline import attention_tensors
+
+        tensors = attention_tensors(arguments.image, model, arguments.view, arguments.sa_blocks)
+        with replacing(arguments.npz) as file:
+            np.savez(file, **tensors)  # type: ignore[arg-type]
+    _tell(arguments.npz, ", ".join(tensors))
+    return _DONE
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    with _silence():
+        config = _config(arguments)
+        _check_block(arguments, config)
+        if arguments.head is not None:
+            check_index("head", arguments.head, config.num_heads)
+        look = {
+            option: getattr(arguments, option)
+            for option in ("style", "colormap", "alpha", "interpolation", "scale")
+        }
+        Look(**look)
+        _check_output(arguments, arguments.output, [".png"], [arguments.image])
+        _check_pictures(arguments, config, [arguments.image])
+        analysis = _analyze(arguments, _load(_checkpoint(arguments), arguments), arguments.image)
+        content = analysis.png(arguments.block, arguments.head, **look)
+        with replacing(arguments.output) as file:
+            file.write(content)
+    _tell(arguments.output, analysis.title(arguments.block, arguments.head))
+    return _DONE
+
+
+def _figure(arguments: argparse.Namespace) -> int:
+    if arguments.kind == "heads" and arguments.block is not None:
+        raise _UsageError(
+            "--block is for --kind saliency: the figure of the heads shows every block; leave it out"
+        )
+    with _silence():
+        config = _config(arguments)
+        _check_block(arguments, config)
+        endings = [f".{ending}" for ending in FIGURE_FORMATS]
+        _check_output(arguments, arguments.output, endings, arguments.images)
+        _check_pictures(arguments, config, arguments.images)
+        model = _load(_checkpoint(arguments), arguments)
+        analyses = [_analyze(arguments, model, image) for image in arguments.images]
+        from cait_viz.figures import draw_figure
+
+        content = draw_figure(
+            analyses,
+            arguments.kind,
+            arguments.output.suffix.lower().removeprefix("."),
+            block=arguments.block,
+            colormap=arguments.colormap,
+            interpolation=arguments.interpolation,
+            scale=arguments.scale,
+        )
+        with replacing(arguments.output) as file:
+            file.write(content)
+    _tell(arguments.output, f"{arguments.kind} of {', '.join(result.picture_name for result in analyses)}")
+    return _DONE
+
+
+def _app(arguments: argparse.Namespace) -> int:
+    from cait_viz import server
+
+    given = {"--server.port": arguments.port, "--server.address": arguments.host}
+    options = [f"{name}={value}" for name, value in given.items() if value is not None]
+    server.launch([*options, *arguments.options])
+    return _DONE
+
+
+# --- what the commands share ------------------------------------------------------------------------
+
+
+def _config(arguments: argparse.Namespace) -> CaiTConfig:
+    """The architecture that is going to speak, told without a download.
+
+    Raises:
+        UnknownModelError: there is no model of that name.
+        CheckpointError: the given weights or labels cannot be used.
+    """
+    from cait_viz.labels import class_names
+
+    if arguments.weights is not None:
+        config = checkpoints.resolve(arguments.model, arguments.weights).config
+    else:
+        config = (BUNDLED if arguments.model is None else get_variant(arguments.model)).config
+    if config.pre_logits:
+        raise CheckpointError(
+            f"{one_line(arguments.weights.name)}: has no classifier (head.weight, head.bias); give weights "
+            "with a head"
+        )
+    class_names(config.num_classes, arguments.labels)
+    return config
+
+
+def _check_block(arguments: argparse.Namespace, config: CaiTConfig) -> None:
+    if arguments.block is not None:
+        check_index("CA block", arguments.block, config.ca_ffn_layers)
+
+
+def _check_output(
+    arguments: argparse.Namespace, output: Path, endings: Sequence[str], images: Sequence[Path]
+) -> None:
+    given = (arguments.weights, arguments.labels)
+    check_output(output, endings, [*images, *(path for path in given if path is not None)])
+
+
+def _check_pictures(arguments: argparse.Namespace, config: CaiTConfig, images: Sequence[Path]) -> None:
+    """Read each picture once, so that one that cannot be read is told at once and not after the network."""
+    from cait_viz.preprocessing import prepare
+
+    for image in images:
+        prepare(image, config.image_size, arguments.view)
+
+
+def _checkpoint(arguments: argparse.Namespace) -> "Checkpoint":
+    """The weights that were asked for, downloaded if need be."""
+    return checkpoints.resolve(arguments.model, arguments.weights)
+
+
+def _load(checkpoint: "Checkpoint", arguments: argparse.Namespace) -> "CaiT":
+    """The network, filled."""
+    # The network is written for TensorFlow; what a person uses Keras with otherwise is not asked.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    from cait_viz.quiet import import_tensorflow
+
+    with _interrupted_at_once():
+        import_tensorflow()
+    from cait_viz.pipeline import from_checkpoint
+
+    return from_checkpoint(checkpoint, arguments.labels)
+
+
+def _analyze(arguments: argparse.Namespace, model: "CaiT", image: Path) -> "Analysis":
+    from cait_viz.pipeline import analyze
+
+    return analyze(image, model, arguments.view)
+
+
+def _tell(path: Path, what: str) -> None:
+    print(f"{one_line(str(path), 300)}: {one_line(what, 500)}")
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the warnings and logs of libraries off standard error, which is for errors and for progress."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _interrupted_at_once() -> Iterator[None]:
+    """End the process on Ctrl-C without a word.
+
+    In the middle of an import of compiled modules the exception would come out as another, with log lines.
+    """
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

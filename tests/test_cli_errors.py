@@ -1,0 +1,294 @@
+"""Every refusal of every command: its status, one line on standard error, and nothing written.
+
+None of them starts TensorFlow.
+"""
+
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from cait_viz import checkpoints, cli
+
+ROOT = Path(__file__).parent.parent
+CAT = str(ROOT / "assets" / "samples" / "cat.jpg")
+
+FAILED, WRONG_USAGE = 1, 2
+
+# Each command that runs a network, complete but for the picture.
+NETWORK_COMMANDS = {
+    "predict": ["predict"],
+    "attention": ["attention", "--npz", "out.npz"],
+    "render": ["render", "-o", "out.png"],
+    "figure": ["figure", "-o", "out.svg", "--kind", "heads"],
+}
+
+
+@pytest.fixture(autouse=True)
+def no_tensorflow(monkeypatch):
+    def start():
+        pytest.fail("TensorFlow was started before the refusal")
+
+    monkeypatch.setattr("cait_viz.quiet.import_tensorflow", start)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The current folder, empty but for what a test puts there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def refusal(capsys, folder):
+    """Run a command that is refused and give the sentence."""
+
+    def refusal(status, *arguments):
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert cli.main([str(argument) for argument in arguments]) == status
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("cait-viz: ")
+        assert err.endswith("\n")
+        assert err.count("\n") == 1
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+        return err.removeprefix("cait-viz: ").removesuffix("\n")
+
+    return refusal
+
+
+# --- usage ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "COMMAND; see cait-viz --help"),
+        (["predicate"], "invalid choice: 'predicate'"),
+        (["--nonsense"], "COMMAND"),
+        (["models", "more"], "unrecognized arguments: more"),
+        (["fetch"], "MODEL; see cait-viz fetch --help"),
+        (["predict"], "IMAGE; see cait-viz predict --help"),
+        (["predict", CAT, CAT], "unrecognized arguments"),
+        (["predict", CAT, "--nonsense"], "--nonsense"),
+        (["predict", CAT, "--js"], "--js"),
+        (["predict", CAT, "--top", "0"], "'0' is not a whole number of at least 1"),
+        (["predict", CAT, "--top", "-3"], "'-3' is not a whole number of at least 1"),
+        (["predict", CAT, "--top", "many"], "'many' is not a whole number of at least 1"),
+        (["predict", CAT, "--view", "round"], "invalid choice: 'round' (choose from 'crop', 'whole')"),
+        (["attention", CAT], "--npz"),
+        (["attention", CAT, "--npz", "out.npz", "--sa-block", "first"], "invalid int value: 'first'"),
+        (["attention", CAT, "--npz", "out.txt"], "out.txt: the output's format follows from its ending; use"),
+        (["render", CAT], "-o/--output"),
+        (["render", CAT, "-o", "out.jpg"], "use .png"),
+        (["render", CAT, "-o", "out"], "use .png"),
+        (["render", CAT, "-o", "out.png", "--head", "all"], "'all' is neither the number of a head nor"),
+        (["render", CAT, "-o", "out.png", "--block", "last"], "invalid int value: 'last'"),
+        (["render", CAT, "-o", "out.png", "--alpha", "1.5"], "alpha must be a number from 0 to 1, not 1.5"),
+        (["render", CAT, "-o", "out.png", "--alpha", "nan"], "alpha must be a number from 0 to 1"),
+        (["render", CAT, "-o", "out.png", "--alpha", "half"], "invalid float value: 'half'"),
+        (["render", CAT, "-o", "out.png", "--style", "jet"], "invalid choice: 'jet'"),
+        (["render", CAT, "-o", "out.png", "--colormap", "jet"], "invalid choice: 'jet'"),
+        (["render", CAT, "-o", "out.png", "--interpolation", "cubic"], "invalid choice: 'cubic'"),
+        (["render", CAT, "-o", "out.png", "--scale", "global"], "invalid choice: 'global'"),
+        (["figure", "-o", "out.png", "--kind", "heads"], "IMAGE"),
+        (["figure", CAT, "--kind", "heads"], "-o/--output"),
+        (["figure", CAT, "-o", "out.png"], "--kind"),
+        (["figure", CAT, "-o", "out.png", "--kind", "tails"], "invalid choice: 'tails'"),
+        (["figure", CAT, "-o", "out.gif", "--kind", "heads"], "use .png, .svg, .pdf"),
+        (
+            ["figure", CAT, "-o", "out.png", "--kind", "heads", "--block", "0"],
+            "--block is for --kind saliency",
+        ),
+        (["app", "--port", "0"], "'0' is not a whole number of from 1 to 65535"),
+        (["app", "--port", "65536"], "'65536' is not a whole number"),
+        (["app", "--bogus"], "--bogus"),
+    ],
+)
+def test_wrong_usage_is_refused(refusal, arguments, words):
+    assert words in refusal(WRONG_USAGE, *arguments)
+
+
+def test_line_breaks_and_escapes_in_an_argument_stay_out_of_the_terminal(refusal):
+    for arguments in (["a\x1b[31m\nb"], ["predict", CAT, "--x=\x1b[31m\nb"], ["predict", "--top=\r\nx", CAT]):
+        assert refusal(WRONG_USAGE, *arguments).isprintable()
+    assert refusal(FAILED, "predict", "no\nsuch\x1b[31m.jpg").isprintable()
+    assert refusal(FAILED, "render", CAT, "-o", "no\nsuch\x1b[31m/out.png").isprintable()
+
+
+# --- models, blocks and heads that are not there ----------------------------------------------------
+
+
+@pytest.mark.parametrize("command", NETWORK_COMMANDS)
+def test_an_unknown_model_is_refused_with_the_known_ones(refusal, command):
+    text = refusal(WRONG_USAGE, *NETWORK_COMMANDS[command], CAT, "--model", "vit_b16")
+    assert "no model named 'vit_b16'" in text
+    assert "bundled, cait_xxs24_224" in text
+
+
+def test_fetch_refuses_an_unknown_model_before_it_fetches_any(refusal, monkeypatch):
+    monkeypatch.setattr(checkpoints, "resolve", lambda *_: pytest.fail("fetched"))
+    assert "no model named 'cait'" in refusal(WRONG_USAGE, "fetch", "cait_xxs24_224", "cait")
+
+
+RENDER = [*NETWORK_COMMANDS["render"], CAT]
+SALIENCY = ["figure", CAT, "-o", "out.pdf", "--kind", "saliency"]
+ATTENTION = [*NETWORK_COMMANDS["attention"], CAT]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([*RENDER, "--block", "2"], "there is no CA block 2; this model has 2, numbered from 0 to 1"),
+        ([*RENDER, "--block", "-1"], "there is no CA block -1"),
+        ([*RENDER, "--head", "4"], "there is no head 4; this model has 4, numbered from 0 to 3"),
+        ([*RENDER, "--head", "-1"], "there is no head -1"),
+        ([*RENDER, "--model", "cait_m48_448", "--head", "16"], "this model has 16"),
+        ([*SALIENCY, "--block", "2"], "there is no CA block 2"),
+        ([*ATTENTION, "--sa-block", "12"], "there is no SA block 12; this model has 12"),
+        ([*ATTENTION, "--sa-block", "0", "--sa-block", "-1"], "there is no SA block -1"),
+        ([*ATTENTION, "--model", "cait_s36_384", "--sa-block", "36"], "this model has 36"),
+    ],
+)
+def test_a_block_or_head_that_is_not_there_is_refused(refusal, arguments, words):
+    assert words in refusal(WRONG_USAGE, *arguments)
+
+
+def test_blocks_and_heads_are_counted_in_the_weights_given(refusal, tiny_weights):
+    weights = ["--weights", tiny_weights]
+    assert "has 3, numbered" in refusal(WRONG_USAGE, *ATTENTION, *weights, "--sa-block", 3)
+    assert "has 4, numbered" in refusal(WRONG_USAGE, *RENDER, *weights, "--head", 4)
+
+
+# --- pictures ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", NETWORK_COMMANDS)
+def test_a_picture_that_cannot_be_read_is_refused(refusal, folder, command):
+    given = NETWORK_COMMANDS[command]
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "empty.png").touch()
+    (folder / "truncated.jpg").write_bytes(Path(CAT).read_bytes()[:5000])
+    assert "no such file" in refusal(FAILED, *given, "missing.jpg")
+    assert "this is a folder" in refusal(FAILED, *given, folder)
+    assert "empty" in refusal(FAILED, *given, "empty.png")
+    assert refusal(FAILED, *given, "text.jpg").startswith("text.jpg: ")
+    assert refusal(FAILED, *given, "truncated.jpg").startswith("truncated.jpg: ")
+
+
+def test_one_bad_picture_of_several_is_told(refusal, folder):
+    (folder / "text.jpg").write_text("no picture")
+    assert "text.jpg" in refusal(FAILED, *NETWORK_COMMANDS["figure"], CAT, "text.jpg")
+
+
+# --- weights and labels -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", NETWORK_COMMANDS)
+def test_weights_that_cannot_be_used_are_refused(refusal, folder, command):
+    given = [*NETWORK_COMMANDS[command], CAT, "--weights"]
+    (folder / "model.pth").write_bytes(b"PK\3\4")
+    (folder / "model.keras").write_bytes(b"PK\3\4")
+    assert "missing.safetensors" in refusal(FAILED, *given, "missing.safetensors")
+    assert "model.pth" in refusal(FAILED, *given, "model.pth")
+    assert "model.keras" in refusal(FAILED, *given, "model.keras")
+    assert "cat.jpg" in refusal(FAILED, *given, CAT)
+
+
+def test_weights_that_do_not_fit_the_model_are_refused_with_every_tensor(refusal, tiny_weights):
+    text = refusal(FAILED, "predict", CAT, "--model", "cait_xxs24_224", "--weights", tiny_weights)
+    assert "does not fit cait_xxs24_224" in text
+    assert "pos_embed" in text
+
+
+def test_weights_without_a_classifier_are_refused(refusal, folder, tiny_weights):
+    tensors = load_file(tiny_weights)
+    headless = {name: tensor for name, tensor in tensors.items() if not name.startswith("head.")}
+    save_file(headless, folder / "headless.safetensors")
+    text = refusal(FAILED, "predict", CAT, "--weights", "headless.safetensors")
+    assert text.startswith("headless.safetensors: has no classifier")
+
+
+@pytest.mark.parametrize("command", NETWORK_COMMANDS)
+def test_labels_that_cannot_be_used_are_refused(refusal, folder, command):
+    given = [*NETWORK_COMMANDS[command], CAT, "--labels"]
+    (folder / "two.txt").write_text("cat\ndog\n")
+    (folder / "picture.txt").write_bytes(Path(CAT).read_bytes())
+    assert "two.txt: names 2 classes and the model has 1000" in refusal(FAILED, *given, "two.txt")
+    assert "missing.txt" in refusal(FAILED, *given, "missing.txt")
+    assert "picture.txt: is not UTF-8" in refusal(FAILED, *given, "picture.txt")
+
+
+# --- outputs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ending"),
+    [
+        (["attention", CAT, "--npz"], ".npz"),
+        (["render", CAT, "-o"], ".png"),
+        (["figure", CAT, "--kind", "heads", "-o"], ".svg"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused(refusal, folder, arguments, ending):
+    (folder / f"folder{ending}").mkdir()
+    (folder / "file").touch()
+    (folder / f"circle{ending}").symlink_to(folder / f"circle{ending}")
+    assert "there is no folder" in refusal(FAILED, *arguments, f"missing/out{ending}")
+    assert "there is no folder" in refusal(FAILED, *arguments, f"file/out{ending}")
+    assert "is a folder or a device" in refusal(FAILED, *arguments, f"folder{ending}")
+    assert "cannot be written" in refusal(FAILED, *arguments, f"{'long' * 70}{ending}")
+    assert f"circle{ending}: cannot be written" in refusal(FAILED, *arguments, f"circle{ending}")
+
+
+def test_what_is_read_is_not_replaced(refusal, folder):
+    (folder / "cat.png").write_bytes(Path(CAT).read_bytes())
+    (folder / "link.png").symlink_to("cat.png")
+    (folder / "second.png").hardlink_to("cat.png")
+    for output in ("cat.png", "./cat.png", "link.png", "second.png"):
+        assert "is read as an input" in refusal(FAILED, "render", "cat.png", "-o", output)
+    assert "is read as an input" in refusal(
+        FAILED, "figure", CAT, "cat.png", "-o", "cat.png", "--kind", "saliency"
+    )
+
+
+def test_weights_and_labels_are_not_replaced_either(refusal, folder, tiny_weights):
+    (folder / "weights.png").write_bytes(tiny_weights.read_bytes())
+    (folder / "labels.png").write_text("".join(f"{index}\n" for index in range(1000)))
+    assert "input" in refusal(FAILED, "render", CAT, "--weights", "weights.png", "-o", "weights.png")
+    assert "input" in refusal(FAILED, "render", CAT, "--labels", "labels.png", "-o", "labels.png")
+
+
+# --- what nobody foresaw ----------------------------------------------------------------------------
+
+
+def test_an_interrupt_is_quiet(capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "resolve", interrupted)
+    assert cli.main(["fetch", "bundled"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "the memory is not enough; choose a smaller model or picture"),
+        (PermissionError(13, "Permission denied", "/secret"), "/secret: the system refuses"),
+        (ZeroDivisionError("division\nby zero"), "(ZeroDivisionError: division by zero); please report it"),
+    ],
+)
+def test_an_unforeseen_error_is_one_line_too(refusal, monkeypatch, error, words):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(checkpoints, "resolve", fail)
+    assert words in refusal(FAILED, "fetch", "bundled")
+
+
+def test_the_traceback_of_an_unforeseen_error_can_be_asked_for(capsys, monkeypatch):
+    monkeypatch.setenv("CAIT_VIZ_TRACEBACK", "1")
+    monkeypatch.setattr(checkpoints, "resolve", lambda *_: 1 / 0)
+    assert cli.main(["fetch", "bundled"]) == FAILED
+    assert "Traceback" in capsys.readouterr().err
