@@ -54,6 +54,7 @@ def forward(
             raise SelectionError(
                 f"there is no self-attention block {block}; this model has blocks 0 to {depth - 1}"
             )
+    model.check(images)
     # Self-attention is asked for once in a while; compiling that with XLA would not pay either.
     use_xla = not wanted and len(images) == 1 and _pays_for_xla(model)
     functions = _compiled.setdefault(model, {})

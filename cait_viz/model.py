@@ -100,7 +100,7 @@ class CaiT(keras.Model):
 
     def call(self, images: Any, training: bool | None = None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Classify `images` and return `(logits, sa_attention, ca_attention)`."""
-        self._check(images)
+        self.check(images)
         patches = self.patch_embed(images)
         patches = ops.reshape(patches, (-1, self.config.num_patches, self.config.projection_dim))
         patches = self.pos_drop(patches + ops.cast(self.pos_embed, patches.dtype), training=training)
@@ -124,7 +124,8 @@ class CaiT(keras.Model):
             return ops.mean(self.norm(patches), axis=1)
         return self.norm(class_token)[:, 0]
 
-    def _check(self, images: Any) -> None:
+    def check(self, images: Any) -> None:
+        """Refuse `images` of another shape than (B, S, S, 3), with a ValueError that names both."""
         size = self.config.image_size
         if tuple(images.shape[1:]) != (size, size, 3):
             raise ValueError(f"images must have shape (B, {size}, {size}, 3), not {tuple(images.shape)}")

@@ -21,6 +21,11 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_configure(config):
+    # Keras' variables do not know NumPy 2's keyword yet.
+    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
+
+
 @pytest.fixture(scope="session")
 def bundled():
     """The bundled model."""
