@@ -577,8 +577,6 @@ def _checkpoint(arguments: argparse.Namespace) -> "Checkpoint":
 
 def _load(checkpoint: "Checkpoint", arguments: argparse.Namespace) -> "CaiT":
     """The network, filled."""
-    # The network is written for TensorFlow; what a person uses Keras with otherwise is not asked.
-    os.environ["KERAS_BACKEND"] = "tensorflow"
     from cait_viz.quiet import import_tensorflow
 
     with _interrupted_at_once():

@@ -31,9 +31,9 @@ def standard_error_held() -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow and Keras silently."""
+    """Import TensorFlow and Keras silently, Keras on TensorFlow whatever else a person uses it with."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     with standard_error_held():
         import keras  # noqa: F401
         import tensorflow  # noqa: F401
