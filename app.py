@@ -25,7 +25,7 @@ from cait_viz.preprocessing import View
 from cait_viz.rendering import DEFAULT_ALPHA, DEFAULT_COLORMAPS, Look
 from cait_viz.resources import SAMPLES
 from cait_viz.variants import VARIANTS, Variant
-from cait_viz.worker import ModelChoice, Request, WorkerDied
+from cait_viz.worker import ModelChoice, Request, WorkerDiedError
 
 PAPER = "https://arxiv.org/abs/2103.17239"
 UPLOAD_TYPES = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "heif", "avif"]
@@ -379,7 +379,7 @@ def analyse(subject: Subject, variant: Variant, view: View) -> Analysis | None:
         request = Request(subject.data, subject.name, view, ModelChoice(variant.name))
         try:
             analysis = wait_for(server.workers().analyze(request), subject)
-        except WorkerDied as error:
+        except WorkerDiedError as error:
             st.html(notice(str(error)))
             st.button("Try again", key="retry_analysis", type="primary")
             return None

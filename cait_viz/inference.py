@@ -8,10 +8,11 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from cait_viz.errors import SelectionError
+from cait_viz.errors import CaitVizError, SelectionError
 from cait_viz.model import CaiT
 
 Attention = dict[str, np.ndarray]
@@ -46,7 +47,14 @@ def forward(
     Raises:
         SelectionError: there is no such self-attention block.
         ValueError: `images` has the wrong shape.
+        CaitVizError: Keras runs on another backend than TensorFlow.
     """
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise CaitVizError(
+            f"pictures are analysed with TensorFlow, but Keras was started with {backend}; "
+            "set KERAS_BACKEND=tensorflow before Keras is imported"
+        )
     wanted = tuple(sorted(set(sa_blocks)))
     depth = model.config.sa_ffn_layers
     for block in wanted:

@@ -5,12 +5,14 @@ compiled kernels; so Keras never enters the server. What crosses over is a pictu
 options one way and an `Analysis` of plain NumPy the other. A process that dies is replaced.
 """
 
+import gc
 import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
 # How often a worker looks whether the server that started it is still there, in seconds.
 _ORPHAN_CHECK = 2.0
 
+# loky, where it finds psutil, takes a process that grew by 300 MB for a leak and ends it. A larger model is none.
+_KEEP_LARGE_PROCESSES = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}
 
-class WorkerDied(CaitVizError):
+
+class WorkerDiedError(CaitVizError):
     """The model's process ended in the middle of a picture; it has been replaced."""
 
 
@@ -70,9 +75,10 @@ class Workers:
     def analyze(self, request: Request) -> "Future[Analysis]":
         """Ask for one picture.
 
-        The future raises what `cait_viz.analyze` raises; `WorkerDied` if the process ended meanwhile.
+        The future raises what `cait_viz.analyze` raises; `WorkerDiedError` if the process ended meanwhile.
         """
         answer: Future[Analysis] = Future()
+        answer.set_running_or_notify_cancel()  # a network that has begun cannot be called back
         inner = self._submit(_analyze, request)
         inner.add_done_callback(lambda done: _hand_over(done, answer))
         return answer
@@ -95,7 +101,9 @@ class Workers:
                 return self._pool.submit(function, *arguments)
 
     def _start(self) -> ProcessPoolExecutor:
-        pool = ProcessPoolExecutor(self._count, initializer=_prepare, initargs=self._initargs)
+        pool = ProcessPoolExecutor(
+            self._count, initializer=_prepare, initargs=self._initargs, env=_KEEP_LARGE_PROCESSES
+        )
         for _ in range(self._count):
             pool.submit(os.getpid)  # a pool starts its processes with its first tasks
         return pool
@@ -104,7 +112,7 @@ class Workers:
 def _hand_over(done: "Future[Analysis]", answer: "Future[Analysis]") -> None:
     error = done.exception()
     if isinstance(error, BrokenProcessPool):
-        error = WorkerDied(
+        error = WorkerDiedError(
             "the model's process ended before it could answer (out of memory, perhaps); "
             "a new one is starting: try again, or choose a smaller model"
         )
@@ -132,10 +140,9 @@ def _prepare(models_each: int, first: ModelChoice | None, threads: int, server: 
     global _models_kept
     _models_kept = models_each
     if first is not None:
-        try:
+        # Whoever asks for a model that cannot be loaded is told; a pool that cannot start tells nobody.
+        with suppress(CaitVizError):
             _warm_up(_model(first))
-        except CaitVizError:
-            pass  # whoever asks for this model is told; a pool that cannot start would tell nobody
 
 
 def _end_with(server: int) -> None:
@@ -150,7 +157,8 @@ def _model(choice: ModelChoice) -> "CaiT":
 
     if choice not in _models:
         while len(_models) >= _models_kept:
-            _models.popitem(last=False)  # before the next is loaded: two may not fit
+            _models.popitem(last=False)
+        gc.collect()  # frees what was dropped before the next is loaded: two may not fit
         _models[choice] = load_model(
             choice.name, weights=choice.weights, labels=choice.labels, download=False, progress=False
         )
