@@ -25,6 +25,7 @@ from cait_viz.preprocessing import View
 from cait_viz.rendering import DEFAULT_ALPHA, DEFAULT_COLORMAPS, Look
 from cait_viz.resources import SAMPLES
 from cait_viz.variants import VARIANTS, Variant
+from cait_viz.wording import one_line
 from cait_viz.worker import ModelChoice, Request, WorkerDiedError
 
 PAPER = "https://arxiv.org/abs/2103.17239"
@@ -130,7 +131,7 @@ def adopt_address() -> None:
         return
     address = st.query_params
     model = address.get("model", server.first_model())
-    ignored = [] if model in VARIANTS else [f"model {model}"]
+    ignored = [] if model in VARIANTS else [f"model {one_line(model, 40)}"]
     st.session_state.model = model if model in VARIANTS else server.first_model()
     config = VARIANTS[st.session_state.model].config
     choices: dict[str, tuple[str, ...]] = {
@@ -147,7 +148,7 @@ def adopt_address() -> None:
         if value in allowed:
             st.session_state[name] = int(value) if value.isdigit() else value
         elif value is not None:
-            ignored.append(f"{name} {value}")
+            ignored.append(f"{name} {one_line(value, 40)}")
     if ignored:
         st.session_state.notice = (
             f"The address asks for {', '.join(ignored)}, which is not there (it counts from 0)."
