@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # How often a worker looks whether the server that started it is still there, in seconds.
 _ORPHAN_CHECK = 2.0
 
-# loky, where it finds psutil, takes a process that grew by 300 MB for a leak and ends it. A larger model is none.
+# Where loky finds psutil, it ends a process that grew by 300 MB, as leaking; a larger model is no leak.
 _KEEP_LARGE_PROCESSES = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}
 
 
@@ -93,10 +93,13 @@ class Workers:
 
     def _submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         with self._lock:
+            # Killed since it was last asked: nobody's picture is lost, its successor is asked. The pool
+            # itself notices a quarter of a second late, and then fails all it has been given.
+            if not all(process.is_alive() for process in list(self._pool._processes.values())):
+                self._pool = self._start()
             try:
                 return self._pool.submit(function, *arguments)
             except BrokenProcessPool:
-                # Killed since it was last asked. Nobody's picture is lost: ask its successor.
                 self._pool = self._start()
                 return self._pool.submit(function, *arguments)
 

@@ -1,0 +1,202 @@
+"""The model's own process: what it answers, and what happens when it is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from collections import OrderedDict
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cait_viz import worker
+from cait_viz.errors import CaitVizError, ImageError, UnknownModelError
+from cait_viz.worker import ModelChoice, Request, WorkerDiedError, Workers
+
+PATIENCE = 120  # seconds after which a test is given up
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_weights):
+    return ModelChoice(weights=tiny_weights)
+
+
+@pytest.fixture(scope="module")
+def workers(tiny):
+    pool = Workers(first=tiny)
+    yield pool
+    pool.stop()
+
+
+@pytest.fixture(scope="module")
+def ask(workers, tiny):
+    """Send a picture to the model's process and wait for the answer."""
+
+    def ask(picture, choice=tiny, name="photo.png", view="crop"):
+        return workers.analyze(Request(picture, name, view, choice)).result(PATIENCE)
+
+    return ask
+
+
+def runs(pid):
+    """Whether that process is there and not only its exit status."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def wait_for_the_end(pid):
+    deadline = time.monotonic() + PATIENCE
+    while runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not runs(pid)
+
+
+@pytest.mark.parametrize("view", ["crop", "whole"])
+def test_the_answer_is_the_one_of_this_process(ask, photo, tiny_model, view):
+    from cait_viz.pipeline import analyze
+
+    found, expected = ask(photo, view=view), analyze(photo, tiny_model, view, "photo.png")
+    for name in ("picture", "picture_name", "picture_sha256", "model", "view", "box", "labels"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+    assert found.class_attention.keys() == expected.class_attention.keys()
+    for key, attention in expected.class_attention.items():
+        np.testing.assert_allclose(found.class_attention[key], attention, atol=1e-6)
+    assert found.overlay().size == (130, 90)
+
+
+def test_the_process_is_another_one_and_stays_the_same(workers, ask, photo):
+    first = workers.ready().result(PATIENCE)
+    ask(photo)
+    assert workers.ready().result(PATIENCE) == first != os.getpid()
+
+
+def test_a_refusal_crosses_over_as_it_was_worded(ask):
+    from cait_viz.images import read_image
+
+    with pytest.raises(ImageError) as here:
+        read_image(b"not a picture")
+    with pytest.raises(ImageError) as there:
+        ask(b"not a picture", name="letter.txt")
+    assert str(there.value).partition(": ")[2] == str(here.value).partition(": ")[2] != ""
+    assert "letter.txt" in str(there.value)
+
+
+def test_a_model_that_cannot_be_loaded_is_told_and_the_next_picture_is_answered(ask, photo):
+    with pytest.raises(UnknownModelError, match="'cait_xl'"):
+        ask(photo, ModelChoice("cait_xl"))
+    with pytest.raises(CaitVizError, match=r"nowhere\.safetensors"):
+        ask(photo, ModelChoice(weights=Path("nowhere.safetensors")))
+    assert len(ask(photo).labels) == 10
+
+
+def test_people_who_ask_at_once_get_each_their_own_picture(workers, tiny, photo):
+    futures = {
+        name: workers.analyze(Request(photo, name, "crop", tiny)) for name in (f"{i}.png" for i in range(8))
+    }
+    for name, future in futures.items():
+        assert future.result(PATIENCE).picture_name == name
+
+
+def test_a_process_killed_between_two_pictures_is_replaced_without_a_word(workers, ask, photo):
+    killed = workers.ready().result(PATIENCE)
+    os.kill(killed, signal.SIGKILL)
+    wait_for_the_end(killed)
+    assert len(ask(photo).labels) == 10
+    assert workers.ready().result(PATIENCE) != killed
+
+
+def test_a_process_killed_over_a_picture_is_told_and_the_next_picture_is_answered(workers, ask, tiny, photo):
+    killed = workers.ready().result(PATIENCE)
+    os.kill(killed, signal.SIGSTOP)  # so that the picture is in its hands for certain
+    lost = workers.analyze(Request(photo, "lost.png", "crop", tiny))
+    os.kill(killed, signal.SIGKILL)
+    with pytest.raises(WorkerDiedError, match="try again"):
+        lost.result(PATIENCE)
+    assert ask(photo, name="next.png").picture_name == "next.png"
+
+
+def test_an_answer_under_way_cannot_be_called_back(workers, tiny, photo):
+    future = workers.analyze(Request(photo, "photo.png", "crop", tiny))
+    assert not future.cancel()
+    assert future.result(PATIENCE).picture_name == "photo.png"
+
+
+class Model:
+    """Stands for a network; like one, it is part of a cycle."""
+
+    def __init__(self):
+        self.itself = self
+
+
+def test_a_process_keeps_the_models_last_used_and_frees_the_others_before_it_loads(monkeypatch):
+    made = []
+
+    def load_model(name, **_options):
+        alive = sum(model() is not None for model in made)
+        assert alive < 2
+        model = Model()
+        made.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr("cait_viz.pipeline.load_model", load_model)
+    monkeypatch.setattr(worker, "_models", OrderedDict())
+    monkeypatch.setattr(worker, "_models_kept", 2)
+    for name in "abacb":  # c sends b away, which was longest unused; then b sends a away
+        worker._model(ModelChoice(name))
+    assert [choice.name for choice in worker._models] == ["c", "b"]
+    assert [model() is not None for model in made] == [False, False, True, True]
+
+
+SERVER = """
+import sys, time
+from pathlib import Path
+
+from cait_viz.worker import ModelChoice, Request, Workers
+
+if __name__ == "__main__":
+    workers = Workers(first=ModelChoice("no such model"))
+    picture, weights = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+    analysis = workers.analyze(Request(picture, "photo.png", "crop", ModelChoice(weights=weights))).result()
+    analysis.png()
+    heavy = sorted({"keras", "tensorflow"} & set(sys.modules))
+    print(analysis.picture_name, heavy, workers.ready().result(), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_server_never_imports_keras_and_takes_its_process_along_when_it_is_killed(
+    environment, photo, tiny_weights, tmp_path
+):
+    (tmp_path / "photo.png").write_bytes(photo)
+    (tmp_path / "server.py").write_text(SERVER)
+    command = [sys.executable, tmp_path / "server.py", tmp_path / "photo.png", tiny_weights]
+    with (
+        (tmp_path / "errors").open("w") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        ) as server,
+    ):
+        try:
+            # A first model that is not there did not keep the pool from starting.
+            name, heavy, pid = server.stdout.readline().split()
+        finally:
+            server.kill()
+    assert (name, heavy) == ("photo.png", "[]")
+    wait_for_the_end(int(pid))
+
+
+def test_a_stopped_pool_leaves_no_process_and_answers_nobody(tiny, photo):
+    pool = Workers(first=tiny)
+    future = pool.analyze(Request(photo, "photo.png", "crop", tiny))
+    pool.stop()
+    with pytest.raises((RuntimeError, CancelledError, WorkerDiedError)):
+        future.result(PATIENCE)
