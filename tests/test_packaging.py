@@ -1,0 +1,237 @@
+"""What is delivered: pins, the files of the wheel, the Dockerfile, the commands of the README."""
+
+import ast
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from streamlit import config
+
+import cait_viz
+from cait_viz import resources
+from cait_viz.arguments import command_line
+from scripts import check_dockerfile
+
+ROOT = Path(cait_viz.__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+TEXT = (".py", ".md", ".toml", ".txt", ".json", ".cff")
+LARGEST = 30 * 2**20
+
+# What a person would meet, were the pins of one of these kinds of machine to lack something.
+MACHINES = [
+    {"sys_platform": "linux", "platform_machine": "x86_64"},
+    {"sys_platform": "linux", "platform_machine": "aarch64"},
+    {"sys_platform": "darwin", "platform_machine": "arm64"},
+    {"sys_platform": "win32", "platform_machine": "AMD64"},
+]
+
+
+def requirements(lines):
+    """The requirements of some lines, without comments."""
+    return [Requirement(line) for line in lines if line and not line.lstrip().startswith("#")]
+
+
+def pins(name, machine):
+    """The versions, by project, that a file of requirements pins for a kind of machine."""
+    found = {}
+    for requirement in requirements((ROOT / name).read_text().splitlines()):
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==", requirement
+        if requirement.marker is None or requirement.marker.evaluate(machine):
+            assert canonicalize_name(requirement.name) not in found, requirement
+            found[canonicalize_name(requirement.name)] = specifier.version
+    return found
+
+
+@pytest.fixture(scope="module")
+def tracked():
+    """The files under version control, or all of them where this is no clone."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a clone")
+    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The wheel's path; it is built from the source distribution, which so has all that it takes."""
+    folder = tmp_path_factory.mktemp("built")
+    (archive,) = SdistBuilder(str(ROOT)).build(directory=str(folder))
+    with tarfile.open(archive) as file:
+        file.extractall(folder, filter="data")
+    (wheel,) = WheelBuilder(archive.removesuffix(".tar.gz")).build(
+        directory=str(folder), versions=["standard"]
+    )
+    return Path(wheel)
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: "-".join(machine.values()))
+def test_the_pins_have_a_version_in_range_for_every_dependency(machine):
+    pinned = pins("requirements.txt", machine)
+    needed = [
+        wish
+        for wish in requirements(PROJECT["dependencies"])
+        if not wish.marker or wish.marker.evaluate(machine)
+    ]
+    assert {canonicalize_name(wish.name) for wish in needed} <= set(pinned)
+    assert [str(wish) for wish in needed if pinned[canonicalize_name(wish.name)] not in wish.specifier] == []
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: "-".join(machine.values()))
+def test_just_one_tensorflow_is_pinned_for_a_machine(machine):
+    has_cpu_wheel = machine["sys_platform"] == "win32" or machine["platform_machine"] == "x86_64"
+    expected = {"tensorflow-cpu"} if has_cpu_wheel else {"tensorflow"}
+    assert {"tensorflow", "tensorflow-cpu"} & set(pins("requirements.txt", machine)) == expected
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: "-".join(machine.values()))
+def test_both_files_of_pins_agree(machine):
+    run, test = (pins(name, machine) for name in ("requirements.txt", "requirements-dev.txt"))
+    assert {name: test[name] for name in run.keys() & test.keys()} == {
+        name: run[name] for name in run.keys() & test.keys()
+    }
+
+
+@pytest.mark.parametrize(
+    "tool", ["pytest", "hypothesis", "ruff", "mypy", "playwright", "hatchling", "pillow-heif", "torch"]
+)
+def test_running_the_app_installs_no_tool_of_the_tests(tool):
+    assert all(tool not in pins("requirements.txt", machine) for machine in MACHINES)
+
+
+def test_every_package_that_is_imported_is_declared():
+    imported = set()
+    for path in [*(ROOT / "cait_viz").glob("*.py"), ROOT / "app.py"]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            if isinstance(node, ast.ImportFrom):
+                imported.add(node.module.partition(".")[0])
+    distributions = packages_distributions()
+    foreign = imported - set(sys.stdlib_module_names) - {"cait_viz"}
+    wishes = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["heic"]
+    declared = {canonicalize_name(wish.name) for wish in requirements(wishes)}
+    undeclared = {
+        name for name in foreign if not declared & {canonicalize_name(d) for d in distributions[name]}
+    }
+    assert undeclared == set()
+
+
+def test_every_file_that_the_program_names_is_there():
+    for path in (resources.APP, resources.BUNDLED_WEIGHTS, resources.IMAGENET_LABELS, resources.SAMPLES):
+        assert path.exists()
+    assert resources.ROOT == ROOT, "cait_viz/_bundle is for wheels; in a checkout it would hide the files"
+
+
+def test_every_sample_is_there_with_its_licence():
+    samples = json.loads((resources.SAMPLES / "samples.json").read_text(encoding="utf-8"))
+    assert len(samples) >= 6
+    for sample in samples:
+        assert (resources.SAMPLES / sample["file"]).is_file()
+        assert sample["license"]
+        assert sample["license_url"].startswith("https://")
+        assert sample["source"].startswith("https://")
+    pictures = {path.name for path in resources.SAMPLES.glob("*.jpg")}
+    assert pictures == {sample["file"] for sample in samples}
+
+
+def test_no_file_is_too_large_to_keep_in_git(tracked):
+    assert [path.name for path in tracked if path.stat().st_size > LARGEST] == []
+
+
+def test_text_ends_its_lines_as_unix_does(tracked):
+    assert [path.name for path in tracked if path.suffix in TEXT and b"\r\n" in path.read_bytes()] == []
+
+
+def test_the_wheel_holds_all_that_the_program_names(built):
+    with zipfile.ZipFile(built) as wheel:
+        names = {name for name in wheel.namelist() if not name.startswith("cait_viz-")}
+    beside = [ROOT / "app.py", ROOT / ".streamlit" / "config.toml"]
+    beside += [path for path in (ROOT / "assets").rglob("*") if path.is_file()]
+    expected = {f"cait_viz/_bundle/{path.relative_to(ROOT).as_posix()}" for path in beside}
+    expected |= {f"cait_viz/{path.name}" for path in (ROOT / "cait_viz").glob("*.py")}
+    assert names == expected
+
+
+def test_an_installed_wheel_finds_its_own_files(built, tmp_path, run_python):
+    with zipfile.ZipFile(built) as wheel:
+        wheel.extractall(tmp_path)
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from cait_viz import resources as r, labels\n"
+        "print(r.APP, r.BUNDLED_WEIGHTS.stat().st_size, len(labels.class_names(1000)), sep='\\n')"
+    )
+    app, size, classes = run_python(script, tmp_path)[0].split("\n")[:3]
+    assert Path(app) == tmp_path / "cait_viz" / "_bundle" / "app.py"
+    assert int(size) == resources.BUNDLED_WEIGHTS.stat().st_size
+    assert int(classes) == 1000
+
+
+def test_the_version_is_told_once_and_the_same_everywhere(built):
+    assert f"-{cait_viz.__version__}-" in built.name
+    assert f"\nversion: {cait_viz.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## [{cait_viz.__version__}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_app_keeps_to_itself_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config, "_main_script_path", str(resources.APP))
+    monkeypatch.setattr(config, "_config_options", None)
+    config.get_config_options(force_reparse=True)
+    wanted = {
+        "server.address": "localhost",
+        "server.maxUploadSize": 20,
+        "server.enableXsrfProtection": True,
+        "browser.gatherUsageStats": False,
+        # Set, so that Streamlit does not ask a server elsewhere for this machine's public address.
+        "browser.serverAddress": "localhost",
+    }
+    assert {name: config.get_option(name) for name in wanted} == wanted
+
+
+def test_the_dockerfile_copies_what_there_is_and_nothing_else_reaches_it():
+    steps = list(check_dockerfile.instructions((ROOT / "Dockerfile").read_text(encoding="utf-8")))
+    offered = check_dockerfile.context(ROOT)
+    sources = [source for name, argument in steps if name == "COPY" for source in argument.split()[:-1]]
+    for source in sources:
+        assert any(path.is_relative_to(source) for path in offered), source
+    assert {path.parts[0] for path in offered} == {Path(source).parts[0] for source in sources}
+    assert not any("__pycache__" in path.parts for path in offered)
+
+
+def test_the_image_runs_a_command_that_exists_as_a_user_who_is_not_root():
+    steps = dict(check_dockerfile.instructions((ROOT / "Dockerfile").read_text(encoding="utf-8")))
+    assert steps["USER"] not in ("root", "0")
+    assert json.loads(steps["ENTRYPOINT"]) == ["python", "-m", "cait_viz"]
+    arguments = command_line().parse_args(json.loads(steps["CMD"]))
+    assert str(arguments.port) == steps["EXPOSE"]
+    assert f"127.0.0.1', {arguments.port}," in steps["HEALTHCHECK"]
+
+
+def test_every_command_of_the_readme_is_one():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```.*?\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    commands = re.findall(r"^cait-viz (.*)$", "".join(blocks), re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        command_line().parse_args(shlex.split(command, comments=True))
+
+
+def test_every_file_that_the_readme_names_is_there():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", readme)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    targets = set(re.findall(r"^make ([a-z-]+)", readme, re.MULTILINE))
+    assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
