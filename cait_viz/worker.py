@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,7 @@ class Workers:
         with self._lock:
             # Killed since it was last asked: nobody's picture is lost, its successor is asked. The pool
             # itself notices a quarter of a second late, and then fails all it has been given.
-            if not all(process.is_alive() for process in list(self._pool._processes.values())):
+            if wait([process.sentinel for process in list(self._pool._processes.values())], timeout=0):
                 self._pool = self._start()
             try:
                 return self._pool.submit(function, *arguments)
@@ -115,10 +116,14 @@ class Workers:
 def _hand_over(done: "Future[Analysis]", answer: "Future[Analysis]") -> None:
     error = done.exception()
     if isinstance(error, BrokenProcessPool):
-        error = WorkerDiedError(
-            "the model's process ended before it could answer (out of memory, perhaps); "
-            "a new one is starting: try again, or choose a smaller model"
+        cause, error = (
+            error,
+            WorkerDiedError(
+                "the model's process ended before it could answer (out of memory, perhaps); "
+                "a new one is starting: try again, or choose a smaller model"
+            ),
         )
+        error.__cause__ = cause
     if error is not None:
         answer.set_exception(error)
     else:

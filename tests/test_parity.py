@@ -66,18 +66,14 @@ def eager(model, pixels):
 
 
 def compiled(model, pixels):
-    return tf.function(model, autograph=False)(pixels)
+    return forward(model, pixels, sa_blocks=(0, model.config.sa_ffn_layers - 1))
 
 
 def compiled_by_xla(model, pixels):
     return tf.function(model, autograph=False, jit_compile=True)(pixels)
 
 
-def by_inference(model, pixels):
-    return forward(model, pixels, sa_blocks=(0, model.config.sa_ffn_layers - 1))
-
-
-@pytest.fixture(scope="module", params=[eager, compiled, compiled_by_xla, by_inference])
+@pytest.fixture(scope="module", params=[eager, compiled, compiled_by_xla])
 def outputs(request, name, model):
     return tf.nest.map_structure(np.asarray, request.param(model, golden(name).pixels))
 

@@ -42,21 +42,28 @@ def ask(workers, tiny):
     return ask
 
 
-def runs(pid):
-    """Whether that process is there and not only its exit status."""
+def is_there(pid):
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    status = Path(f"/proc/{pid}/stat")
-    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+    return True
 
 
-def wait_for_the_end(pid):
+def is_zombie(pid):
+    """Whether of an orphan only the exit status is left, which nobody may ever ask for."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] == "Z"
+
+
+def wait_until(condition):
     deadline = time.monotonic() + PATIENCE
-    while runs(pid) and time.monotonic() < deadline:
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert not runs(pid)
 
 
 @pytest.mark.parametrize("view", ["crop", "whole"])
@@ -109,7 +116,7 @@ def test_people_who_ask_at_once_get_each_their_own_picture(workers, tiny, photo)
 def test_a_process_killed_between_two_pictures_is_replaced_without_a_word(workers, ask, photo):
     killed = workers.ready().result(PATIENCE)
     os.kill(killed, signal.SIGKILL)
-    wait_for_the_end(killed)
+    wait_until(lambda: not is_there(killed))
     assert len(ask(photo).labels) == 10
     assert workers.ready().result(PATIENCE) != killed
 
@@ -191,7 +198,7 @@ def test_a_server_never_imports_keras_and_takes_its_process_along_when_it_is_kil
         finally:
             server.kill()
     assert (name, heavy) == ("photo.png", "[]")
-    wait_for_the_end(int(pid))
+    wait_until(lambda: not is_there(int(pid)) or is_zombie(int(pid)))
 
 
 def test_a_stopped_pool_leaves_no_process_and_answers_nobody(tiny, photo):
