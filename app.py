@@ -34,7 +34,7 @@ UPLOAD_TYPES = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "heic
 # Sides in pixels: of the large map on the screen, of a head's map in the grid, of a sample's thumbnail.
 SCREEN_SIDE = 1024
 TILE_SIDE = 132
-SAMPLE_SIDE = 104
+SAMPLE_SIDE = 90
 
 # How much darker the part of the picture is drawn that the network did not see.
 DIM_UNSEEN = 0.6
@@ -213,14 +213,15 @@ def choose_sample(subject: Subject) -> None:
     if sentence := st.session_state.pop("notice", None):
         st.html(notice(sentence))
     with st.expander("Sample photographs", expanded=False, icon=":material/photo_library:"):
-        with st.container(horizontal=True, gap="small"):
+        with st.container(horizontal=True, gap="xsmall"):
             for sample in samples().values():
-                with st.container(width=SAMPLE_SIDE):
+                with st.container(width=SAMPLE_SIDE, gap="xsmall"):
                     st.image(thumbnail(sample.path), alt=sample.alt, width=SAMPLE_SIDE)
                     chosen = subject.sample == sample
                     st.button(
-                        sample.title,
+                        sample.slug.capitalize(),
                         key=f"sample_{sample.slug}",
+                        help=sample.title,
                         type="primary" if chosen else "secondary",
                         width="stretch",
                         on_click=take_sample,

@@ -374,7 +374,7 @@ def test_the_figures_are_drawings_that_scale(kept):
 
 def test_a_view_is_the_same_after_a_reload(visitor):
     visitor.page.get_by_text("Sample photographs").click()
-    visitor.after(visitor.page.get_by_role("button", name="A rocket before launch").click)
+    visitor.after(visitor.page.get_by_role("button", name="Rocket", exact=True).click)
     visitor.after(visitor.page.get_by_role("button", name="Head 2", exact=True).first.click)
     before = visitor.maps
     assert before[0] == "Where bundled looked in rocket.jpg: class-attention block 1, head 2."
@@ -497,7 +497,7 @@ def test_every_text_can_be_read_in_light_and_in_dark(visitors, scheme):
 def test_on_a_phone_nothing_scrolls_sideways(visitors):
     visitor = visitors(viewport=PHONE, is_mobile=True, has_touch=True).open(f"?sample={'x' * 60}")
     visitor.page.get_by_text("Sample photographs").click()
-    visitor.page.get_by_role("button", name="A cup of coffee").wait_for()
+    visitor.page.get_by_role("button", name="Coffee", exact=True).wait_for()
     wide = visitor.page.evaluate(
         """() => [...document.querySelectorAll('html, [data-testid^=stMain]')]
              .filter(e => e.scrollWidth > e.clientWidth).map(e => e.outerHTML.slice(0, 80))"""
@@ -534,7 +534,7 @@ def test_a_worker_killed_from_outside_is_replaced_while_the_page_waits(app, visi
     killed = worker_of(app)
     os.kill(killed, signal.SIGKILL)
     visitor.page.get_by_text("Sample photographs").click()
-    visitor.page.get_by_role("button", name="Eileen Collins").click()
+    visitor.page.get_by_role("button", name="Astronaut", exact=True).click()
     waiting = visitor.page.get_by_text("The model is warming up")
     again = visitor.page.get_by_role("button", name="Try again")
     waiting.or_(again).first.wait_for()
