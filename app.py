@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from starlette.formparsers import MultiPartParser
 
 from cait_viz import server
 from cait_viz.analysis import CONFIDENT, Analysis
 from cait_viz.checkpoints import FILENAME, fetch, locate
-from cait_viz.errors import CaitVizError
+from cait_viz.errors import CaitVizError, ImageError
 from cait_viz.figures import percent
 from cait_viz.maps import COLORMAPS, FIGURE_FORMATS, INTERPOLATIONS, SCALES, STYLES
 from cait_viz.preprocessing import View
@@ -26,10 +27,9 @@ from cait_viz.rendering import DEFAULT_ALPHA, DEFAULT_COLORMAPS, Look
 from cait_viz.resources import SAMPLES
 from cait_viz.variants import VARIANTS, Variant
 from cait_viz.wording import one_line
-from cait_viz.worker import ModelChoice, Request, WorkerDiedError
+from cait_viz.worker import ModelChoice, Request
 
 PAPER = "https://arxiv.org/abs/2103.17239"
-UPLOAD_TYPES = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "heif", "avif"]
 
 # Sides in pixels: of the large map on the screen, of a head's map in the grid, of a sample's thumbnail.
 SCREEN_SIDE = 1024
@@ -41,7 +41,9 @@ DIM_UNSEEN = 0.6
 
 # After this many seconds of waiting the page says what it waits for.
 PATIENCE = 0.3
-WAITING = "The model is warming up or busy. The map appears here in a few seconds."
+# Room for what surrounds an upload in its request, in bytes.
+MULTIPART_HEADERS = 2**20
+WAITING = "The model is warming up or busy. The map appears here as soon as it is done."
 
 STYLE_NAMES = {"overlay": "Overlay", "paper": "Paper", "map": "Map alone"}
 VIEW_NAMES = {"crop": "Centre crop", "whole": "Whole picture"}
@@ -92,16 +94,47 @@ class Subject:
     sample: Sample | None
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What a session keeps of an analysis.
+
+    Copies that fit a screen, so that a visitor holds a few megabytes; the whole one is the server's,
+    whose memory for them is bounded, or is made again from the request.
+
+    Attributes:
+        key: what tells this analysis from all others.
+        request: what it was made from.
+        small: the analysis with a copy of the picture for the large map.
+        tile: the analysis with a small copy of what the network saw.
+        size: width and height of the picture itself, in pixels.
+        seen: left, top, right and bottom of what the network saw of it.
+    """
+
+    key: tuple[str, ...]
+    request: Request
+    small: Analysis
+    tile: Analysis
+    size: tuple[int, int]
+    seen: tuple[int, int, int, int]
+
+    def whole(self) -> Analysis:
+        """The analysis itself, with the picture in its own resolution."""
+        return server.analyses.ask(self.key, self.request).result()
+
+
 def main() -> None:
     """Draw the page."""
     st.set_page_config(page_title="cait-viz · where a vision transformer looks", page_icon="👁", layout="wide")
     st.html(PAGE_STYLE)
-    server.workers()
+    keep_uploads_off_the_disk()
+    try:
+        server.workers()
+    except CaitVizError as error:
+        st.html(notice(f"{error}."))
+        return
     adopt_address()
     st.title("Where does a vision transformer look?")
-    st.markdown(
-        "A CaiT names what is in a picture, and its class attention shows which patches it read to do so."
-    )
+    st.markdown("A CaiT names what is in a picture; its class attention shows which parts it attended to.")
     with st.sidebar:
         subject = choose_picture()
         variant = choose_model()
@@ -113,13 +146,18 @@ def main() -> None:
     if locate(variant) is None:
         offer_download(variant)
         return
-    analysis = analyse(subject, variant, view)
-    if analysis is None:
+    shown = analyse(subject, variant, view)
+    if shown is None:
         return
-    show_map(analysis, variant, block, head, look)
-    show_heads(analysis, look)
-    show_downloads(analysis, block, head, look)
+    show_map(shown, variant, block, head, look)
+    show_heads(shown, look)
+    show_downloads(shown, block, head, look)
     show_explanation(variant)
+
+
+def keep_uploads_off_the_disk() -> None:
+    """Let the web server hold a whole upload in memory; by itself it spools all above 1 MB to a file."""
+    MultiPartParser.spool_max_size = st.get_option("server.maxUploadSize") * 2**20 + MULTIPART_HEADERS
 
 
 # The address bar
@@ -188,7 +226,7 @@ def choose_picture() -> Subject:
     """An upload, a photograph from the camera, or a sample."""
     st.subheader("Picture")
     generation = st.session_state.setdefault("upload_generation", 0)
-    given = st.file_uploader("Upload a picture", type=UPLOAD_TYPES, key=f"upload_{generation}")
+    given = st.file_uploader("Upload a picture", key=f"upload_{generation}")
     if st.toggle("Use the camera", key=f"camera_on_{generation}"):
         given = st.camera_input("Take a photograph", key=f"camera_{generation}") or given
     st.caption("Your picture stays in this program's memory. It is never written to disk or sent anywhere.")
@@ -367,34 +405,49 @@ def offer_download(variant: Variant) -> None:
 # The network
 
 
-def analyse(subject: Subject, variant: Variant, view: View) -> Analysis | None:
-    """The picture's analysis: kept from before, or asked of a worker.
+def analyse(subject: Subject, variant: Variant, view: View) -> Shown | None:
+    """The picture's analysis: on the screen already, kept by the server, or asked of a worker.
 
-    If it fails the page says why, and what was shown before stays, as far as there is such.
+    If it fails the page says why, once and without asking again, and what was shown before stays, as far
+    as there is such.
     """
     key = (subject.sha256, subject.name, variant.name, view)
-    kept_key, kept = st.session_state.get("analysis", (None, None))
-    if kept_key == key:
-        return kept
-    analysis = server.cache.get(key)
-    if analysis is None:
-        request = Request(subject.data, subject.name, view, ModelChoice(variant.name))
+    shown: Shown | None = st.session_state.get("shown")
+    if shown is not None and shown.key == key:
+        return shown
+    request = Request(subject.data, subject.name, view, ModelChoice(variant.name))
+    failed_key, error = st.session_state.get("failure", (None, None))
+    if failed_key != key:
         try:
-            analysis = wait_for(server.workers().analyze(request), subject)
-        except WorkerDiedError as error:
-            st.html(notice(str(error)))
-            st.button("Try again", key="retry_analysis", type="primary")
-            return None
-        except CaitVizError as error:
-            if kept is None or kept.model.name != variant.name:
-                st.html(notice(f"{error}."))
-                return None
-            st.html(notice(f"{error}. Below is still the picture before it."))
-            return kept
-        server.cache.put(key, analysis)
-    # Held here as well: whatever other visitors do to the cache, changing the block runs no network.
-    st.session_state.analysis = (key, analysis)
-    return analysis
+            analysis = wait_for(server.analyses.ask(key, request), subject)
+        except CaitVizError as failure:
+            error = failure
+            st.session_state.failure = (key, error)
+        else:
+            st.session_state.shown = shown = screen_copy(analysis, key, request)
+            return shown
+    still_there = shown is not None and shown.small.model.name == variant.name
+    st.html(notice(f"{error}. Below is still the picture before it." if still_there else f"{error}."))
+    if not isinstance(error, ImageError):
+        st.button("Try again", key="retry_analysis", type="primary", on_click=forget_failure)
+    return shown if still_there else None
+
+
+def forget_failure() -> None:
+    """Let the picture be asked for again."""
+    st.session_state.pop("failure", None)
+
+
+def screen_copy(analysis: Analysis, key: tuple[str, ...], request: Request) -> Shown:
+    """What a session keeps of an analysis, made once for each."""
+    return Shown(
+        key=key,
+        request=request,
+        small=analysis.reduced(SCREEN_SIDE),
+        tile=analysis.seen().reduced(2 * TILE_SIDE),
+        size=analysis.size,
+        seen=analysis.box.pixels(),
+    )
 
 
 def wait_for(answer: Future[Analysis], subject: Subject) -> Analysis:
@@ -422,50 +475,49 @@ def notice(sentence: str) -> str:
 # The results
 
 
-def show_map(analysis: Analysis, variant: Variant, block: int, head: int | None, look: Look) -> None:
+def show_map(shown: Shown, variant: Variant, block: int, head: int | None, look: Look) -> None:
     """The chosen map, large, with the predictions beside it."""
     picture, words = st.columns([3, 2], gap="large")
-    small = on_screen(analysis)
     with picture:
         st.image(
-            small.overlay(block, head, **options(look)),
-            alt=f"{analysis.title(block, head)}.",
+            shown.small.overlay(block, head, **vars(look)),
+            alt=f"{shown.small.title(block, head)}.",
             width="stretch",
             output_format="JPEG",
         )
-        st.caption(what_is_shown(analysis, block, head))
+        st.caption(what_is_shown(shown, block, head))
     with words:
         st.subheader(f"What {variant.name} says")
-        st.html(prediction_list(analysis))
+        st.html(prediction_list(shown.small))
         st.caption(f"In bold: every class above {percent(CONFIDENT)}. {about_model(variant)}")
 
 
-def on_screen(analysis: Analysis) -> Analysis:
-    """The analysis with a copy of its picture that fits a screen, made once for each analysis."""
-    original, small = st.session_state.get("on_screen", (None, None))
-    if original is not analysis:
-        small = analysis.reduced(SCREEN_SIDE)
-        st.session_state.on_screen = (analysis, small)
-    return small
-
-
-def options(look: Look) -> dict[str, Any]:
-    """The look as keyword arguments."""
-    return vars(look)
-
-
-def what_is_shown(analysis: Analysis, block: int, head: int | None) -> str:
+def what_is_shown(shown: Shown, block: int, head: int | None) -> str:
     """The sentences under the map."""
-    left, top, right, bottom = analysis.box.pixels()
-    width, height = analysis.size
-    seen = (
-        f"The network saw the whole picture ({width} × {height} pixels), squashed to a square."
-        if analysis.view == "whole"
-        else f"The network saw {right - left} × {bottom - top} of {width} × {height} pixels; "
-        "what is dimmed it did not see."
-    )
-    which = "the mean of the heads" if head is None else f"head {head + 1}"
-    return f"CA block {block + 1}, {which}. {seen}"
+    left, top, right, bottom = shown.seen
+    width, height = shown.size
+    if shown.small.view == "whole":
+        seen = f"The network saw the whole picture ({width} × {height} pixels), squashed to a square."
+    elif (right - left, bottom - top) == (width, height):
+        seen = f"The network saw all of its {width} × {height} pixels."
+    else:
+        seen = (
+            f"The network saw {right - left} × {bottom - top} of its {width} × {height} pixels, and not what "
+            "is dimmed."
+        )
+    which = "mean of the heads" if head is None else f"head {head + 1}"
+    numbers = ", ".join(concentration(shown.small, block, head))
+    return f"CA block {block + 1}, {which}: {numbers}. {seen}"
+
+
+def concentration(analysis: Analysis, block: int, head: int | None) -> list[str]:
+    """What stretching a map to its full range throws away, in words."""
+    numbers = analysis.concentration(block, head)
+    return [
+        f"itself {percent(numbers.class_token)}",
+        f"{numbers.patches:.0f} patches",
+        f"entropy {numbers.entropy:.2f} nats",
+    ]
 
 
 def prediction_list(analysis: Analysis) -> str:
@@ -480,26 +532,26 @@ def prediction_list(analysis: Analysis) -> str:
     return f'<ol class="predictions">{"".join(rows)}</ol>'
 
 
-def show_heads(analysis: Analysis, look: Look) -> None:
+def show_heads(shown: Shown, look: Look) -> None:
     """Every head of every class-attention block, as in the paper's Figure 6; each can be chosen."""
     st.subheader("Every head")
+    rows, columns = shown.tile.grid_shape
     st.markdown(
-        "Under each map: the attention that the class token keeps for itself, and over how many of the "
-        f"{analysis.grid_shape[0] * analysis.grid_shape[1]} patches the rest spreads."
+        "Under each map: the attention that the class token keeps for itself, over how many of the "
+        f"{rows * columns} patches the rest spreads, and the entropy that this is computed from."
     )
-    tile = on_screen(analysis).seen().reduced(2 * TILE_SIDE)
-    for block in range(analysis.blocks):
+    for block in range(shown.tile.blocks):
         st.markdown(f"**CA block {block + 1}**")
         with st.container(horizontal=True, gap="small"):
-            for head in (None, *range(analysis.heads)):
+            for head in (None, *range(shown.tile.heads)):
                 with st.container(width=TILE_SIDE, gap="xsmall"):
-                    show_tile(tile, block, head, look)
+                    show_tile(shown.tile, block, head, look)
 
 
 def show_tile(tile: Analysis, block: int, head: int | None, look: Look) -> None:
     """One small map with its numbers and the button that chooses it."""
     st.image(
-        tile.overlay(block, head, **options(look)),
+        tile.overlay(block, head, **vars(look)),
         alt=tile.title(block, head),
         width=TILE_SIDE,
         output_format="JPEG",
@@ -515,12 +567,7 @@ def show_tile(tile: Analysis, block: int, head: int | None, look: Look) -> None:
         on_click=take_head,
         args=(block, state_head),
     )
-    if head is not None:
-        st.caption(
-            f"itself {percent(tile.self_attention(block)[head])}  \n"
-            f"{tile.effective_patches(block)[head]:.0f} patches  \n"
-            f"entropy {tile.entropy(block)[head]:.2f}"
-        )
+    st.caption("  \n".join(concentration(tile, block, head)))
 
 
 def take_head(block: int, head: str | int) -> None:
@@ -529,9 +576,10 @@ def take_head(block: int, head: str | int) -> None:
     st.session_state.head = head
 
 
-def show_downloads(analysis: Analysis, block: int, head: int | None, look: Look) -> None:
+def show_downloads(shown: Shown, block: int, head: int | None, look: Look) -> None:
     """Files to keep; each is made when its button is pressed, and none reruns the page."""
     st.subheader("Keep it")
+    names, whole = shown.small, shown.whole
     figure_look: dict[str, Any] = {
         "colormap": look.colormap,
         "interpolation": look.interpolation,
@@ -542,29 +590,34 @@ def show_downloads(analysis: Analysis, block: int, head: int | None, look: Look)
         offers: list[tuple[str, str, str, Callable[[], bytes]]] = [
             (
                 "This map (PNG)",
-                f"{analysis.file_stem(block, head)}_{look.style}.png",
+                f"{names.file_stem(block, head)}_{look.style}.png",
                 "image/png",
-                lambda: analysis.png(block, head, **options(look)),
+                lambda: whole().png(block, head, **vars(look)),
             ),
             (
                 f"Figure 6: all heads ({file_format.upper()})",
-                f"{analysis.file_prefix}_heads.{file_format}",
+                f"{names.file_prefix}_heads.{file_format}",
                 FIGURE_FORMATS_MIME[file_format],
-                lambda: analysis.figure("heads", file_format, **figure_look),
+                lambda: whole().figure("heads", file_format, **figure_look),
             ),
             (
                 f"Figure 7: saliency ({file_format.upper()})",
-                f"{analysis.file_prefix}_ca{block}_saliency.{file_format}",
+                f"{names.file_prefix}_ca{block}_saliency.{file_format}",
                 FIGURE_FORMATS_MIME[file_format],
-                lambda: analysis.figure("saliency", file_format, block=block, **figure_look),
+                lambda: whole().figure("saliency", file_format, block=block, **figure_look),
             ),
             (
                 "Every map (ZIP)",
-                f"{analysis.file_prefix}_maps.zip",
+                f"{names.file_prefix}_maps.zip",
                 "application/zip",
-                lambda: analysis.archive(**options(look)),
+                lambda: whole().archive(**vars(look)),
             ),
-            ("The numbers (NPZ)", f"{analysis.file_prefix}.npz", "application/octet-stream", analysis.npz),
+            (
+                "The numbers (NPZ)",
+                f"{names.file_prefix}.npz",
+                "application/octet-stream",
+                lambda: whole().npz(),
+            ),
         ]
         for label, file_name, mime, make in offers:
             st.download_button(
@@ -586,7 +639,7 @@ def show_explanation(variant: Variant) -> None:
     st.markdown(
         f"After {variant.config.sa_ffn_layers} blocks in which patches attend to each other, a class token "
         f"reads the patches in {variant.config.ca_ffn_layers} **class-attention** blocks, and the prediction "
-        "is made from it alone. A map shows how much each patch weighed in that reading. **It is not an "
+        "is made from it alone. A map shows how that reading was spread over the patches. **It is not an "
         "explanation of one class:** no target class enters it, and the same map stands behind every line of "
         "the predictions. Nor is it a cause: a patch that was read need not have changed the answer. "
         f"[Going deeper with Image Transformers]({PAPER}) (Touvron et al. 2021), Figures 6 and 7."

@@ -7,10 +7,11 @@ tutorial's keys do, and from 1 in the titles a person reads, as the paper does.
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Unpack
+from types import MappingProxyType
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from cait_viz import maps
 from cait_viz.errors import CheckpointError, SelectionError
 from cait_viz.files import SOFTWARE, safe_name, versions, zip_bytes
 from cait_viz.maps import Floats, check_choice, check_index
+from cait_viz.outputs import replacing
 from cait_viz.preprocessing import Box, View
 from cait_viz.rendering import Look, LookOptions, png_bytes, reduced, render, seen_part
 
@@ -28,6 +30,10 @@ CONFIDENT = 0.10
 
 # How many classes a manifest and a text chunk tell.
 _TOLD_CLASSES = 5
+
+# How many pixels the maps of one archive have together; beyond, they are drawn smaller. Made in memory,
+# they take about two bytes a pixel. Ten maps of a 12-megapixel photograph stay below.
+_ARCHIVE_PIXELS = 150_000_000
 
 # The longer side, in pixels, of the picture that a notebook shows.
 _NOTEBOOK_SIDE = 1024
@@ -52,6 +58,20 @@ class ModelInfo:
     saliency_block: int
     image_size: int
     patch_size: int
+
+
+class Concentration(NamedTuple):
+    """How a map's attention is spread.
+
+    Attributes:
+        class_token: the share that the class token keeps for itself.
+        entropy: of the rest over the patches, in nats.
+        patches: over how many patches that is, the exponential of the entropy.
+    """
+
+    class_token: float
+    entropy: float
+    patches: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,13 +116,14 @@ class Analysis:
         settle(self, "labels", tuple(self.labels))
         settle(self, "probabilities", _frozen(self.probabilities, np.float32))
         settle(self, "logits", _frozen(self.logits, np.float32))
-        settle(self, "class_attention", attention)
+        settle(self, "class_attention", MappingProxyType(attention))
         _check_finite(self)
         _check_shapes(self)
 
-    def __reduce__(self) -> tuple[type["Analysis"], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], "Analysis"], tuple[dict[str, Any]]]:
         # Through the constructor, so that the arrays are read-only on the other side too.
-        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return _rebuilt, (parts | {"class_attention": dict(self.class_attention)},)
 
     def __repr__(self) -> str:
         label, probability = self.predictions[0]
@@ -202,13 +223,9 @@ class Analysis:
         """The smallest and largest attention to a patch, over all heads of all blocks."""
         return maps.value_range(np.stack([rows[:, 1:] for rows in self.class_attention.values()]))
 
-    def head_maps(self, block: int | None = None, scale: str = "head") -> Floats:
-        """The maps of all heads of a block as `grid` gives them, `(heads, rows, cols)` float32."""
-        return np.stack([self.grid(block, head, scale) for head in range(self.heads)])
-
-    def self_attention(self, block: int | None = None) -> Floats:
+    def class_token_attention(self, block: int | None = None) -> Floats:
         """For each head the share of attention that the class token pays to itself, `(heads,)`."""
-        return maps.self_attention(self.class_attention[_key(self.block_index(block))])
+        return maps.class_token_attention(self.class_attention[_key(self.block_index(block))])
 
     def entropy(self, block: int | None = None) -> Floats:
         """Entropy of each head over the patches in nats, `(heads,)`; lower is more concentrated.
@@ -220,6 +237,15 @@ class Analysis:
     def effective_patches(self, block: int | None = None) -> Floats:
         """Over how many patches each head spreads, `(heads,)`: the exponential of the entropy."""
         return maps.effective_patches(self.class_attention[_key(self.block_index(block))])
+
+    def concentration(self, block: int | None = None, head: int | None = None) -> Concentration:
+        """What stretching a map to its full range throws away; of the mean of the heads, for None."""
+        attention = self.attention(block, head)[None]
+        return Concentration(
+            class_token=float(maps.class_token_attention(attention)[0]),
+            entropy=float(maps.patch_entropy(attention)[0]),
+            patches=float(maps.effective_patches(attention)[0]),
+        )
 
     # Drawn
 
@@ -329,8 +355,8 @@ class Analysis:
     def archive(self, **look: Unpack[LookOptions]) -> bytes:
         """Every block and head and the means of the heads as PNG files in a ZIP, with a manifest.
 
-        The pictures have the picture's own resolution. `manifest.json` tells what made them, and the
-        numbers of each.
+        The maps have the picture's own resolution as long as they have 150 megapixels together, else less.
+        `manifest.json` tells which, what made them, and the numbers of each.
 
         Args:
             **look: the fields of `Look`, the same for all of them.
@@ -381,7 +407,8 @@ class Analysis:
                 f"{target.name}: a result is saved as .png (one map), .zip (every map) or .npz (the "
                 "numbers); choose one of these endings"
             )
-        target.write_bytes(writer(**options))
+        with replacing(target) as file:
+            file.write(writer(**options))
         return target
 
     def file_stem(self, block: int | None = None, head: int | None = None) -> str:
@@ -420,27 +447,35 @@ class Analysis:
         }
 
     def _view_facts(self, block: int | None, head: int | None) -> dict[str, Any]:
-        row = self.attention(block, head)[np.newaxis]
-        low, high = maps.value_range(row[:, 1:])
+        numbers = self.concentration(block, head)
+        low, high = maps.value_range(self.attention(block, head)[1:])
         chosen = self._head(head)
         return {
             "block": self.block_index(block),
             "head": "mean" if chosen is None else chosen,
-            "self_attention": float(maps.self_attention(row)[0]),
-            "entropy": float(maps.patch_entropy(row)[0]),
-            "effective_patches": float(maps.effective_patches(row)[0]),
+            "class_token_attention": numbers.class_token,
+            "entropy": numbers.entropy,
+            "effective_patches": numbers.patches,
             "smallest": low,
             "largest": high,
         }
 
     def _archived(self, look: LookOptions) -> Iterator[tuple[str, bytes]]:
         listed = []
-        for block, head in self._views():
+        views = list(self._views())
+        side = self._archive_side(len(views))
+        for block, head in views:
             name = f"{self.file_stem(block, head)}.png"
-            yield name, self.png(block, head, **look)
+            yield name, self.png(block, head, max_side=side, **look)
             listed.append({"file": name, **self._view_facts(block, head)})
-        manifest = {**self.facts(), **_look_facts(Look(**look)), "files": listed}
+        manifest = {**self.facts(), **_look_facts(Look(**look)), "longer_side": side, "files": listed}
         yield "manifest.json", json.dumps(manifest, indent=2).encode()
+
+    def _archive_side(self, count: int) -> int:
+        """The longer side, in pixels, at which so many maps stay within `_ARCHIVE_PIXELS`."""
+        width, height = self.size
+        shrink = min(1.0, (_ARCHIVE_PIXELS / (count * width * height)) ** 0.5)
+        return max(1, int(max(width, height) * shrink))
 
     def _text(self, block: int | None, head: int | None, look: Look) -> dict[str, str]:
         facts = {**self.facts(), **self._view_facts(block, head), **_look_facts(look)}
@@ -456,6 +491,10 @@ class Analysis:
 
     def _head(self, head: int | None) -> int | None:
         return None if head is None else check_index("head", head, self.heads)
+
+
+def _rebuilt(parts: dict[str, Any]) -> Analysis:
+    return Analysis(**parts)
 
 
 def _look_facts(look: Look) -> dict[str, Any]:

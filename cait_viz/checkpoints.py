@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +64,9 @@ class Checkpoint:
     variant: Variant | None
     as_published: bool
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the file, in hexadecimal."""
+        """SHA-256 of the file, in hexadecimal, as it was when first asked for."""
         return sha256(self.path)
 
     @property

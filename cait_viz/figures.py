@@ -110,7 +110,7 @@ def _heads_panel(analysis: "Analysis", look: Look) -> HeadsPanel:
 
 
 def _notes(analysis: "Analysis", block: int) -> list[tuple[str, str]]:
-    numbers = zip(analysis.self_attention(block), analysis.effective_patches(block), strict=True)
+    numbers = zip(analysis.class_token_attention(block), analysis.effective_patches(block), strict=True)
     return [(f"itself {percent(own)}", f"{spread:.0f} patches") for own, spread in numbers]
 
 

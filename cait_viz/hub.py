@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import logging
+import os
 import re
 import shutil
 import time
@@ -23,6 +24,11 @@ from cait_viz.wording import one_line
 if TYPE_CHECKING:
     import httpx2
     from huggingface_hub import HfFileMetadata
+
+# Xet, the hub's other protocol, tells its progress from threads of its own and resumes in ways that nothing
+# here watches over; plain HTTP is what the tests hold to dropped connections and wrong contents.
+# Read by huggingface_hub as it is imported.
+os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 
 Progress = Callable[[int, int], None]
 

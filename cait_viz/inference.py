@@ -6,7 +6,8 @@ Inside a compiled function an attention that nobody asked for is freed as soon a
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from operator import index
+from typing import Any, SupportsIndex
 
 import keras
 import numpy as np
@@ -29,7 +30,7 @@ _compiled = weakref.WeakKeyDictionary()
 
 
 def forward(
-    model: CaiT, images: np.ndarray, sa_blocks: Sequence[int] = ()
+    model: CaiT, images: np.ndarray, sa_blocks: Sequence[SupportsIndex] = ()
 ) -> tuple[np.ndarray, Attention, Attention]:
     """Run the network on prepared pictures.
 
@@ -55,13 +56,7 @@ def forward(
             f"pictures are analysed with TensorFlow, but Keras was started with {backend}; "
             "set KERAS_BACKEND=tensorflow before Keras is imported"
         )
-    wanted = tuple(sorted(set(sa_blocks)))
-    depth = model.config.sa_ffn_layers
-    for block in wanted:
-        if isinstance(block, bool) or not isinstance(block, int) or not 0 <= block < depth:
-            raise SelectionError(
-                f"there is no self-attention block {block}; this model has blocks 0 to {depth - 1}"
-            )
+    wanted = tuple(sorted({_checked(block, model.config.sa_ffn_layers) for block in sa_blocks}))
     model.check(images)
     # Self-attention is asked for once in a while; compiling that with XLA would not pay either.
     use_xla = not wanted and len(images) == 1 and _pays_for_xla(model)
@@ -71,6 +66,14 @@ def forward(
     outputs = functions[wanted, use_xla](tf.convert_to_tensor(images, tf.float32))
     logits, sa_attention, ca_attention = tf.nest.map_structure(lambda tensor: tensor.numpy(), outputs)
     return logits, sa_attention, ca_attention
+
+
+def _checked(block: SupportsIndex, count: int) -> int:
+    if isinstance(block, SupportsIndex) and not isinstance(block, bool) and 0 <= index(block) < count:
+        return index(block)
+    raise SelectionError(
+        f"there is no self-attention block {block}; this model has blocks 0 to {count - 1}, counted from 0"
+    )
 
 
 def _pays_for_xla(model: CaiT) -> bool:

@@ -94,7 +94,7 @@ def patch_grids(attention: ArrayLike, grid_shape: tuple[int, int]) -> Floats:
     """The class token's attention to the patches, laid out as they lie in the picture.
 
     `(heads, rows * cols + 1) -> (heads, rows, cols)`, float32. The class token's attention to itself,
-    index 0, is left out (see `self_attention`); nothing is rescaled.
+    index 0, is left out (see `class_token_attention`); nothing is rescaled.
 
     Args:
         attention: class attention, `(heads, N + 1)`.
@@ -179,7 +179,7 @@ def upsample(grid: ArrayLike, size: tuple[int, int], interpolation: str = "bicub
     return np.clip(pixels, low, high, out=pixels)
 
 
-def self_attention(attention: ArrayLike) -> Floats:
+def class_token_attention(attention: ArrayLike) -> Floats:
     """The share of its attention that the class token pays to itself, `(heads, N + 1) -> (heads,)`.
 
     Between 0 and 1. Min-max hides it: a head that looks almost only at itself gives a map as bright

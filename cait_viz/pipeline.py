@@ -1,6 +1,7 @@
 """From a picture to its `Analysis`: the one room that knows both the network and the drawing."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,8 @@ def from_checkpoint(checkpoint: checkpoints.Checkpoint, labels_file: str | Path 
     Raises:
         CheckpointError: the weights or the labels cannot be used; the message lists every mismatch.
     """
+    checkpoint = replace(checkpoint, path=checkpoint.path.resolve())
+    checkpoint.sha256  # noqa: B018 - of the file as it is now; it may be another one when a picture comes
     tensors = checkpoints.read_tensors(checkpoint.path, checkpoint.config)
     names = labels.class_names(checkpoint.config.num_classes, labels_file)
     with zero_weights():

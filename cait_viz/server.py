@@ -8,7 +8,8 @@ import os
 import runpy
 import sys
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,10 +17,10 @@ from cachetools import LRUCache
 
 from cait_viz import checkpoints
 from cait_viz.analysis import Analysis
-from cait_viz.errors import CheckpointError
+from cait_viz.errors import SelectionError
 from cait_viz.resources import APP
 from cait_viz.variants import BUNDLED, get_variant
-from cait_viz.worker import ModelChoice, Workers
+from cait_viz.worker import ModelChoice, Request, Workers
 
 # How many worker processes serve the pictures. Each holds TensorFlow and a model of its own.
 WORKERS_SETTING = "CAIT_VIZ_WORKERS"
@@ -61,17 +62,68 @@ class AnalysisCache:
             self._results[key] = result
 
 
-cache = AnalysisCache()
+class Analyses:
+    """Analyses every picture once, however often and by whomever it is asked for; safe for several threads.
+
+    Args:
+        workers: gives the processes that do it.
+    """
+
+    def __init__(self, workers: Callable[[], Workers]) -> None:
+        self._workers = workers
+        self._cache = AnalysisCache()
+        self._pending: dict[Hashable, Future[Analysis]] = {}
+        self._lock = threading.Lock()
+
+    def ask(self, key: Hashable, request: Request) -> "Future[Analysis]":
+        """The analysis of a picture: kept from before, on its way, or asked of a worker now.
+
+        Args:
+            key: what tells the picture, its name, the view and the model from all others.
+            request: what to ask for; not kept.
+        """
+        with self._lock:
+            if key in self._pending:
+                return self._pending[key]
+            kept = self._cache.get(key)
+            if kept is not None:
+                answer: Future[Analysis] = Future()
+                answer.set_result(kept)
+                return answer
+            answer = self._pending[key] = self._workers().analyze(request)
+        answer.add_done_callback(lambda done: self._settle(key, done))
+        return answer
+
+    def _settle(self, key: Hashable, done: "Future[Analysis]") -> None:
+        with self._lock:
+            del self._pending[key]
+            if done.exception() is None:
+                self._cache.put(key, done.result())
+
+
+_starting = threading.Lock()
+
+
+def workers() -> Workers:
+    """The workers, started with the first call.
+
+    Raises:
+        SelectionError: a setting in the environment has no sensible value.
+    """
+    with _starting:  # two first visitors at once would start them twice
+        return _workers()
 
 
 @lru_cache(maxsize=1)
-def workers() -> Workers:
-    """The workers, started with the first call."""
+def _workers() -> Workers:
     return Workers(
         count=_setting(WORKERS_SETTING),
         models_each=_setting(MODELS_SETTING),
         first=ModelChoice(first_model()),
     )
+
+
+analyses = Analyses(workers)
 
 
 @lru_cache(maxsize=1)
@@ -88,7 +140,7 @@ def launch(arguments: Sequence[str] = ()) -> None:
 
     Raises:
         SystemExit: Streamlit has ended.
-        CheckpointError: a setting in the environment has no sensible value.
+        SelectionError: a setting in the environment has no sensible value.
     """
     workers()
     sys.argv = ["streamlit", "run", str(APP), *arguments]
@@ -98,7 +150,7 @@ def launch(arguments: Sequence[str] = ()) -> None:
 def _setting(name: str) -> int:
     text = os.environ.get(name, "1")
     if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise CheckpointError(f"{name} must be a whole number of at least 1, not {text!r}")
+        raise SelectionError(f"{name} must be a whole number of at least 1, not {text!r}")
     return int(text)
 
 

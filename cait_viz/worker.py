@@ -9,21 +9,23 @@ import gc
 import os
 import threading
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loky import ProcessPoolExecutor
+from loky import ProcessPoolExecutor, cpu_count
 from loky.process_executor import BrokenProcessPool
 
 from cait_viz.analysis import Analysis
 from cait_viz.errors import CaitVizError
 from cait_viz.preprocessing import View
+from cait_viz.wording import one_line
 
 if TYPE_CHECKING:
     from cait_viz.model import CaiT
@@ -59,7 +61,9 @@ class Request:
 
 
 class Workers:
-    """A pool of processes, each with a model of its own.
+    """Processes that each hold a model; a picture goes to the one with the least to do.
+
+    Among equals it goes to one that had the same model before, which need not load it.
 
     Args:
         count: how many processes; each takes the memory of TensorFlow and of its models.
@@ -68,10 +72,9 @@ class Workers:
     """
 
     def __init__(self, count: int = 1, models_each: int = 1, first: ModelChoice | None = None) -> None:
-        self._count = count
-        self._initargs = (models_each, first, max(1, (os.cpu_count() or 1) // count), os.getpid())
+        threads = max(1, cpu_count() // count)
+        self._workers = [_Worker((models_each, first, threads, os.getpid())) for _ in range(count)]
         self._lock = threading.Lock()
-        self._pool = self._start()
 
     def analyze(self, request: Request) -> "Future[Analysis]":
         """Ask for one picture.
@@ -80,54 +83,80 @@ class Workers:
         """
         answer: Future[Analysis] = Future()
         answer.set_running_or_notify_cancel()  # a network that has begun cannot be called back
-        inner = self._submit(_analyze, request)
+        with self._lock:
+            worker = min(self._workers, key=lambda worker: (worker.pending, worker.model != request.model))
+            worker.model = request.model
+            inner = worker.submit(_analyze, request)
         inner.add_done_callback(lambda done: _hand_over(done, answer))
         return answer
 
     def ready(self) -> "Future[int]":
         """The identity of a process that has loaded its first model and waits for pictures."""
-        return self._submit(os.getpid)
+        return self._workers[0].submit(os.getpid)
 
     def stop(self) -> None:
         """End the processes."""
-        self._pool.shutdown(wait=False, kill_workers=True)
+        for worker in self._workers:
+            worker.stop()
 
-    def _submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+
+class _Worker:
+    """One process, replaced when it has died.
+
+    Attributes:
+        pending: how many tasks it has not finished.
+        model: the model it was last asked for.
+    """
+
+    def __init__(self, initargs: tuple[Any, ...]) -> None:
+        self._initargs = initargs
+        self._lock = threading.Lock()
+        self._pool = self._start()
+        self.pending = 0
+        self.model: ModelChoice | None = initargs[1]
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         with self._lock:
             # Killed since it was last asked: nobody's picture is lost, its successor is asked. The pool
             # itself notices a quarter of a second late, and then fails all it has been given.
             if wait([process.sentinel for process in list(self._pool._processes.values())], timeout=0):
                 self._pool = self._start()
             try:
-                return self._pool.submit(function, *arguments)
+                future = self._pool.submit(function, *arguments)
             except BrokenProcessPool:
                 self._pool = self._start()
-                return self._pool.submit(function, *arguments)
+                future = self._pool.submit(function, *arguments)
+            self.pending += 1
+        future.add_done_callback(self._count_down)
+        return future
+
+    def stop(self) -> None:
+        self._pool.shutdown(wait=False, kill_workers=True)
+
+    def _count_down(self, _: "Future[Any]") -> None:
+        with self._lock:
+            self.pending -= 1
 
     def _start(self) -> ProcessPoolExecutor:
         pool = ProcessPoolExecutor(
-            self._count, initializer=_prepare, initargs=self._initargs, env=_KEEP_LARGE_PROCESSES
+            1, initializer=_prepare, initargs=self._initargs, env=_KEEP_LARGE_PROCESSES
         )
-        for _ in range(self._count):
-            pool.submit(os.getpid)  # a pool starts its processes with its first tasks
+        pool.submit(os.getpid)  # a pool starts its process with its first task
         return pool
 
 
 def _hand_over(done: "Future[Analysis]", answer: "Future[Analysis]") -> None:
-    error = done.exception()
-    if isinstance(error, BrokenProcessPool):
-        cause, error = (
-            error,
-            WorkerDiedError(
-                "the model's process ended before it could answer (out of memory, perhaps); "
-                "a new one is starting: try again, or choose a smaller model"
-            ),
+    try:
+        answer.set_result(done.result())
+    except (BrokenProcessPool, CancelledError) as cause:
+        error = WorkerDiedError(
+            "the model's process ended before it could answer (out of memory, perhaps); "
+            "a new one is starting: try again, or choose a smaller model"
         )
         error.__cause__ = cause
-    if error is not None:
         answer.set_exception(error)
-    else:
-        answer.set_result(done.result())
+    except BaseException as error:
+        answer.set_exception(error)
 
 
 # What follows runs in the worker's process.
@@ -186,4 +215,15 @@ def _warm_up(model: "CaiT") -> None:
 def _analyze(request: Request) -> Analysis:
     from cait_viz.pipeline import analyze
 
-    return analyze(request.picture, _model(request.model), request.view, request.picture_name)
+    try:
+        return analyze(request.picture, _model(request.model), request.view, request.picture_name)
+    except CaitVizError:
+        raise
+    except Exception as error:
+        # An error of TensorFlow's would bring TensorFlow into the server as it is unpickled there.
+        traceback.print_exc()
+        kind = type(error).__name__
+        raise CaitVizError(
+            f"{request.picture_name}: the model failed ({kind}: {one_line(str(error))}); "
+            "try again, or choose a smaller model"
+        ) from None

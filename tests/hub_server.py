@@ -104,7 +104,6 @@ class HubServer:
         return {
             "HF_ENDPOINT": self.endpoint,
             "HF_HOME": str(home),
-            "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "no_proxy": "127.0.0.1,localhost",
         }

@@ -121,15 +121,15 @@ def test_each_head_has_its_own_range_or_one_shared_by_all_blocks():
     shifted = small_model_analysis([[0.2, 0.1, 0.1, 0.2, 0.4], [0.0, 0.2, 0.2, 0.6, 0]])
     assert shifted.shared_range == pytest.approx((0, 0.6))
     assert shifted.grid(0, 0, "shared") == pytest.approx(np.array([[1, 1], [2, 4]]) / 6)
-    assert shifted.head_maps(1, "shared") == pytest.approx(np.array([[[1, 1], [3, 0]]]) / 3)
+    assert shifted.grid(1, 0, "shared") == pytest.approx(np.array([[1, 1], [3, 0]]) / 3)
 
 
 def test_a_head_tells_what_the_map_hides():
     found = small_model_analysis([[0.5, 0.25, 0.25, 0, 0], [0.2, 0.2, 0.2, 0.2, 0.2]])
-    assert found.self_attention(0) == pytest.approx([0.5])
+    assert found.class_token_attention(0) == pytest.approx([0.5])
     assert found.entropy(0) == pytest.approx([math.log(2)])
     assert found.effective_patches(0) == pytest.approx([2])
-    assert found.self_attention(1) == pytest.approx([0.2])
+    assert found.class_token_attention(1) == pytest.approx([0.2])
     assert found.effective_patches(1) == pytest.approx([4])
 
 
@@ -208,7 +208,7 @@ def test_a_view_that_is_not_there_is_refused(analysis, options, sentence):
 
 
 @pytest.mark.parametrize(
-    "question", ["saliency", "self_attention", "entropy", "effective_patches", "head_maps"]
+    "question", ["saliency", "class_token_attention", "entropy", "effective_patches", "concentration"]
 )
 def test_a_block_that_is_not_there_has_no_numbers(analysis, question):
     with pytest.raises(SelectionError, match=r"^there is no CA block 7; "):
@@ -257,7 +257,9 @@ def test_a_png_is_the_drawing_and_tells_what_made_it(analysis):
         "probability": pytest.approx(0.6),
     }
     assert json.loads(kept.text["versions"])["cait_viz"] == cait_viz.__version__
-    assert float(kept.text["self_attention"]) == pytest.approx(float(analysis.self_attention(1)[2]))
+    assert float(kept.text["class_token_attention"]) == pytest.approx(
+        float(analysis.class_token_attention(1)[2])
+    )
     assert float(kept.text["entropy"]) == pytest.approx(float(analysis.entropy(1)[2]))
 
 
@@ -299,7 +301,7 @@ def test_the_manifest_tells_what_made_the_pictures(analysis):
     assert manifest["versions"].keys() >= {"cait_viz", "numpy", "pillow", "matplotlib", "keras", "tensorflow"}
     entry = manifest["files"][1]
     assert (entry["block"], entry["head"]) == (0, 0)
-    assert entry["self_attention"] == pytest.approx(float(analysis.self_attention(0)[0]))
+    assert entry["class_token_attention"] == pytest.approx(float(analysis.class_token_attention(0)[0]))
     assert entry["entropy"] == pytest.approx(float(analysis.entropy(0)[0]))
     assert entry["effective_patches"] == pytest.approx(float(analysis.effective_patches(0)[0]))
     patches = analysis.class_attention["ca_ffn_block_0_att"][0, 1:]
@@ -401,7 +403,7 @@ def test_the_figure_of_the_heads_has_a_row_for_each_block_and_a_column_for_each_
     assert [line for line in said if line.startswith("Head")] == ["Head 1", "Head 2", "Head 3", "Head 4"]
     assert [line for line in said if line.startswith("CA block")] == ["CA block 1", "CA block 2"]
     assert drawn.count(b"<image") == 1 + 2 * 4
-    numbers = zip(analysis.self_attention(1), analysis.effective_patches(1), strict=True)
+    numbers = zip(analysis.class_token_attention(1), analysis.effective_patches(1), strict=True)
     for own, spread in numbers:
         assert f"itself {percent(own)}" in said
         assert f"{spread:.0f} patches" in said

@@ -62,12 +62,12 @@ def test_class_attention_that_is_not_finite_is_refused(value):
 
 def test_negative_class_attention_is_refused():
     with pytest.raises(ValueError, match=r"^class attention must not be negative, .* value is -0\.25$"):
-        maps.self_attention([[0.5, -0.25, 0.75]])
+        maps.class_token_attention([[0.5, -0.25, 0.75]])
 
 
 def test_words_are_no_class_attention():
     with pytest.raises(ValueError, match=r"^class attention must be numbers, not <U1$"):
-        maps.self_attention([["a", "b"]])
+        maps.class_token_attention([["a", "b"]])
 
 
 def test_the_mean_is_over_the_heads():
@@ -180,7 +180,7 @@ def test_an_unknown_interpolation_is_refused_with_the_known_ones():
 
 
 def test_self_attention_is_the_first_number_of_each_head():
-    assert maps.self_attention([[0.5, 0.5, 0], [0.25, 0, 0.75]]).tolist() == [0.5, 0.25]
+    assert maps.class_token_attention([[0.5, 0.5, 0], [0.25, 0, 0.75]]).tolist() == [0.5, 0.25]
 
 
 def test_entropy_is_taken_over_the_patches_alone():
@@ -219,7 +219,7 @@ def test_entropy_lies_between_one_patch_and_all(attention):
 def test_the_arrays_given_are_left_alone():
     attention = np.array([[0.2, 0.5, 0.3]], np.float32)
     before = attention.copy()
-    maps.self_attention(attention)[:] = 7
+    maps.class_token_attention(attention)[:] = 7
     maps.patch_entropy(attention)
     maps.saliency(attention, (1, 2))
     maps.upsample(attention, (4, 4))

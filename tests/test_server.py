@@ -3,6 +3,7 @@
 import sys
 import threading
 import tomllib
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cait_viz import checkpoints, server
-from cait_viz.errors import CheckpointError
+from cait_viz.errors import SelectionError
 from cait_viz.resources import APP
-from cait_viz.server import AnalysisCache
+from cait_viz.server import Analyses, AnalysisCache
 
 CONFIG = tomllib.loads((APP.parent / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
 
@@ -98,7 +99,7 @@ def made_workers(monkeypatch):
     """What `server.workers` makes of the environment, without a process."""
     made = []
     monkeypatch.setattr(server, "Workers", lambda **options: made.append(options) or options)
-    server.workers.__wrapped__()
+    server._workers.__wrapped__()
     return made[0]
 
 
@@ -120,7 +121,7 @@ def test_more_workers_and_models_are_one_setting_each(monkeypatch):
 @pytest.mark.parametrize("setting", [server.WORKERS_SETTING, server.MODELS_SETTING])
 def test_a_setting_without_a_sensible_value_is_refused_by_name_with_the_value(monkeypatch, setting, value):
     monkeypatch.setenv(setting, value)
-    with pytest.raises(CheckpointError, match=setting) as caught:
+    with pytest.raises(SelectionError, match=setting) as caught:
         made_workers(monkeypatch)
     assert repr(value) in str(caught.value)
 
@@ -170,3 +171,38 @@ def test_the_samples_are_read_once(tmp_path):
     assert server.sample_bytes(path) == b"first"
     path.write_bytes(b"second")
     assert server.sample_bytes(path) == b"first"
+
+
+# --- one analysis for all who ask ----------------------------------------------------------------------
+
+
+class Slow:
+    """Workers that answer when they are told to."""
+
+    def __init__(self):
+        self.answers = []
+
+    def analyze(self, request):
+        self.answers.append(Future())
+        return self.answers[-1]
+
+
+def test_a_picture_that_is_on_its_way_is_not_asked_for_again():
+    workers = Slow()
+    analyses = Analyses(lambda: workers)
+    first, second = analyses.ask("key", None), analyses.ask("key", None)
+    assert len(workers.answers) == 1
+    workers.answers[0].set_result(Result(1))
+    assert first.result() is second.result() is analyses.ask("key", None).result()
+    assert len(workers.answers) == 1
+
+
+def test_a_picture_that_failed_is_asked_for_again():
+    workers = Slow()
+    analyses = Analyses(lambda: workers)
+    answer = analyses.ask("key", None)
+    workers.answers[0].set_exception(SelectionError("no"))
+    with pytest.raises(SelectionError):
+        answer.result()
+    analyses.ask("key", None)
+    assert len(workers.answers) == 2

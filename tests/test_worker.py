@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections import OrderedDict
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 
 import numpy as np
@@ -207,3 +208,37 @@ def test_a_stopped_pool_leaves_no_process_and_answers_nobody(tiny, photo):
     pool.stop()
     with pytest.raises((RuntimeError, CancelledError, WorkerDiedError)):
         future.result(PATIENCE)
+
+
+def test_an_error_of_tensorflows_crosses_over_as_a_sentence_and_brings_no_tensorflow(monkeypatch, photo):
+    from cait_viz import pipeline
+
+    class ResourceExhaustedError(Exception):
+        pass
+
+    def fail(*_):
+        raise ResourceExhaustedError("OOM when allocating\na tensor")
+
+    monkeypatch.setattr(worker, "_model", lambda choice: None)
+    monkeypatch.setattr(pipeline, "analyze", fail)
+    with pytest.raises(CaitVizError, match=r"photo\.png: the model failed.*OOM") as caught:
+        worker._analyze(Request(photo, "photo.png", "crop", ModelChoice()))
+    assert type(caught.value) is CaitVizError
+    assert "\n" not in str(caught.value)
+
+
+def test_a_second_picture_goes_to_the_process_that_is_free():
+    class Busy:
+        def __init__(self):
+            self.pending, self.model, self.asked = 0, None, 0
+
+        def submit(self, *_):
+            self.pending += 1
+            self.asked += 1
+            return Future()
+
+    workers = Workers.__new__(Workers)
+    workers._workers, workers._lock = [Busy(), Busy()], threading.Lock()
+    for _ in range(4):
+        workers.analyze(Request(b"", "photo.png", "crop", ModelChoice()))
+    assert [busy.asked for busy in workers._workers] == [2, 2]
