@@ -33,7 +33,7 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/forward.py
-	$(BIN)/python benchmarks/app.py
+	$(BIN)/python benchmarks/page.py
 
 docker-check: $(VENV)/.app
 	$(BIN)/python scripts/check_dockerfile.py

@@ -1,11 +1,14 @@
-"""Time the app as a person meets it, in headless Chromium, and watch its memory.
+"""Time the page as a person meets it, in headless Chromium, and watch the server's memory.
 
-    python benchmarks/app.py [--rounds N] [--pictures N]
+    python benchmarks/page.py [--rounds N] [--pictures N]
+    python benchmarks/page.py --screenshot docs/screenshot.png
 
 - Start: from starting the program to the first analysed picture in the browser.
 - Picture: from handing over a new picture (640 × 480 noise, JPEG) to its name and map on the page.
 - Script: how long the script runs after a new block, head or colour, without the browser.
 - Memory: of the server and of its worker after 20 pictures and after N.
+
+With --screenshot nothing is measured: it keeps what a person sees first.
 """
 
 import argparse
@@ -23,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import FilePayload, Page, sync_playwright
+from playwright.sync_api import FilePayload, Page, ViewportSize, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = "/usr/bin/chromium"
@@ -41,6 +44,8 @@ CHROMIUM_OPTIONS = (
 ANALYSED = "Every head"
 PATIENCE = 60_000  # milliseconds
 SETTLED = 20  # pictures, after which memory should grow no more
+# A laptop's window, high enough for the map, the predictions and the first row of heads.
+WINDOW: ViewportSize = {"width": 1280, "height": 1000}
 
 
 @contextmanager
@@ -108,7 +113,6 @@ def resident(pid: int) -> int:
 
 def family(pid: int) -> list[int]:
     """A process and all that it started."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     tasks = [Path(f"/proc/{pid}/task/{task.name}/children") for task in Path(f"/proc/{pid}/task").iterdir()]
     children = sorted({child for task in tasks for child in task.read_text().split()})
     return [pid, *(member for child in children for member in family(int(child)))]
@@ -152,15 +156,32 @@ def script_times(rounds: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Read the arguments and do what they ask."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--screenshot", metavar="PNG", help="take the README's picture instead")
     arguments = parser.parse_args()
+    if arguments.screenshot:
+        take_screenshot(arguments.screenshot)
+    else:
+        measure(arguments.rounds, arguments.pictures)
 
+
+def take_screenshot(path: str) -> None:
+    """Keep the first screen as a PNG file."""
+    with server() as (_, address), page() as browser:
+        browser.set_viewport_size(WINDOW)
+        open_page(browser, address)
+        browser.wait_for_load_state("networkidle")  # the pictures are there too
+        browser.screenshot(path=path)
+
+
+def measure(rounds: int, pictures: int) -> None:
+    """Measure and print."""
     starts = []
     with page() as browser:
-        for _ in range(arguments.rounds):
+        for _ in range(rounds):
             begin = time.perf_counter()
             with server() as (_, address):
                 open_page(browser, address)
@@ -169,12 +190,12 @@ def main() -> None:
         with server() as (pid, address):
             open_page(browser, address)
             times = []
-            for number in range(arguments.pictures):
+            for number in range(pictures):
                 times.append(upload(browser, number))
-                if number + 1 in (SETTLED, arguments.pictures):
+                if number + 1 in (SETTLED, pictures):
                     print(f"memory after {number + 1} pictures: {memory(pid)}", flush=True)
             report("new picture", times)
-    for what, seconds in script_times(4 * arguments.rounds).items():
+    for what, seconds in script_times(4 * rounds).items():
         report(f"script after a new {what}", seconds)
 
 
