@@ -376,11 +376,14 @@ def choose_look() -> Look:
 
 def offer_download(variant: Variant) -> None:
     """Say that the weights are not here, and fetch them if the person wants."""
+    if variant.repo_id is None:
+        st.html(notice(f"The weights of {variant.name} are missing; install the program again."))
+        return
     place = st.empty()
     with place.container(border=True):
         st.markdown(
             f"**{variant.name} is not on this machine yet.** Its {FILENAME} has "
-            f"{4 * variant.parameters / 1e6:,.0f} MB and comes from the Hugging Face hub ({variant.repo_id})."
+            f"{variant.download_megabytes:,} MB and comes from the Hugging Face hub ({variant.repo_id})."
         )
         wanted = st.button("Download it", type="primary", icon=":material/download:")
     if not wanted:
@@ -394,7 +397,8 @@ def offer_download(variant: Variant) -> None:
         )
 
     try:
-        fetch(variant, progress=show)
+        with server.fetching:  # who waits here finds it fetched
+            fetch(variant, progress=show)
     except CaitVizError as error:
         place.html(notice(str(error)))
         st.button("Try again", key="retry_download")

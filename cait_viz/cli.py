@@ -43,8 +43,6 @@ _TRACEBACK_SETTING = "CAIT_VIZ_TRACEBACK"
 _LONGEST_LINE = 20_000
 
 _DEFAULT_MARK = "*"
-# Published checkpoints are float32.
-_BYTES_PER_PARAMETER = 4
 
 
 def entry() -> NoReturn:
@@ -146,7 +144,7 @@ def _model_row(variant: Variant) -> tuple[str, ...]:
     return (
         f"{variant.name} {_DEFAULT_MARK}" if variant is BUNDLED else variant.name,
         f"{variant.parameters / 1e6:.2f} M",
-        f"{variant.parameters * _BYTES_PER_PARAMETER / 1e6:.0f} MB" if variant.repo_id else "none",
+        f"{variant.download_megabytes} MB" if variant.repo_id else "none",
         f"{variant.top1:.1f}" if variant.top1 is not None else "-",
         "yes" if path else "no",
     )

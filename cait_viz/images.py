@@ -134,17 +134,6 @@ def source_name(source: object) -> str:
     return _UNNAMED
 
 
-def source_sha256(source: PictureSource) -> str:
-    """Hex digest of the bytes given; of the RGB pixels, row by row, for an array or a Pillow image.
-
-    Raises:
-        ImageError: there is nothing to read.
-    """
-    if isinstance(source, Image.Image | np.ndarray):
-        return open_picture(source).sha256
-    return hashlib.sha256(_file_bytes(source, source_name(source))).hexdigest()
-
-
 # --- from bytes to Pillow ---------------------------------------------------------------------------
 
 

@@ -102,6 +102,8 @@ class Analyses:
 
 
 _starting = threading.Lock()
+# Held over a download: two at once of the same file would take each other's for left-overs.
+fetching = threading.Lock()
 
 
 def workers() -> Workers:

@@ -159,6 +159,11 @@ class Variant:
     license: str = "Apache-2.0"
     repo_id: str | None = None
 
+    @property
+    def download_megabytes(self) -> int:
+        """What its weights take to download: the published ones are float32."""
+        return round(4 * self.parameters / 1e6) if self.repo_id else 0
+
 
 def _published(
     name: str, depth: int, dim: int, heads: int, init_values: float, parameters: int, top1: float
