@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ from reference import lively_weights, timm_shapes
 from safetensors.numpy import save_file
 
 from cait_viz.variants import CaiTConfig
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and every process below inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before anything imports them: TensorFlow silent, Keras on TensorFlow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -437,8 +437,8 @@ def test_two_people_at_once_see_each_their_own_picture(visitors):
     theirs.press("Paper")
     assert all("ours.png" in alt for alt in ours.maps)
     assert all("theirs.png" in alt for alt in theirs.maps)
-    assert "saw 60 × 60 of 90 × 60" in ours.page.inner_text("body")
-    assert "saw 60 × 60 of 60 × 90" in theirs.page.inner_text("body")
+    assert "saw 60 × 60 of its 90 × 60" in ours.page.inner_text("body")
+    assert "saw 60 × 60 of its 60 × 90" in theirs.page.inner_text("body")
 
 
 # --- for every reader ---------------------------------------------------------------------------------
