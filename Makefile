@@ -10,12 +10,13 @@ SUITS := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 1
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(SUITS)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help app test lint bench docker-check clean
+.PHONY: help app test lint backends bench docker-check clean
 
 help:
 	@echo "make app           start the app; installs it first if need be"
 	@echo "make test          lint, types and all tests"
 	@echo "make lint          lint and types alone"
+	@echo "make backends      install JAX and torch, so that the tests compare them with TensorFlow"
 	@echo "make bench         time the forward pass and the app"
 	@echo "make docker-check  run the Dockerfile's steps without a container engine (Linux, root)"
 	@echo "make clean         remove what these have made, .venv included"
@@ -30,6 +31,13 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# For the tests that compare Keras' backends; they are skipped where this has not been done.
+backends: $(VENV)/.backends
+
+$(VENV)/.backends: requirements-backends.txt $(VENV)/.dev
+	$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements-backends.txt
+	@touch $@
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/forward.py

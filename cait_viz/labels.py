@@ -6,11 +6,12 @@ which WordNet calls the same, are told apart by hand.
 """
 
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from cait_viz.errors import CheckpointError
-from cait_viz.resources import IMAGENET_LABELS
+from cait_viz.resources import IMAGENET_LABELS, IMAGENET_SYNSETS
 from cait_viz.wording import one_line
 
 IMAGENET_CLASSES = 1000
@@ -41,6 +42,20 @@ def class_names(num_classes: int, labels_file: Path | str | None = None) -> tupl
 def imagenet_names() -> tuple[str, ...]:
     """The 1000 names of ImageNet-1k."""
     return _named_in(IMAGENET_LABELS, IMAGENET_CLASSES)
+
+
+@lru_cache(maxsize=1)
+def imagenet_synsets() -> tuple[str, ...]:
+    """The WordNet ids of ImageNet-1k's classes ("n01440764"), in the same order."""
+    return tuple(IMAGENET_SYNSETS.read_text(encoding="ascii").split())
+
+
+def class_index(names: Sequence[str]) -> dict[str, int]:
+    """Index of each class by its name and, of ImageNet-1k's, by its WordNet id."""
+    index = {name: label for label, name in enumerate(names)}
+    if tuple(names) == imagenet_names():
+        index |= {synset: label for label, synset in enumerate(imagenet_synsets())}
+    return index
 
 
 def _named_in(path: Path, num_classes: int) -> tuple[str, ...]:

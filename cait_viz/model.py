@@ -101,22 +101,29 @@ class CaiT(keras.Model):
     def call(self, images: Any, training: bool | None = None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Classify `images` and return `(logits, sa_attention, ca_attention)`."""
         self.check(images)
+        patches, sa_attention = self.encode(images, training=training)
+        logits, ca_attention = self.classify(patches)
+        return logits, sa_attention, ca_attention
+
+    def encode(self, images: Any, training: bool | None = None) -> tuple[Any, dict[str, Any]]:
+        """The patch stage: patches (B, N, C) behind the last self-attention block, and the self-attention."""
         patches = self.patch_embed(images)
         patches = ops.reshape(patches, (-1, self.config.num_patches, self.config.projection_dim))
         patches = self.pos_drop(patches + ops.cast(self.pos_embed, patches.dtype), training=training)
-
         sa_attention: dict[str, Any] = {}
         for block in self.blocks:
             patches, sa_attention[f"{block.name}_att"] = block(patches, training=training)
+        return patches, sa_attention
 
+    def classify(self, patches: Any) -> tuple[Any, dict[str, Any]]:
+        """The class stage: logits (B, classes), or pooled features, and the class attention."""
         class_token = ops.repeat(ops.cast(self.cls_token, patches.dtype), ops.shape(patches)[0], axis=0)
         ca_attention: dict[str, Any] = {}
         for block in self.blocks_token_only:
             class_token, ca_attention[f"{block.name}_att"] = block(patches, class_token)
-
         features = self._pool(patches, class_token)
         logits = features if self.head is None else self.head(features)
-        return logits, sa_attention, ca_attention
+        return logits, ca_attention
 
     def _pool(self, patches: Any, class_token: Any) -> Any:
         # LayerNorm treats each token by itself, so only those that are pooled need it.

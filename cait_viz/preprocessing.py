@@ -90,12 +90,18 @@ def normalize(pixels: np.ndarray) -> np.ndarray:
     """Pixels with ImageNet's mean and deviation taken out.
 
     Args:
-        pixels: uint8 of shape (..., 3), RGB.
+        pixels: uint8 of shape (..., width, 3), RGB.
 
     Returns:
         float32 of the same shape.
     """
-    return (pixels.astype(np.float32) / _WHITE - _MEAN) / _DEVIATION
+    # Whole rows of pixels at a time: NumPy is many times slower where it has to begin anew at every pixel.
+    width = pixels.shape[-2]
+    rows = pixels.reshape(-1, 3 * width).astype(np.float32)
+    rows /= _WHITE
+    rows -= np.tile(_MEAN, width)
+    rows /= np.tile(_DEVIATION, width)
+    return rows.reshape(pixels.shape)
 
 
 def prepare(source: PictureSource, image_size: int, view: View = "crop") -> np.ndarray:

@@ -1,10 +1,12 @@
 """Tensors of a checkpoint into a CaiT and back, by timm's names."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
+from PIL import Image
 
 from cait_viz.model import CaiT
 
@@ -33,6 +35,27 @@ def state_dict(model: CaiT) -> dict[str, np.ndarray]:
         value = keras.ops.convert_to_numpy(variable.value).astype(np.float32)
         tensors[name] = value if axes is None else np.ascontiguousarray(value.transpose(np.argsort(axes)))
     return tensors
+
+
+def resample_positions(positions: np.ndarray, grid_size: int) -> np.ndarray:
+    """A position embedding for another number of patches, interpolated bicubically.
+
+    For a network that goes on at another resolution, as the paper's do (section 4.1).
+
+    Args:
+        positions: (1, N, C), N a square number: the patches of a square, row by row.
+        grid_size: patches along one side of the new input.
+
+    Returns:
+        (1, grid_size², C) float32; `positions` themselves where the number is the same.
+    """
+    before = math.isqrt(positions.shape[1])
+    if before == grid_size:
+        return positions
+    planes = positions[0].T.reshape(-1, before, before).astype(np.float32)
+    size = (grid_size, grid_size)
+    resized = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC)) for plane in planes]
+    return np.ascontiguousarray(np.stack(resized, axis=-1).reshape(1, grid_size**2, -1))
 
 
 _Row = tuple[str, Any, tuple[int, ...] | None]

@@ -63,6 +63,63 @@ def tiny_model(tiny_weights):
 
 
 @pytest.fixture(scope="session")
+def make_teacher(tmp_path_factory):
+    """Make an ONNX teacher of three classes: its logits are ten times the means of red, green and blue.
+
+    Its features are the means of each patch of 16 x 16 pixels.
+    """
+
+    def make(outputs=("logits", "features"), scale=10.0, size=None):
+        from onnx import TensorProto, helper, numpy_helper, save
+
+        logits, features = outputs
+        nodes = [
+            helper.make_node(
+                "AveragePool", ["pictures"], [features], kernel_shape=[16, 16], strides=[16, 16]
+            ),
+            helper.make_node("GlobalAveragePool", [features], ["means"]),
+            helper.make_node("Flatten", ["means"], ["flat"]),
+            helper.make_node("Mul", ["flat", "scale"], [logits]),
+        ]
+        shapes = {
+            "pictures": ["n", 3, size or "h", size or "w"],
+            logits: ["n", 3],
+            features: ["n", 3, "rows", "cols"],
+        }
+        told = {
+            name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in shapes.items()
+        }
+        constant = numpy_helper.from_array(np.array(scale, np.float32), "scale")
+        graph = helper.make_graph(
+            nodes, "teacher", [told["pictures"]], [told[logits], told[features]], [constant]
+        )
+        path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
+        save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def teacher_file(make_teacher):
+    """The path of such a teacher."""
+    return make_teacher()
+
+
+@pytest.fixture(scope="session")
+def coloured_pixels(tmp_path_factory):
+    """Twelve decoded pictures, each of one grey: ten times its number."""
+    from cait_viz.datasets import decode
+
+    folder = tmp_path_factory.mktemp("coloured")
+    files = [folder / f"{number:02}.png" for number in range(12)]
+    for number, path in enumerate(files):
+        Image.new("RGB", (40, 40 + number), (10 * number,) * 3).save(path)
+    return decode(files, 64, folder / "cache", print)
+
+
+@pytest.fixture(scope="session")
 def photo():
     """The bytes of a small PNG, wider than high."""
     pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)

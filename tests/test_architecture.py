@@ -15,11 +15,15 @@ APP = ROOT / "app.py"
 FILES = {path.stem: path for path in sorted((ROOT / "cait_viz").glob("*.py"))} | {"app": APP}
 ROOMS = {name for name in FILES if not name.startswith("__")}
 
-NETWORK = {"layers", "model", "weights", "inference", "training"}
+NETWORK = {"layers", "model", "weights", "inference", "learner", "runs", "training"}
+# Of the network, what runs on every backend of Keras.
+ANY_BACKEND = {"layers", "model", "weights", "learner", "runs", "training"}
+SHOWING = {"datasets", "augmentation", "recipe", "batches", "teacher"}  # what a training is shown
 STARTS_THE_NETWORK = {"quiet", "worker"}  # within functions alone
 TIES_BOTH_HALVES = {"pipeline"}
 READING = {"images", "containers", "preprocessing"}
 DRAWING = {"maps", "rendering", "pages", "layouts", "figures"}
+MEASURING = {"faithfulness"}
 DOORS = {"arguments", "cli", "server", "app"}
 HEAVY = {"keras", "tensorflow"}
 
@@ -90,6 +94,19 @@ def test_a_room_outside_the_network_reaches_it_within_functions_alone(name):
     assert not reached(name) & (NETWORK | TIES_BOTH_HALVES)
 
 
+@pytest.mark.parametrize("name", sorted(ANY_BACKEND))
+def test_training_knows_no_backend_but_through_keras(name):
+    assert "tensorflow" not in packages(name)
+    assert not packages(name, "top") & {"torch", "jax"}
+    assert "inference" not in reached(name)
+
+
+@pytest.mark.parametrize("name", sorted(SHOWING))
+def test_what_a_training_is_shown_is_made_without_keras(name):
+    assert not reached(name) & (NETWORK | DRAWING | DOORS)
+    assert not packages(name) & HEAVY
+
+
 def test_streamlit_is_imported_by_the_app_alone():
     assert {name for name in FILES if "streamlit" in packages(name)} == {"app"}
 
@@ -108,8 +125,8 @@ def test_pyplot_is_imported_by_nobody():
     assert not [name for name in FILES if any(found.module.startswith(stateful) for found in IMPORTS[name])]
 
 
-@pytest.mark.parametrize("name", sorted((READING | DRAWING) & ROOMS))
-def test_reading_and_drawing_know_numpy_pillow_and_matplotlib_and_nothing_else(name):
+@pytest.mark.parametrize("name", sorted((READING | DRAWING | MEASURING) & ROOMS))
+def test_reading_drawing_and_measuring_know_numpy_pillow_and_matplotlib_and_nothing_else(name):
     known = {"cait_viz", "numpy", "PIL", "matplotlib", "pillow_heif", *sys.stdlib_module_names}
     assert packages(name) <= known
 
@@ -119,8 +136,8 @@ def test_reading_knows_nothing_of_drawing_and_results(name):
     assert not reached(name) & (DRAWING | DOORS | {"analysis", "checkpoints", "hub"})
 
 
-@pytest.mark.parametrize("name", sorted(DRAWING & ROOMS))
-def test_drawing_knows_nothing_of_weights_and_results(name):
+@pytest.mark.parametrize("name", sorted((DRAWING | MEASURING) & ROOMS))
+def test_drawing_and_measuring_know_nothing_of_weights_and_results(name):
     assert not reached(name) & (DOORS | {"analysis", "checkpoints", "hub", "worker"})
 
 
@@ -135,7 +152,7 @@ def test_imports_go_one_way(name):
 
 
 def test_every_room_of_the_plan_is_there():
-    planned = (NETWORK - {"training"}) | STARTS_THE_NETWORK | TIES_BOTH_HALVES | {"images", "preprocessing"}
+    planned = NETWORK | SHOWING | STARTS_THE_NETWORK | TIES_BOTH_HALVES | {"images", "preprocessing"}
     assert planned | {"maps", "rendering", "analysis", "variants", "labels", "cli", "app"} <= ROOMS
 
 

@@ -1,0 +1,169 @@
+"""What a training step is given: views of pictures, and what they should be taken for.
+
+NumPy alone; every batch is a function of the step's number, so that a training can be taken up anywhere.
+"""
+
+import os
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cait_viz.augmentation import Floats, View, draw_view, mixed_labels, render
+from cait_viz.datasets import Pixels
+from cait_viz.preprocessing import normalize
+from cait_viz.recipe import Recipe
+from cait_viz.teacher import Lessons
+
+Integers = NDArray[np.int64]
+Targets = dict[str, Floats]
+
+# Threads that render the views of a batch; Pillow lets go of Python's lock while it resizes.
+_THREADS = min(8, os.cpu_count() or 1)
+
+
+class Batches:
+    """The batches of a training.
+
+    Args:
+        pixels: all pictures.
+        labels: (P,) int64, the class of each, negative where it is unknown.
+        draws: (D,) int64, the pictures of an epoch; one that stands there twice is shown twice.
+        classes: how many there are.
+        recipe: the training's.
+        lessons: the teacher's, if there is one.
+
+    Attributes:
+        size: pictures in a batch: the recipe's, or all of an epoch if they are fewer.
+        steps_per_epoch: whole batches in an epoch.
+        feature_scale: mean and deviation of each channel of the teacher's features, (2, channels), by which
+            they are standardised.
+    """
+
+    def __init__(
+        self,
+        pixels: Pixels,
+        labels: Integers,
+        draws: Integers,
+        classes: int,
+        recipe: Recipe,
+        lessons: Lessons | None = None,
+    ) -> None:
+        self._pixels = pixels
+        self._labels = labels
+        self._draws = draws
+        self._classes = classes
+        self._recipe = recipe
+        self._lessons = lessons
+        self._repeats = np.bincount(draws, minlength=len(pixels))[draws]
+        self._occurrence = _occurrences(draws)
+        self.size = min(recipe.batch_size, len(draws))
+        self.steps_per_epoch = len(draws) // self.size
+        self._renderers = ThreadPoolExecutor(_THREADS)
+        self._order = lru_cache(maxsize=4)(self._draw_order)
+        self.feature_scale: Floats | None = None if lessons is None else self._measure_features(lessons)
+
+    def batch(self, step: int, image_size: int) -> tuple[Floats, Targets]:
+        """The pictures (B, S, S, 3), normalised, and the targets of a step.
+
+        The targets are "classes" (B, classes), each row a distribution, and with a teacher "features"
+        (B, rows, cols, channels), standardised.
+        """
+        epoch, position = divmod(step, self.steps_per_epoch)
+        rows = self._order(epoch)[position * self.size : (position + 1) * self.size]
+        pictures = self._draws[rows]
+        numbers = epoch * self._repeats[rows] + self._occurrence[rows]
+        if self._recipe.kept_views:
+            numbers = numbers % self._recipe.kept_views
+        return normalize(self._show(pictures, numbers, image_size)), self._targets(pictures, numbers)
+
+    def stream(
+        self, start: int, stop: int, image_size: int, ahead: int = 0
+    ) -> Generator[tuple[Floats, Targets]]:
+        """The batches of the steps from `start` to before `stop`.
+
+        Args:
+            start: the first step.
+            stop: the step before which to stop.
+            image_size: side of the pictures.
+            ahead: how many are made while the one before is in use. None where all of it runs on the same
+                cores: there the teacher and the student would only wait for each other.
+        """
+        with ThreadPoolExecutor(1) as maker:
+            waiting: deque[Future[tuple[Floats, Targets]]] = deque()
+            try:
+                for step in range(start, stop):
+                    waiting.append(maker.submit(self.batch, step, image_size))
+                    if len(waiting) > ahead:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _draw_order(self, epoch: int) -> Integers:
+        return np.random.default_rng((self._recipe.seed, epoch)).permutation(len(self._draws))
+
+    def _views(self, pictures: Integers, numbers: Integers) -> list[View]:
+        how, sizes, seed = self._recipe.augmentation, self._pixels.sizes, self._recipe.seed
+        return [
+            draw_view(how, sizes, seed, int(picture), int(number))
+            for picture, number in zip(pictures, numbers, strict=True)
+        ]
+
+    def _show(self, pictures: Integers, numbers: Integers, image_size: int) -> NDArray[np.uint8]:
+        views = self._views(pictures, numbers)
+        shown = self._renderers.map(lambda view: np.asarray(render(view, self._pixels, image_size)), views)
+        return np.stack(list(shown))
+
+    def _targets(self, pictures: Integers, numbers: Integers) -> Targets:
+        views = self._views(pictures, numbers)
+        labels = np.stack([mixed_labels(view, self._labels, self._classes) for view in views])
+        if self._lessons is None or self.feature_scale is None:
+            smoothing = np.float32(self._recipe.label_smoothing)
+            return {"classes": labels * (1 - smoothing) + smoothing / np.float32(self._classes)}
+        lesson = self._lessons.get(pictures, numbers, self._show_teacher)
+        # A view of two pictures of which one has no label learns that part from the teacher.
+        weight = np.float32(self._recipe.label_weight)
+        known = labels.sum(axis=1, keepdims=True)
+        mean, deviation = self.feature_scale
+        return {
+            "classes": weight * labels + (1 - weight * known) * _softmax(lesson.logits),
+            "features": (lesson.features - mean) / deviation,
+        }
+
+    def _show_teacher(self, pictures: Integers, numbers: Integers) -> NDArray[np.uint8]:
+        assert self._lessons is not None
+        return self._show(pictures, numbers, self._lessons.teacher.size)
+
+    def _measure_features(self, lessons: Lessons) -> Floats:
+        """Mean and deviation of each channel over the first views of some pictures."""
+        chosen = self._draws[self._order(0)[: min(len(self._draws), _MEASURED)]]
+        features = lessons.get(chosen, np.zeros_like(chosen), self._show_teacher).features
+        flat = features.reshape(-1, features.shape[-1]).astype(np.float64)
+        deviation = np.maximum(flat.std(axis=0), _LEAST_DEVIATION)
+        return np.stack([flat.mean(axis=0), deviation]).astype(np.float32)
+
+
+# Views from which the scale of the teacher's features is measured; their number decides on the scale's
+# precision and not on the training.
+_MEASURED = 256
+_LEAST_DEVIATION = 1e-3
+
+
+def _occurrences(draws: Integers) -> Integers:
+    """For each draw, how often its picture stands before it: [5, 7, 5] -> [0, 0, 1]."""
+    order = np.argsort(draws, kind="stable")
+    starts = np.searchsorted(draws[order], draws[order])
+    result = np.empty(len(draws), np.int64)
+    result[order] = np.arange(len(draws)) - starts
+    return result
+
+
+def _softmax(logits: Floats) -> Floats:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)

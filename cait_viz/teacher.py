@@ -1,0 +1,213 @@
+"""A teacher to distil from: an ONNX file, and what it said of each view, kept.
+
+"Knowledge distillation: a good teacher is patient and consistent" (Beyer et al. 2022, arXiv:2106.05237): the
+teacher sees the very view that the student sees, mixup included. What it says of a fixed number of views of
+each picture may be kept, so that nobody waits for it a second time.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cait_viz.errors import CaitVizError
+from cait_viz.wording import listed, one_line
+
+Floats = NDArray[np.float32]
+Pictures = NDArray[np.uint8]
+
+# The most that float16 holds; logits and features beyond it are of no network in use.
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+# Pictures at a time; more are no faster on a CPU and take memory.
+_BATCH = 32
+
+
+class TeacherError(CaitVizError, ValueError):
+    """An ONNX file that cannot teach."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the teacher said of some views.
+
+    Attributes:
+        logits: (B, classes) float32, rounded to float16, as it is kept.
+        features: (B, rows, cols, channels) float32, rounded likewise; its last feature map.
+    """
+
+    logits: Floats
+    features: Floats
+
+
+class Teacher:
+    """An ONNX network with one input, pictures (B, 3, S, S) float32, RGB in [0, 1], its normalisation inside,
+    and two outputs, `logits` (B, classes) and `features` (B, channels, rows, cols).
+
+    Args:
+        path: the file.
+        size: side of its input in pixels; by default what the file fixes, else 224.
+        threads: how many it may use; all by default.
+
+    Attributes:
+        size: side of its input.
+        classes: how many it tells apart.
+        grid: rows, cols and channels of its features.
+
+    Raises:
+        TeacherError: onnxruntime is missing, or the file is no such network.
+    """  # noqa: D205 - one sentence, and the shapes are part of it
+
+    def __init__(self, path: Path, size: int | None = None, threads: int | None = None) -> None:
+        self.path = path
+        self._session = _session(path, threads)
+        inputs = self._session.get_inputs()
+        outputs = {output.name for output in self._session.get_outputs()}
+        if len(inputs) != 1 or not {"logits", "features"} <= outputs:
+            raise TeacherError(
+                f"{_shown(path)}: has the inputs {listed(entry.name for entry in inputs)} and the outputs "
+                f"{listed(sorted(outputs))}; a teacher has one input and the outputs logits and features"
+            )
+        self._input = inputs[0].name
+        fixed = inputs[0].shape[2] if len(inputs[0].shape) == 4 else None
+        self.size = size or (fixed if isinstance(fixed, int) else 224)
+        logits, features = self._run(np.zeros((1, self.size, self.size, 3), np.uint8))
+        if logits.ndim != 2 or features.ndim != 4 or len(logits) != 1 or 0 in features.shape:
+            raise TeacherError(
+                f"{_shown(path)}: gives logits of shape {logits.shape} and features of {features.shape} for "
+                "one picture; a teacher gives (1, classes) and (1, channels, rows, cols)"
+            )
+        self.classes = logits.shape[1]
+        self.grid = features.shape[1:]
+
+    def __call__(self, pictures: Pictures) -> Lesson:
+        """What it says of pictures (B, S, S, 3), uint8 RGB.
+
+        Raises:
+            TeacherError: it fails, or says what is not a finite number.
+        """
+        chunks = [self._run(pictures[start : start + _BATCH]) for start in range(0, len(pictures), _BATCH)]
+        logits, features = (np.concatenate(arrays) for arrays in zip(*chunks, strict=True))
+        if not (np.isfinite(logits).all() and np.isfinite(features).all()):
+            raise TeacherError(f"{_shown(self.path)}: says what is not a finite number; give another teacher")
+        return Lesson(_rounded(logits), _rounded(features))
+
+    def _run(self, pictures: Pictures) -> tuple[Floats, Floats]:
+        """Logits, and features with the channels last."""
+        planes = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)).astype(np.float32)
+        planes /= np.float32(255)
+        try:
+            logits, features = self._session.run(["logits", "features"], {self._input: planes})
+        except Exception as error:  # onnxruntime's own errors have no common base
+            raise TeacherError(
+                f"{_shown(self.path)}: cannot teach at {self.size} pixels ({one_line(str(error))})"
+            ) from None
+        return logits, features.transpose(0, 2, 3, 1) if features.ndim == 4 else features
+
+
+def _session(path: Path, threads: int | None) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise TeacherError(
+            "distilling needs onnxruntime, which runs the teacher; install it with `pip install onnxruntime`"
+        ) from None
+    if not path.is_file():
+        raise TeacherError(f"{_shown(path)}: there is no such file; give the teacher's ONNX file")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
+    # Some trained weights give denormal numbers, with which a CPU is several times slower.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    # Threads that wait by spinning take the cores that the student needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=onnxruntime.get_available_providers())
+    except Exception as error:  # onnxruntime's own errors have no common base
+        raise TeacherError(
+            f"{_shown(path)}: cannot be opened as an ONNX file ({one_line(str(error))})"
+        ) from None
+
+
+class Lessons:
+    """What the teacher says of each view, computed when first asked for and kept in `folder`.
+
+    Args:
+        teacher: the teacher.
+        pictures: how many pictures there are.
+        views: how many views of each are kept; 0 keeps none.
+        folder: where to; what an earlier training with the same `identity` kept there is used again.
+        identity: what the views depend on.
+
+    Raises:
+        TeacherError: the folder cannot be written or has no room.
+    """
+
+    def __init__(self, teacher: Teacher, pictures: int, views: int, folder: Path, identity: object) -> None:
+        self.teacher = teacher
+        self._views = views
+        self._kept: dict[str, np.memmap] = {}
+        if not views:
+            return
+        shapes: dict[str, tuple[tuple[int, ...], type]] = {
+            "logits": ((pictures * views, teacher.classes), np.float16),
+            "features": ((pictures * views, *teacher.grid), np.float16),
+            "done": ((pictures * views,), np.bool_),
+        }
+        try:
+            self._open(folder, shapes, json.dumps(identity, sort_keys=True))
+        except OSError as error:
+            raise TeacherError(
+                f"{_shown(folder)}: what the teacher says cannot be kept there ({error.strerror or error}); "
+                "free some space, or keep fewer views"
+            ) from None
+
+    def _open(self, folder: Path, shapes: dict[str, tuple[tuple[int, ...], type]], identity: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        described = folder / "lessons.json"
+        same = described.is_file() and described.read_text(encoding="utf-8") == identity
+        if not same:
+            described.unlink(missing_ok=True)
+        for name, (shape, dtype) in shapes.items():
+            path = folder / f"lessons-{name}.bin"
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            if not (same and path.is_file() and path.stat().st_size == size):
+                with path.open("wb") as file:
+                    os.truncate(file.fileno(), size)
+            self._kept[name] = np.memmap(path, dtype, "r+", shape=shape)
+        described.write_text(identity, encoding="utf-8")
+
+    def get(
+        self, pictures: NDArray[np.int64], numbers: NDArray[np.int64], show: Callable[..., Pictures]
+    ) -> Lesson:
+        """What the teacher says of some views.
+
+        Args:
+            pictures: (B,) the pictures' numbers.
+            numbers: (B,) which of its views, for each; with `views` kept, below `views`.
+            show: makes pictures (B, S, S, 3), uint8, of such two arrays.
+        """
+        if not self._views:
+            return self.teacher(show(pictures, numbers))
+        rows = pictures * self._views + numbers
+        missing = ~self._kept["done"][rows]
+        if missing.any():
+            lesson = self.teacher(show(pictures[missing], numbers[missing]))
+            self._kept["logits"][rows[missing]] = lesson.logits
+            self._kept["features"][rows[missing]] = lesson.features
+            self._kept["done"][rows[missing]] = True
+        return Lesson(
+            self._kept["logits"][rows].astype(np.float32), self._kept["features"][rows].astype(np.float32)
+        )
+
+
+def _rounded(values: Floats) -> Floats:
+    return np.clip(values, -_FLOAT16_MAX, _FLOAT16_MAX).astype(np.float16).astype(np.float32)
+
+
+def _shown(path: Path) -> str:
+    return one_line(path.name or str(path), 100)

@@ -1,0 +1,203 @@
+"""From folders of pictures to a CaiT of one's own: fine-tuned on labels, or distilled from a teacher.
+
+What comes out is what the rest of the program takes in: a safetensors file with timm's tensor names and a
+text with the classes' names; and a card, in JSON, that says how they came about.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from cait_viz import checkpoints
+from cait_viz.datasets import DatasetError, Example, labelled, matched, split
+from cait_viz.errors import CheckpointError, SelectionError
+from cait_viz.labels import class_index, class_names, imagenet_names, imagenet_synsets
+from cait_viz.recipe import DISTILLATION, FINETUNING, Recipe
+from cait_viz.runs import Options, Outcome, Plan, Tell, train
+from cait_viz.teacher import Teacher
+from cait_viz.variants import BUNDLED, CaiTConfig, get_variant
+from cait_viz.wording import one_line
+
+__all__ = ["Options", "Outcome", "distil", "finetune"]
+
+
+def finetune(
+    pictures: Path,
+    out: Path,
+    *,
+    model: str | None = None,
+    weights: Path | None = None,
+    validation: Path | float = 0.1,
+    recipe: Recipe = FINETUNING,
+    options: Options = Options(),  # noqa: B008 - frozen
+) -> Outcome:
+    """Teach a pretrained CaiT the classes of one's own pictures.
+
+    The classifier is new, unless its classes are the pictures' already; everything else starts from the
+    weights given.
+
+    Args:
+        pictures: a folder that holds a folder of pictures for each class.
+        out: the folder to write to.
+        model: name of a variant to start from; the bundled one by default.
+        weights: a safetensors file to start from, in place of the variant's own.
+        validation: another such folder, or the share of each class that is held back to validate with.
+        recipe: how; by default ten epochs at the network's own resolution.
+        options: what does not decide on the weights.
+
+    Raises:
+        DatasetError: the pictures cannot be trained on.
+        CheckpointError: the weights cannot be used.
+        TrainingError: the training went astray, or cannot be taken up again.
+        OutputError: the output cannot be written.
+        KeyboardInterrupt: Ctrl-C; the state has been saved.
+    """
+    start = checkpoints.resolve(model, weights)
+    recipe = _settled(recipe, start.config)
+    found, folders = labelled(pictures, options.tell)
+    if isinstance(validation, Path):
+        training, held_back = tuple(found), _validation_folder(validation, folders, options.tell)
+    else:
+        training, held_back = split(found, validation, recipe.seed)
+    names = _readable(folders)
+    config = replace(start.config, num_classes=len(names), pre_logits=False)
+    tensors: dict[str, np.ndarray] | None = checkpoints.read_tensors(start.path, start.config)
+    assert tensors is not None
+    if start.config.pre_logits or class_names(start.config.num_classes) != names:
+        tensors |= _new_head(config, recipe.seed)
+    return train(
+        Plan(
+            kind="finetune",
+            out=out,
+            recipe=recipe,
+            config=config,
+            start=start,
+            tensors=tensors,
+            names=names,
+            training=training,
+            draws=np.arange(len(training)),
+            validation=held_back,
+            data={"folders": [str(pictures)], "validation": str(validation), "classes": len(names)},
+            teacher=None,
+        ),
+        options,
+    )
+
+
+def distil(
+    pictures: Sequence[Path],
+    out: Path,
+    *,
+    teacher: Path,
+    teacher_size: int | None = None,
+    model: str | None = None,
+    weights: Path | None = None,
+    labels: Path | None = None,
+    validation: Sequence[Path] = (),
+    recipe: Recipe = DISTILLATION,
+    options: Options = Options(),  # noqa: B008 - frozen
+) -> Outcome:
+    """Let a CaiT learn from a teacher what it says of pictures, which need no labels.
+
+    Follows "Knowledge distillation: a good teacher is patient and consistent" (Beyer et al. 2022): both see
+    the very same views, mixup included, for as many epochs as one has time for.
+
+    Args:
+        pictures: folders, searched to any depth; one that is named twice is shown twice as often. A picture
+            in a folder that is named as a class, or after its WordNet id, has a label.
+        out: the folder to write to.
+        teacher: an ONNX file, see `Teacher`.
+        teacher_size: side of the teacher's input in pixels; by default what its file fixes, else 224.
+        model: name of the variant whose architecture the student has; the bundled one's by default.
+        weights: a safetensors file to start from, with as many classes as the teacher has; by default the
+            student starts from random weights.
+        labels: a text with the names of the teacher's classes, one a line.
+        validation: folders as `pictures`, not trained on, of which those with a label are validated with.
+        recipe: how; by default thirty epochs at the network's own resolution.
+        options: what does not decide on the weights.
+
+    Raises:
+        TeacherError: the teacher cannot teach.
+        DatasetError, CheckpointError, TrainingError, OutputError, KeyboardInterrupt: as `finetune`.
+    """
+    start = None if weights is None else checkpoints.resolve(model, weights)
+    config = start.config if start else (BUNDLED if model is None else get_variant(model)).config
+    recipe = _settled(recipe, config)
+    master = Teacher(teacher, teacher_size, options.threads)
+    names = class_names(master.classes, labels)
+    if start and (start.config.pre_logits or start.config.num_classes != master.classes):
+        raise CheckpointError(
+            f"{one_line(start.path.name)}: has {start.config.num_classes} classes and the teacher "
+            f"{master.classes}; start from weights with the teacher's classes, or from none"
+        )
+    index = class_index(names)
+    found = {folder: matched(folder, index) for folder in dict.fromkeys(pictures)}
+    examples = [example for folder in found for example in found[folder]]
+    first = dict(zip(found, np.cumsum([0, *map(len, found.values())]), strict=False))
+    draws = np.concatenate([first[folder] + np.arange(len(found[folder])) for folder in pictures])
+    held_back = [example for folder in validation for example in matched(folder, index) if example.label >= 0]
+    return train(
+        Plan(
+            kind="distil",
+            out=out,
+            recipe=recipe,
+            config=replace(config, num_classes=master.classes),
+            start=start,
+            tensors=checkpoints.read_tensors(start.path, start.config) if start else None,
+            names=names,
+            training=examples,
+            draws=draws,
+            validation=held_back,
+            data={
+                "folders": [str(folder) for folder in pictures],
+                "validation": [str(folder) for folder in validation],
+                "classes": len(names),
+                "labelled": sum(example.label >= 0 for example in examples),
+            },
+            teacher=master,
+        ),
+        options,
+    )
+
+
+def _validation_folder(folder: Path, names: tuple[str, ...], tell: Tell) -> tuple[Example, ...]:
+    index = {name: label for label, name in enumerate(names)}
+    examples = matched(folder, index)
+    known = [example for example in examples if example.label >= 0]
+    if not known:
+        raise DatasetError(
+            f"{one_line(str(folder), 200)}: none of its folders is named as a class of the training is"
+        )
+    if len(known) < len(examples):
+        tell(f"{one_line(str(folder), 200)}: {len(examples) - len(known)} pictures of other classes left out")
+    return tuple(known)
+
+
+def _settled(recipe: Recipe, config: CaiTConfig) -> Recipe:
+    """The recipe with every resolution named; all of them have to be whole patches."""
+    settled = recipe.settled(config.image_size)
+    for size in settled.sizes:
+        if size % config.patch_size:
+            raise SelectionError(
+                f"a resolution of {size} pixels is no multiple of the patches of {config.patch_size}; choose "
+                f"{size - size % config.patch_size or config.patch_size}"
+            )
+    return settled
+
+
+def _new_head(config: CaiTConfig, seed: int) -> dict[str, np.ndarray]:
+    """A classifier that knows nothing yet: timm's `trunc_normal_(std=.02)`, no bias."""
+    initializer = keras.initializers.TruncatedNormal(stddev=0.02, seed=seed)
+    kernel = keras.ops.convert_to_numpy(initializer((config.num_classes, config.projection_dim)))
+    return {"head.weight": np.asarray(kernel), "head.bias": np.zeros(config.num_classes, np.float32)}
+
+
+def _readable(folders: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of classes from those of their folders: WordNet ids of ImageNet in words."""
+    words = dict(zip(imagenet_synsets(), imagenet_names(), strict=True))
+    if all(folder in words for folder in folders):
+        return tuple(words[folder] for folder in folders)
+    return folders

@@ -1,0 +1,147 @@
+"""Batches: a function of the step's number, in a seeded order, with the targets that belong to them."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from cait_viz.augmentation import Augmentation
+from cait_viz.batches import Batches
+from cait_viz.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from cait_viz.recipe import Recipe, Stage
+from cait_viz.teacher import Lessons, Teacher
+
+PLAIN = Augmentation(smallest_crop=1.0, flip=0.0, jitter=0.0, mixup=0.0)
+
+
+def recipe(**changes):
+    return Recipe(**{"stages": (Stage(32, 1),), "batch_size": 4, "augmentation": PLAIN, **changes})
+
+
+@pytest.fixture
+def batches(coloured_pixels):
+    def make(draws=None, lessons=None, labels=None, **changes):
+        pixels = coloured_pixels
+        labels = np.arange(len(pixels)) % 3 if labels is None else labels
+        draws = np.arange(len(pixels)) if draws is None else np.array(draws)
+        return Batches(pixels, labels, draws, 3, recipe(**changes), lessons)
+
+    return make
+
+
+def brightness(images):
+    """The colour of each picture, which is its number."""
+    shown = images[:, 0, 0] * IMAGENET_STD + IMAGENET_MEAN
+    return np.rint(255 * shown[:, 0] / 10).astype(int).tolist()
+
+
+def test_an_epoch_shows_every_picture_once_in_an_order_of_its_own(batches):
+    made = batches()
+    assert made.steps_per_epoch == 3
+    epochs = [[brightness(made.batch(3 * epoch + step, 32)[0]) for step in range(3)] for epoch in range(2)]
+    for epoch in epochs:
+        assert sorted(itertools.chain(*epoch)) == list(range(12))
+    assert epochs[0] != epochs[1]
+
+
+def test_a_batch_is_the_same_whenever_it_is_asked_for(batches):
+    how = {"augmentation": Augmentation()}
+    stream = list(batches(**how).stream(0, 6, 32, ahead=2))
+    images, targets = batches(**how).batch(4, 32)
+    np.testing.assert_array_equal(stream[4][0], images)
+    np.testing.assert_array_equal(stream[4][1]["classes"], targets["classes"])
+    assert len(stream) == 6
+
+
+def test_the_network_is_given_what_it_is_evaluated_with(batches):
+    images, _ = batches().batch(0, 32)
+    assert images.shape == (4, 32, 32, 3)
+    assert images.dtype == np.float32
+    assert np.abs(images).max() < 3
+
+
+def test_labels_are_smoothed(batches):
+    images, targets = batches(label_smoothing=0.3).batch(0, 32)
+    for number, row in zip(brightness(images), targets["classes"], strict=True):
+        wanted = np.full(3, 0.1)
+        wanted[number % 3] += 0.7
+        np.testing.assert_allclose(row, wanted, atol=1e-6)
+
+
+def test_a_picture_named_twice_is_shown_twice_and_each_time_in_another_view(batches):
+    made = batches([9, 9, 11, 9], augmentation=Augmentation(mixup=0.0), batch_size=4)
+    images, _ = made.batch(0, 32)
+    assert made.steps_per_epoch == 1
+    firsts = {image.tobytes() for image in images}
+    assert len(firsts) == 4
+    later = {image.tobytes() for image in made.batch(1, 32)[0]}
+    assert firsts != later
+
+
+def test_with_fewer_pictures_than_a_batch_all_of_them_are_one(batches):
+    made = batches(batch_size=64)
+    assert (made.size, made.steps_per_epoch) == (12, 1)
+    assert made.batch(0, 32)[0].shape[0] == 12
+
+
+@pytest.fixture
+def lessons(teacher_file, coloured_pixels, tmp_path):
+    def make(views=0):
+        return Lessons(Teacher(teacher_file, 32), len(coloured_pixels), views, tmp_path, {})
+
+    return make
+
+
+def test_a_student_learns_what_the_teacher_says_of_the_very_view_it_sees(batches, lessons):
+    how = {"augmentation": Augmentation(mixup=1.0), "label_weight": 0.0}
+    made = batches(lessons=lessons(), **how)
+    images, targets = made.batch(0, 32)
+    means = (images.mean(axis=(1, 2)) * IMAGENET_STD + IMAGENET_MEAN) * 10
+    wanted = np.exp(means) / np.exp(means).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(targets["classes"], wanted, atol=2e-3)
+    assert targets["features"].shape == (4, 2, 2, 3)
+
+
+def test_labels_count_by_their_weight_and_only_where_there_are_any(batches, lessons):
+    labels = np.array([0, -1] * 6)
+    images, targets = batches(lessons=lessons(), labels=labels, label_weight=0.5).batch(0, 32)
+    taught = batches(lessons=lessons(), label_weight=0.0).batch(0, 32)[1]["classes"]
+    for number, row, said in zip(brightness(images), targets["classes"], taught, strict=True):
+        wanted = said if labels[number] < 0 else 0.5 * said + 0.5 * np.eye(3)[0]
+        np.testing.assert_allclose(row, wanted, atol=1e-6)
+        assert row.sum() == pytest.approx(1)
+
+
+def test_targets_are_distributions_whatever_is_mixed(batches, lessons):
+    labels = np.array([0, -1, 2] * 4)
+    how = {"augmentation": Augmentation(mixup=1.0), "label_weight": 0.7}
+    made = batches(lessons=lessons(), labels=labels, **how)
+    for step in range(3):
+        np.testing.assert_allclose(made.batch(step, 32)[1]["classes"].sum(axis=1), 1, atol=1e-5)
+
+
+def test_features_are_standardised(batches, lessons):
+    made = batches(lessons=lessons(), batch_size=12)
+    features = made.batch(0, 32)[1]["features"]
+    np.testing.assert_allclose(features.mean(axis=(0, 1, 2)), 0, atol=1e-2)
+    np.testing.assert_allclose(features.std(axis=(0, 1, 2)), 1, atol=1e-2)
+
+
+def test_kept_views_come_again(batches, lessons):
+    how = {"augmentation": Augmentation(), "kept_views": 2, "batch_size": 12}
+    made = batches(lessons=lessons(2), **how)
+    shown = [{image.tobytes() for image in made.batch(epoch, 32)[0]} for epoch in range(4)]
+    assert shown[0] == shown[2]
+    assert shown[1] == shown[3]
+    assert shown[0] != shown[1]
+
+
+def test_stopping_early_leaves_no_thread_waiting(batches):
+    stream = batches().stream(0, 100, 32, ahead=3)
+    next(stream)
+    stream.close()
+
+
+def test_mixed_labels_need_no_teacher(batches):
+    made = batches(augmentation=Augmentation(mixup=1.0), label_smoothing=0.0)
+    np.testing.assert_allclose(made.batch(0, 32)[1]["classes"].sum(axis=1), 1, atol=1e-5)

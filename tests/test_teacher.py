@@ -1,0 +1,124 @@
+"""Teachers: what an ONNX file says, which files cannot teach, and answers that are kept."""
+
+import numpy as np
+import pytest
+
+from cait_viz.teacher import Lessons, Teacher, TeacherError
+
+
+@pytest.fixture
+def teacher(teacher_file):
+    return Teacher(teacher_file, 32)
+
+
+def pictures(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+
+
+def test_it_sees_rgb_from_0_to_1_and_says_logits_and_features_with_channels_last(teacher):
+    shown = np.zeros((1, 32, 32, 3), np.uint8)
+    shown[0, :16, 16:] = (255, 0, 51)  # the patch in the first row and second column
+    lesson = teacher(shown)
+    assert lesson.features.shape == (1, 2, 2, 3)
+    np.testing.assert_allclose(lesson.features[0, 0, 1], [1, 0, 0.2], atol=1e-3)
+    np.testing.assert_allclose(lesson.features[0, 1, 0], [0, 0, 0], atol=1e-6)
+    # The tiny teacher's logits are ten times the means of red, green and blue.
+    np.testing.assert_allclose(lesson.logits[0], [2.5, 0, 0.5], atol=1e-2)
+    assert (teacher.classes, teacher.grid) == (3, (2, 2, 3))
+
+
+def test_many_pictures_are_answered_one_by_one(teacher):
+    shown = pictures(70)
+    together, alone = teacher(shown), [teacher(shown[index : index + 1]) for index in range(70)]
+    np.testing.assert_allclose(together.logits, np.concatenate([one.logits for one in alone]), atol=2e-2)
+
+
+def test_a_file_with_a_fixed_size_is_used_at_that_and_at_no_other(make_teacher):
+    path = make_teacher(size=48)
+    assert Teacher(path).size == 48
+    with pytest.raises(TeacherError, match="cannot teach at 32 pixels"):
+        Teacher(path, 32)
+
+
+def test_a_file_with_no_fixed_size_is_used_at_224_pixels(teacher_file):
+    assert Teacher(teacher_file).size == 224
+
+
+@pytest.mark.parametrize("content", [b"", b"no ONNX", b"\x89PNG\r\n\x1a\n" + bytes(100)])
+def test_a_file_of_another_kind_is_refused_in_one_sentence(tmp_path, content):
+    (tmp_path / "t.onnx").write_bytes(content)
+    with pytest.raises(TeacherError, match=r"^t\.onnx: cannot be opened as an ONNX file") as caught:
+        Teacher(tmp_path / "t.onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    for path in (tmp_path / "gone.onnx", tmp_path):
+        with pytest.raises(TeacherError, match="there is no such file"):
+            Teacher(path)
+
+
+def test_outputs_of_other_names_are_told(make_teacher):
+    with pytest.raises(TeacherError, match=r"the outputs features, scores; a teacher has"):
+        Teacher(make_teacher(outputs=("scores", "features")), 32)
+
+
+def test_numbers_that_are_not_finite_are_refused(make_teacher):
+    with pytest.raises(TeacherError, match="not a finite number"):
+        Teacher(make_teacher(scale=np.inf), 32)(pictures(2))
+
+
+def test_without_onnxruntime_the_way_out_is_told(teacher_file, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(TeacherError, match="pip install onnxruntime"):
+        Teacher(teacher_file)
+
+
+class Counted:
+    """Shows pictures by number and view, and counts them."""
+
+    def __init__(self):
+        self.shown = []
+
+    def __call__(self, numbers, views):
+        self.shown += list(zip(numbers.tolist(), views.tolist(), strict=True))
+        return np.concatenate([pictures(1, seed=10 * n + v) for n, v in zip(numbers, views, strict=True)])
+
+
+def test_a_kept_view_is_asked_for_once_even_by_the_next_training(teacher, tmp_path):
+    show = Counted()
+    numbers, views = np.array([3, 0, 1]), np.array([1, 0, 1])
+    lessons = Lessons(teacher, 4, 2, tmp_path, {"seed": 0})
+    first = lessons.get(numbers, views, show)
+    assert show.shown == [(3, 1), (0, 0), (1, 1)]
+    again = lessons.get(numbers, views, show)
+    later = Lessons(teacher, 4, 2, tmp_path, {"seed": 0}).get(numbers, views, show)
+    assert len(show.shown) == 3
+    for kept in (again, later):
+        np.testing.assert_array_equal(kept.logits, first.logits)
+        np.testing.assert_array_equal(kept.features, first.features)
+    fresh = teacher(Counted()(numbers, views))
+    np.testing.assert_array_equal(fresh.features, first.features)
+
+
+def test_answers_to_other_views_are_not_taken_for_these(teacher, tmp_path):
+    show = Counted()
+    numbers = np.array([0])
+    Lessons(teacher, 4, 2, tmp_path, {"seed": 0}).get(numbers, numbers, show)
+    Lessons(teacher, 4, 2, tmp_path, {"seed": 1}).get(numbers, numbers, show)
+    assert len(show.shown) == 2
+
+
+def test_with_none_kept_every_view_is_asked_for(teacher, tmp_path):
+    show = Counted()
+    lessons = Lessons(teacher, 4, 0, tmp_path / "none", {})
+    for _ in range(2):
+        lessons.get(np.array([1]), np.array([7]), show)
+    assert len(show.shown) == 2
+    assert not (tmp_path / "none").exists()
+
+
+def test_answers_that_cannot_be_kept_are_told(teacher, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TeacherError, match="cannot be kept there"):
+        Lessons(teacher, 4, 2, tmp_path / "file", {})
