@@ -72,6 +72,8 @@ def _require_file(path: Path) -> None:
             raise CheckpointError(f"{name}: is not a file; give a safetensors file")
         with path.open("rb") as file:
             start = file.read(512)
+    except CheckpointError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         raise unreadable(path, error) from None
     if not start:
