@@ -7,7 +7,7 @@ its own (cait_viz.worker); everything that is drawn comes from an `Analysis`.
 import hashlib
 import html
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +18,17 @@ from starlette.formparsers import MultiPartParser
 
 from cait_viz import server
 from cait_viz.analysis import CONFIDENT, Analysis
-from cait_viz.checkpoints import FILENAME, fetch, locate
+from cait_viz.checkpoints import FILENAME, fetch
 from cait_viz.errors import CaitVizError, ImageError
 from cait_viz.figures import percent
 from cait_viz.maps import COLORMAPS, FIGURE_FORMATS, INTERPOLATIONS, SCALES, STYLES
+from cait_viz.offers import Offer
 from cait_viz.preprocessing import View
 from cait_viz.rendering import DEFAULT_ALPHA, DEFAULT_COLORMAPS, Look
 from cait_viz.resources import SAMPLES
-from cait_viz.variants import VARIANTS, Variant
+from cait_viz.variants import Variant
 from cait_viz.wording import one_line
-from cait_viz.worker import ModelChoice, Request
+from cait_viz.worker import Request
 
 PAPER = "https://arxiv.org/abs/2103.17239"
 
@@ -66,6 +67,8 @@ ol.predictions {list-style: none; margin: 0 !important; padding: 0 !important;}
 .notice {padding: .8rem 1rem; border-radius: .5rem; border-left: .3rem solid #d9483b; overflow-wrap: anywhere;
   background: color-mix(in srgb, #d9483b 14%, transparent);}
 [data-testid="stCaptionContainer"] {opacity: .8;}
+/* The only code here are names that Markdown must not read; they are to look like the text around them. */
+code {all: unset !important; overflow-wrap: anywhere !important;}
 /* The dark theme's primary colour is light; Streamlit writes on it in white all the same. */
 [data-testid="stBaseButton-primary"] {color: light-dark(#ffffff, #17131a) !important;}
 </style>
@@ -110,7 +113,7 @@ class Shown:
         seen: left, top, right and bottom of what the network saw of it.
     """
 
-    key: tuple[str, ...]
+    key: Hashable
     request: Request
     small: Analysis
     tile: Analysis
@@ -137,22 +140,22 @@ def main() -> None:
     st.markdown("A CaiT names what is in a picture; its class attention shows which parts it attended to.")
     with st.sidebar:
         subject = choose_picture()
-        variant = choose_model()
+        model = choose_model()
         view = choose("Part of the picture", "view", tuple(VIEW_NAMES), VIEW_NAMES.__getitem__)
-        block, head = choose_block_and_head(variant)
+        block, head = choose_block_and_head(model)
         look = choose_look()
     write_address(subject)
     choose_sample(subject)
-    if locate(variant) is None:
-        offer_download(variant)
+    if model.missing is not None:
+        offer_download(model.missing)
         return
-    shown = analyse(subject, variant, view)
+    shown = analyse(subject, model, view)
     if shown is None:
         return
-    show_map(shown, variant, block, head, look)
+    show_map(shown, model, block, head, look)
     show_heads(shown, look)
     show_downloads(shown, block, head, look)
-    show_explanation(variant)
+    show_explanation(model)
 
 
 def keep_uploads_off_the_disk() -> None:
@@ -168,10 +171,11 @@ def adopt_address() -> None:
     if "model" in st.session_state:
         return
     address = st.query_params
+    models = server.models()
     model = address.get("model", server.first_model())
-    ignored = [] if model in VARIANTS else [f"model {one_line(model, 40)}"]
-    st.session_state.model = model if model in VARIANTS else server.first_model()
-    config = VARIANTS[st.session_state.model].config
+    ignored = [] if model in models else [f"model {one_line(model, 40)}"]
+    st.session_state.model = model if model in models else server.first_model()
+    config = models[st.session_state.model].config
     choices: dict[str, tuple[str, ...]] = {
         "sample": tuple(samples()),
         "block": tuple(str(block) for block in range(config.ca_ffn_layers)),
@@ -283,45 +287,57 @@ def thumbnail(path: Path) -> Any:
         return ImageOps.fit(picture, (2 * SAMPLE_SIDE, 2 * SAMPLE_SIDE))
 
 
-def choose_model() -> Variant:
-    """Any model of the registry, with its size, accuracy and whether it is on this machine."""
+def choose_model() -> Offer:
+    """Any model that is offered, with its size, accuracy and whether it is on this machine."""
     st.subheader("Model")
+    models = server.models()
     name = st.selectbox(
         "Model",
-        tuple(VARIANTS),
+        tuple(models),
         key="model",
-        format_func=describe_model,
+        format_func=lambda name: describe_model(models[name]),
         on_change=reset_block_and_head,
         label_visibility="collapsed",
     )
-    variant = VARIANTS[name]
-    accuracy = f", {variant.top1:.1f} % top-1" if variant.top1 else ""
-    here = "on this machine" if locate(variant) else "not on this machine yet (↓)"
-    st.caption(f"{variant.parameters / 1e6:.1f} M parameters{accuracy}, {here}")
-    return variant
+    model = models[name]
+    if model.variant is None:
+        where = f"your own weights ({verbatim(model.weights)})"
+    else:
+        where = "not on this machine yet (↓)" if model.missing else "on this machine"
+    accuracy = f", {model.variant.top1:.1f} % top-1" if model.variant and model.variant.top1 else ""
+    st.caption(f"{model.parameters / 1e6:.1f} M parameters{accuracy}, {where}")
+    return model
 
 
-def describe_model(name: str) -> str:
+def describe_model(model: Offer) -> str:
     """One line of the list of models, short enough for the sidebar."""
-    variant = VARIANTS[name]
-    facts = [name, f"{variant.parameters / 1e6:.0f} M"]
-    if variant.top1:
-        facts.append(f"{variant.top1:.1f} %")
-    if not locate(variant):
+    millions = model.parameters / 1e6
+    facts = [model.name, f"{millions:.0f} M" if millions >= 1 else f"{millions:.1f} M"]
+    if model.variant and model.variant.top1:
+        facts.append(f"{model.variant.top1:.1f} %")
+    if model.missing:
         facts.append("↓")
     return " · ".join(facts)
 
 
-def about_model(variant: Variant) -> str:
+def about_model(model: Offer) -> str:
     """How good the model is that speaks."""
-    if variant.repo_id is None:
-        return f"The bundled model, trained for this program and not one of the paper's: {variant.accuracy}."
-    return f"One of the paper's models: {variant.accuracy}."
+    if model.variant is None:
+        return f"Your own weights ({verbatim(model.weights)}), {model.accuracy}."
+    if model.variant.repo_id is None:
+        return f"The bundled model, trained for this program and not one of the paper's: {model.accuracy}."
+    return f"One of the paper's models: {model.accuracy}."
+
+
+def verbatim(name: str) -> str:
+    """A name that a person gave, for Markdown: as code, of which nothing is read as Markdown."""
+    quoted = name.replace("`", "'")
+    return f"`{quoted}`"
 
 
 def reset_block_and_head() -> None:
     """Go to the block that serves best as saliency, and to the mean of its heads."""
-    st.session_state.block = VARIANTS[st.session_state.model].saliency_block
+    st.session_state.block = server.models()[st.session_state.model].saliency_block
     st.session_state.head = MEAN
 
 
@@ -333,12 +349,12 @@ def choose(label: str, key: str, options: tuple[Any, ...], name: Callable[[Any],
     )
 
 
-def choose_block_and_head(variant: Variant) -> tuple[int, int | None]:
+def choose_block_and_head(model: Offer) -> tuple[int, int | None]:
     """A class-attention block and a head of it, or the mean of its heads."""
     st.subheader("Attention")
-    blocks = tuple(range(variant.config.ca_ffn_layers))
+    blocks = tuple(range(model.config.ca_ffn_layers))
     block = choose("Class-attention block", "block", blocks, lambda block: f"CA block {block + 1}")
-    heads: tuple[str | int, ...] = (MEAN, *range(variant.config.num_heads))
+    heads: tuple[str | int, ...] = (MEAN, *range(model.config.num_heads))
     head = st.selectbox("Head", heads, key="head", format_func=head_name)
     return block, None if isinstance(head, str) else head
 
@@ -409,17 +425,17 @@ def offer_download(variant: Variant) -> None:
 # The network
 
 
-def analyse(subject: Subject, variant: Variant, view: View) -> Shown | None:
+def analyse(subject: Subject, model: Offer, view: View) -> Shown | None:
     """The picture's analysis: on the screen already, kept by the server, or asked of a worker.
 
     If it fails the page says why, once and without asking again, and what was shown before stays, as far
     as there is such.
     """
-    key = (subject.sha256, subject.name, variant.name, view)
+    key = (subject.sha256, subject.name, model.choice, view)
     shown: Shown | None = st.session_state.get("shown")
     if shown is not None and shown.key == key:
         return shown
-    request = Request(subject.data, subject.name, view, ModelChoice(variant.name))
+    request = Request(subject.data, subject.name, view, model.choice)
     failed_key, error = st.session_state.get("failure", (None, None))
     if failed_key != key:
         try:
@@ -430,7 +446,7 @@ def analyse(subject: Subject, variant: Variant, view: View) -> Shown | None:
         else:
             st.session_state.shown = shown = screen_copy(analysis, key, request)
             return shown
-    still_there = shown is not None and shown.small.model.name == variant.name
+    still_there = shown is not None and shown.request.model == model.choice
     st.html(notice(f"{error}. Below is still the picture before it." if still_there else f"{error}."))
     if not isinstance(error, ImageError):
         st.button("Try again", key="retry_analysis", type="primary", on_click=forget_failure)
@@ -442,7 +458,7 @@ def forget_failure() -> None:
     st.session_state.pop("failure", None)
 
 
-def screen_copy(analysis: Analysis, key: tuple[str, ...], request: Request) -> Shown:
+def screen_copy(analysis: Analysis, key: Hashable, request: Request) -> Shown:
     """What a session keeps of an analysis, made once for each."""
     return Shown(
         key=key,
@@ -479,7 +495,7 @@ def notice(sentence: str) -> str:
 # The results
 
 
-def show_map(shown: Shown, variant: Variant, block: int, head: int | None, look: Look) -> None:
+def show_map(shown: Shown, model: Offer, block: int, head: int | None, look: Look) -> None:
     """The chosen map, large, with the predictions beside it."""
     picture, words = st.columns([3, 2], gap="large")
     with picture:
@@ -491,9 +507,9 @@ def show_map(shown: Shown, variant: Variant, block: int, head: int | None, look:
         )
         st.caption(what_is_shown(shown, block, head))
     with words:
-        st.subheader(f"What {variant.name} says")
+        st.subheader(f"What {model.name if model.variant else verbatim(model.name)} says")
         st.html(prediction_list(shown.small))
-        st.caption(f"In bold: every class above {percent(CONFIDENT)}. {about_model(variant)}")
+        st.caption(f"In bold: every class above {percent(CONFIDENT)}. {about_model(model)}")
 
 
 def what_is_shown(shown: Shown, block: int, head: int | None) -> str:
@@ -637,17 +653,24 @@ def show_downloads(shown: Shown, block: int, head: int | None, look: Look) -> No
 FIGURE_FORMATS_MIME = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
 
 
-def show_explanation(variant: Variant) -> None:
+def show_explanation(model: Offer) -> None:
     """What class attention is, and what it is not."""
     st.subheader("What you are looking at")
+    patch_stage = counted(model.config.sa_ffn_layers, "block")
+    class_stage = counted(model.config.ca_ffn_layers, "**class-attention** block")
     st.markdown(
-        f"After {variant.config.sa_ffn_layers} blocks in which patches attend to each other, a class token "
-        f"reads the patches in {variant.config.ca_ffn_layers} **class-attention** blocks, and the prediction "
-        "is made from it alone. A map shows how that reading was spread over the patches. **It is not an "
-        "explanation of one class:** no target class enters it, and the same map stands behind every line of "
-        "the predictions. Nor is it a cause: a patch that was read need not have changed the answer. "
+        f"After {patch_stage} in which patches attend to each other, a class token reads the patches in "
+        f"{class_stage}, and the prediction is made from it alone. A map shows how that reading was spread "
+        "over the patches. **It is not an explanation of one class:** no target class enters it, and the "
+        "same map stands behind every line of the predictions. Nor is it a cause: a patch that was read need "
+        "not have changed the answer. "
         f"[Going deeper with Image Transformers]({PAPER}) (Touvron et al. 2021), Figures 6 and 7."
     )
+
+
+def counted(number: int, thing: str) -> str:
+    """So many of a thing, in words."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 main()

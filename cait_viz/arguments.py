@@ -1,6 +1,7 @@
 """What the command line accepts: its commands, their options and what each means."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -9,16 +10,47 @@ from cait_viz import __version__
 from cait_viz.errors import CaitVizError
 from cait_viz.maps import COLORMAPS, FIGURES, INTERPOLATIONS, SCALES, STYLES
 from cait_viz.preprocessing import VIEWS
+from cait_viz.quiet import BACKENDS
+from cait_viz.recipe import PRECISIONS
 from cait_viz.rendering import DEFAULT_COLORMAPS, Look
 from cait_viz.variants import BUNDLED
 
 _MEAN = "mean"
 _TOP = 5
 
+# The recipe's numbers: field, type, help. Their defaults are the recipe's.
+_RECIPE: tuple[tuple[str, type, str], ...] = (
+    ("batch_size", int, "pictures in a step"),
+    ("learning_rate", float, "of AdamW, at its highest"),
+    ("warmup", float, "share of the steps in which the learning rate rises"),
+    ("weight_decay", float, "of AdamW, for the kernels alone"),
+    ("clip_norm", float, "norm that the gradient is clipped to"),
+    ("label_smoothing", float, "share of a label that is spread over all classes"),
+    ("sd_prob", float, "probability that stochastic depth drops a branch"),
+    ("averaging", float, "share of the steps over which the written weights are averaged; 0: the last"),
+    ("smallest_crop", float, "least share of a picture's area that is shown"),
+    ("flip", float, "probability of a mirrored picture"),
+    ("jitter", float, "change of brightness, contrast and saturation"),
+    ("mixup", float, "alpha of mixup, 0 for none"),
+    ("seed", int, "decides on all that is random"),
+)
+_DISTILLATION: tuple[tuple[str, type, str], ...] = (
+    ("label_weight", float, "share of the label, where there is one, in what is learned (default: 0)"),
+    ("feature_weight", float, "weight of the teacher's feature map in the loss"),
+    (
+        "kept_views",
+        int,
+        "views of each picture for which the teacher's answers are kept; 0: all views are new",
+    ),
+)
+
 _COUNTING = (
     "Blocks and heads count from 0 here, as the keys of the tutorial do (ca_ffn_block_0_att); "
     "the app and the figures count them from 1, as the paper does."
 )
+
+_WEIGHTS = "a safetensors file with timm's tensor names"
+_LABELS = "the names of the classes, one a line"
 
 
 class UsageError(CaitVizError):
@@ -56,6 +88,9 @@ def command_line() -> argparse.ArgumentParser:
     _add_attention(commands, model)
     _add_render(commands, model, drawing)
     _add_figure(commands, model, drawing)
+    training = _training_options()
+    _add_finetune(commands, training)
+    _add_distil(commands, training)
     _add_app(commands)
     return parser
 
@@ -76,12 +111,9 @@ def _model_options() -> argparse.ArgumentParser:
         "--weights show); downloaded if it is not on this machine",
     )
     group.add_argument(
-        "--weights",
-        metavar="FILE",
-        type=Path,
-        help="a safetensors file with timm's tensor names, in place of the model's own weights",
+        "--weights", metavar="FILE", type=Path, help=f"{_WEIGHTS}, in place of the model's own weights"
     )
-    group.add_argument("--labels", metavar="FILE", type=Path, help="the names of the classes, one a line")
+    group.add_argument("--labels", metavar="FILE", type=Path, help=_LABELS)
     group.add_argument(
         "--view",
         choices=VIEWS,
@@ -117,6 +149,122 @@ def _drawing_options() -> argparse.ArgumentParser:
         "maps compare (default: %(default)s)",
     )
     return options
+
+
+def _training_options() -> argparse.ArgumentParser:
+    """What means the same in both commands that train; the recipe's options are named as its fields."""
+    options = _Parser(add_help=False)
+    _add_output(options, "OUT", "the folder to write to: model.safetensors, labels.txt, card.json, log.csv")
+    recipe = options.add_argument_group("the recipe")
+    length = recipe.add_mutually_exclusive_group()
+    length.add_argument(
+        "--epochs",
+        metavar="E",
+        type=float,
+        help="how often each picture is shown, at the network's resolution",
+    )
+    length.add_argument(
+        "--stages",
+        metavar="SIZE:EPOCHS,…",
+        help="several resolutions one after the other, in pixels, such as 112:20,224:4; low first saves time",
+    )
+    for name, kind, help in _RECIPE:
+        recipe.add_argument(f"--{name.replace('_', '-')}", metavar="N", type=kind, help=help)
+    recipe.add_argument("--precision", choices=PRECISIONS, help="of the arithmetic (default: float32)")
+    how = options.add_argument_group("the run")
+    how.add_argument("--resume", action="store_true", help="go on with what was interrupted in OUT")
+    how.add_argument(
+        "--checkpoint-minutes",
+        metavar="N",
+        type=_minutes,
+        default=10.0,
+        help="a run that is killed loses no more than this (default: %(default)g)",
+    )
+    how.add_argument("--half", action="store_true", help="write float16 weights, half as large")
+    how.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help="of Keras (default: KERAS_BACKEND, or the first that is installed)",
+    )
+    how.add_argument("--threads", metavar="N", type=_count, help="on the CPU (default: all cores)")
+    how.add_argument(
+        "--cache",
+        metavar="FOLDER",
+        type=Path,
+        help="where decoded pictures and a teacher's answers are kept, for the next run too (default: in "
+        "OUT, and removed at the end)",
+    )
+    how.add_argument("--tensorboard", action="store_true", help="write logs for TensorBoard to OUT as well")
+    return options
+
+
+def _add_finetune(commands: Any, training: argparse.ArgumentParser) -> None:
+    parser = _add(
+        commands,
+        "finetune",
+        "teach a pretrained CaiT the classes of pictures of your own",
+        [training],
+        "PICTURES holds a folder of pictures for each class. The weights of the last epochs are averaged and "
+        "written with timm's tensor names; every command and the app open them by --weights and --labels.",
+    )
+    parser.add_argument("pictures", metavar="PICTURES", type=Path, help="a folder with one folder a class")
+    parser.add_argument("--model", metavar="M", help=f"the network to start from (default: {BUNDLED.name})")
+    parser.add_argument("--weights", metavar="FILE", type=Path, help="weights to start from, as safetensors")
+    held_back = parser.add_mutually_exclusive_group()
+    held_back.add_argument(
+        "--validation",
+        metavar="FOLDER",
+        type=Path,
+        help="pictures to validate with, in folders of the same names",
+    )
+    held_back.add_argument(
+        "--validation-share",
+        metavar="S",
+        type=float,
+        default=0.1,
+        help="of each class, held back to validate with where no folder is given (default: %(default)g)",
+    )
+
+
+def _add_distil(commands: Any, training: argparse.ArgumentParser) -> None:
+    parser = _add(
+        commands,
+        "distil",
+        "let a CaiT learn from a teacher what it says of pictures",
+        [training],
+        "The teacher is an ONNX file with one input, RGB in [0, 1] as (B, 3, S, S), and two outputs, logits "
+        "and features, its last feature map. The pictures need no labels; those in a folder that is named as "
+        "a class, or after its WordNet id, have one.",
+    )
+    parser.add_argument(
+        "pictures",
+        metavar="PICTURES",
+        type=Path,
+        nargs="+",
+        help="folders of pictures; one that is named twice is shown twice as often",
+    )
+    parser.add_argument("--teacher", metavar="T.onnx", type=Path, required=True, help="the teacher's file")
+    parser.add_argument(
+        "--teacher-size",
+        metavar="S",
+        type=_count,
+        help="side of its input in pixels (default: its own, or 224)",
+    )
+    parser.add_argument("--model", metavar="M", help=f"the student's architecture (default: {BUNDLED.name})")
+    parser.add_argument(
+        "--weights", metavar="FILE", type=Path, help="weights to start from (default: random ones)"
+    )
+    parser.add_argument("--labels", metavar="FILE", type=Path, help="the names of the teacher's classes")
+    parser.add_argument(
+        "--validation",
+        metavar="FOLDER",
+        type=Path,
+        action="append",
+        default=[],
+        help="pictures to validate with, in folders named as classes; may be given several times",
+    )
+    for name, kind, help in _DISTILLATION:
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="N", type=kind, help=help)
 
 
 def _add_models(commands: Any) -> None:
@@ -218,6 +366,8 @@ def _add_app(commands: Any) -> None:
     )
     parser.add_argument("--port", metavar="N", type=_port, help="port to listen on (default: 8501)")
     parser.add_argument("--host", metavar="H", help="address to listen on (default: this machine alone)")
+    parser.add_argument("--weights", metavar="FILE", type=Path, help=f"{_WEIGHTS}, to offer and to open on")
+    parser.add_argument("--labels", metavar="FILE", type=Path, help=f"{_LABELS}; for --weights")
     parser.add_argument("options", nargs="*", metavar="-- OPTION", help="further options of `streamlit run`")
 
 
@@ -235,6 +385,16 @@ def _count(text: str) -> int:
 
 def _port(text: str) -> int:
     return _whole(text, 1, 65535)
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes")
+    return value
 
 
 def _whole(text: str, least: int, most: int | None) -> int:

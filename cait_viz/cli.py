@@ -10,20 +10,24 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cait_viz import checkpoints
 from cait_viz.arguments import UsageError, command_line
+from cait_viz.augmentation import Augmentation
 from cait_viz.errors import CaitVizError, CheckpointError, SelectionError, UnknownModelError
 from cait_viz.maps import FIGURE_FORMATS, check_index
 from cait_viz.outputs import check_output, replacing
+from cait_viz.recipe import DISTILLATION, FINETUNING, Recipe, Stage, parse_stages
 from cait_viz.rendering import Look
 from cait_viz.variants import BUNDLED, CaiTConfig, Variant, get_variant
 from cait_viz.wording import one_line
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from cait_viz.analysis import Analysis
     from cait_viz.checkpoints import Checkpoint
     from cait_viz.model import CaiT
+    from cait_viz.runs import Options, Outcome
 
 _DONE, _FAILED, _WRONG_USAGE = 0, 1, 2
 # What shells report of a program that Ctrl-C ended: 128 and the signal's number.
@@ -88,6 +93,7 @@ def _run(argv: Sequence[str] | None) -> int:
         arguments = command_line().parse_args(argv)
     except SystemExit as end:  # of --help and --version
         return int(end.code or _DONE)
+    arguments.words = sys.argv[1:] if argv is None else list(argv)
     status = _COMMANDS[arguments.command](arguments)
     sys.stdout.flush()  # or what cannot be written would be told by the interpreter, at its end
     return status
@@ -269,12 +275,118 @@ def _figure(arguments: argparse.Namespace) -> int:
     return _DONE
 
 
-def _app(arguments: argparse.Namespace) -> int:
-    from cait_viz import server
+def _finetune(arguments: argparse.Namespace) -> int:
+    with _silence():
+        recipe = _recipe(arguments)
+        _start_training(arguments)
+        from cait_viz.training import finetune
 
+        outcome = finetune(
+            arguments.pictures,
+            arguments.output,
+            model=arguments.model,
+            weights=arguments.weights,
+            validation=arguments.validation or arguments.validation_share,
+            recipe=recipe,
+            options=_run_options(arguments),
+        )
+    return _tell_outcome(outcome)
+
+
+def _distil(arguments: argparse.Namespace) -> int:
+    with _silence():
+        recipe = _recipe(arguments)
+        _start_training(arguments)
+        from cait_viz.training import distil
+
+        outcome = distil(
+            arguments.pictures,
+            arguments.output,
+            teacher=arguments.teacher,
+            teacher_size=arguments.teacher_size,
+            model=arguments.model,
+            weights=arguments.weights,
+            labels=arguments.labels,
+            validation=arguments.validation,
+            recipe=recipe,
+            options=_run_options(arguments),
+        )
+    return _tell_outcome(outcome)
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    """The command's usual recipe, with what was given in place of its values.
+
+    Raises:
+        UsageError: a value out of its range.
+    """
+    usual = FINETUNING if arguments.command == "finetune" else DISTILLATION
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    try:
+        if arguments.stages is not None:
+            given["stages"] = parse_stages(arguments.stages)
+        elif arguments.epochs is not None:
+            given["stages"] = (Stage(None, arguments.epochs),)
+        changed = {field.name: given[field.name] for field in fields(Augmentation) if field.name in given}
+        given["augmentation"] = replace(usual.augmentation, **changed)
+        return replace(
+            usual, **{field.name: given[field.name] for field in fields(Recipe) if field.name in given}
+        )
+    except ValueError as error:
+        raise UsageError(f"{error}; see cait-viz {arguments.command} --help") from None
+
+
+def _start_training(arguments: argparse.Namespace) -> None:
+    """Import Keras on the backend that was asked for."""
+    from cait_viz.quiet import import_keras, installed_backend, keep_freed_memory
+
+    backend = arguments.backend or installed_backend()
+    try:
+        with _interrupted_at_once():
+            import_keras(backend, arguments.threads)
+    except ImportError:
+        raise UsageError(f"the backend {backend} is not installed; install it, or choose another") from None
+    keep_freed_memory()
+
+
+def _run_options(arguments: argparse.Namespace) -> "Options":
+    from cait_viz.training import Options
+
+    return Options(
+        resume=arguments.resume,
+        checkpoint_minutes=arguments.checkpoint_minutes,
+        cache=arguments.cache,
+        half=arguments.half,
+        tensorboard=arguments.tensorboard,
+        threads=arguments.threads,
+        command=shlex.join(["cait-viz", *arguments.words]),
+    )
+
+
+def _tell_outcome(outcome: "Outcome") -> int:
+    measured = ", ".join(f"{name} {100 * share:.1f} %" for name, share in outcome.accuracy.items())
+    _tell(outcome.weights, f"validation {measured}" if measured else "not validated")
+    print(f"look at it with: cait-viz app --weights {outcome.weights} --labels {outcome.labels}")
+    return _DONE
+
+
+def _app(arguments: argparse.Namespace) -> int:
+    if arguments.labels is not None and arguments.weights is None:
+        raise UsageError(
+            "--labels is for --weights: the app's other models have names for their classes; give the "
+            "weights too, or leave it out"
+        )
+    from cait_viz import offers, server
+
+    own = None
+    if arguments.weights is not None:
+        with _silence():
+            checkpoint = checkpoints.resolve(weights=arguments.weights)
+            _check_classes(checkpoint.config, arguments)
+            own = offers.own(checkpoint, arguments.labels)
     given = {"--server.port": arguments.port, "--server.address": arguments.host}
     options = [f"{name}={value}" for name, value in given.items() if value is not None]
-    server.launch([*options, *arguments.options])
+    server.launch([*options, *arguments.options], own)
     return _DONE
 
 
@@ -288,6 +400,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "attention": _attention,
     "render": _render,
     "figure": _figure,
+    "finetune": _finetune,
+    "distil": _distil,
     "app": _app,
 }
 
@@ -299,19 +413,24 @@ def _config(arguments: argparse.Namespace) -> CaiTConfig:
         UnknownModelError: there is no model of that name.
         CheckpointError: the given weights or labels cannot be used.
     """
-    from cait_viz.labels import class_names
-
     if arguments.weights is not None:
         config = checkpoints.resolve(arguments.model, arguments.weights).config
     else:
         config = (BUNDLED if arguments.model is None else get_variant(arguments.model)).config
+    _check_classes(config, arguments)
+    return config
+
+
+def _check_classes(config: CaiTConfig, arguments: argparse.Namespace) -> None:
+    """Refuse weights without a classifier, and labels that do not name its classes."""
+    from cait_viz.labels import class_names
+
     if config.pre_logits:
         raise CheckpointError(
             f"{one_line(arguments.weights.name)}: has no classifier (head.weight, head.bias); give weights "
             "with a head"
         )
     class_names(config.num_classes, arguments.labels)
-    return config
 
 
 def _check_block(arguments: argparse.Namespace, config: CaiTConfig) -> None:

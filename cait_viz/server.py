@@ -1,4 +1,4 @@
-"""What the web app's server holds for all its visitors: the workers, results and the first choice of model.
+"""What the web app's server holds for all its visitors: the workers, results and the models offered.
 
 Streamlit-free and Keras-free; `launch` runs the app as `streamlit run` would, after the workers have
 been started.
@@ -18,9 +18,10 @@ from cachetools import LRUCache
 from cait_viz import checkpoints
 from cait_viz.analysis import Analysis
 from cait_viz.errors import SelectionError
+from cait_viz.offers import Offer, published
 from cait_viz.resources import APP
-from cait_viz.variants import BUNDLED, get_variant
-from cait_viz.worker import ModelChoice, Request, Workers
+from cait_viz.variants import BUNDLED, VARIANTS, get_variant
+from cait_viz.worker import Request, Workers
 
 # How many worker processes serve the pictures. Each holds TensorFlow and a model of its own.
 WORKERS_SETTING = "CAIT_VIZ_WORKERS"
@@ -121,29 +122,46 @@ def _workers() -> Workers:
     return Workers(
         count=_setting(WORKERS_SETTING),
         models_each=_setting(MODELS_SETTING),
-        first=ModelChoice(first_model()),
+        first=models()[first_model()].choice,
     )
 
 
 analyses = Analyses(workers)
 
+# The model of the person who started the app, if they gave one.
+_own: Offer | None = None
+
+
+def models() -> dict[str, Offer]:
+    """The models that a visitor may choose, by name: that of the person who started the app comes first."""
+    offers = (published(variant) for variant in VARIANTS.values())
+    return {offer.name: offer for offer in (_own, *offers) if offer is not None}
+
 
 @lru_cache(maxsize=1)
 def first_model() -> str:
-    """The model that speaks before a visitor chooses: a published one if it is here, else the bundled one."""
+    """The model that speaks before a visitor chooses.
+
+    That of the person who started the app; else a published one if it is here, else the bundled one.
+    """
+    if _own is not None:
+        return _own.name
     return _PREFERRED if checkpoints.locate(get_variant(_PREFERRED)) else BUNDLED.name
 
 
-def launch(arguments: Sequence[str] = ()) -> None:
+def launch(arguments: Sequence[str] = (), own: Offer | None = None) -> None:
     """Start the workers, then serve the app until it is stopped.
 
     Args:
         arguments: further options of `streamlit run`, such as "--server.port=8080".
+        own: a model to offer beside those of the registry, and to open on.
 
     Raises:
         SystemExit: Streamlit has ended.
         SelectionError: a setting in the environment has no sensible value.
     """
+    global _own
+    _own = own
     workers()
     sys.argv = ["streamlit", "run", str(APP), *arguments]
     runpy.run_module("streamlit", run_name="__main__", alter_sys=True)

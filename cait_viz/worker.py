@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from loky import ProcessPoolExecutor, cpu_count
 from loky.process_executor import BrokenProcessPool
 
 from cait_viz.analysis import Analysis
-from cait_viz.errors import CaitVizError
+from cait_viz.errors import CaitVizError, CheckpointError
 from cait_viz.preprocessing import View
 from cait_viz.wording import one_line
 
@@ -43,11 +43,21 @@ class WorkerDiedError(CaitVizError):
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model to ask: a variant's name, or files of one's own; nothing is the bundled model."""
+    """Which model to ask: a variant's name, or files of one's own; nothing is the bundled model.
+
+    Attributes:
+        name: the variant's name.
+        weights: a safetensors file with timm's tensor names.
+        labels: a text file with the name of one class a line.
+        sha256: of the weights, in hexadecimal, where no others will do.
+        called: what the results are to call the model; by default they name it after its checkpoint.
+    """
 
     name: str | None = None
     weights: Path | None = None
     labels: Path | None = None
+    sha256: str | None = None
+    called: str | None = None
 
 
 @dataclass(frozen=True)
@@ -192,6 +202,7 @@ def _end_with(server: int) -> None:
 def _model(choice: ModelChoice) -> "CaiT":
     from cait_viz.pipeline import load_model
 
+    _require_unchanged(choice)
     if choice not in _models:
         while len(_models) >= _models_kept:
             _models.popitem(last=False)
@@ -201,6 +212,18 @@ def _model(choice: ModelChoice) -> "CaiT":
         )
     _models.move_to_end(choice)
     return _models[choice]
+
+
+def _require_unchanged(choice: ModelChoice) -> None:
+    """Refuse weights that are not those that were chosen: their heads and classes may be others."""
+    if choice.sha256 is None or choice.weights is None:
+        return
+    from cait_viz.checkpoints import resolve
+
+    if resolve(choice.name, choice.weights).sha256 != choice.sha256:
+        raise CheckpointError(
+            f"{one_line(choice.weights.name)}: has changed since the app was started; start the app again"
+        )
 
 
 def _warm_up(model: "CaiT") -> None:
@@ -216,7 +239,9 @@ def _analyze(request: Request) -> Analysis:
     from cait_viz.pipeline import analyze
 
     try:
-        return analyze(request.picture, _model(request.model), request.view, request.picture_name)
+        analysis = analyze(request.picture, _model(request.model), request.view, request.picture_name)
+        called = request.model.called
+        return replace(analysis, model=replace(analysis.model, name=called)) if called else analysis
     except CaitVizError:
         raise
     except Exception as error:

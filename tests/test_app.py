@@ -17,15 +17,18 @@ import streamlit as st
 from hub_server import HubServer
 from PIL import Image
 from reference import lively_weights, timm_shapes
-from safetensors.numpy import save
+from safetensors.numpy import save, save_file
 from streamlit.testing.v1 import AppTest
 
-from cait_viz import hub, server
+from cait_viz import checkpoints, hub, offers, server
 from cait_viz.maps import COLORMAPS, FIGURE_FORMATS, STYLES
 from cait_viz.resources import APP
 from cait_viz.server import Analyses
-from cait_viz.variants import BUNDLED, VARIANTS, get_variant
+from cait_viz.variants import BUNDLED, VARIANTS, CaiTConfig, get_variant
 from cait_viz.worker import ModelChoice, WorkerDiedError, Workers
+
+# As the server has it; the tests have it open on the bundled model, whatever is on this machine.
+FIRST_MODEL = server.first_model.__wrapped__
 
 PUBLISHED = "cait_xxs24_224"
 REPOSITORY = get_variant(PUBLISHED).repo_id
@@ -488,6 +491,140 @@ def test_an_upload_is_never_in_the_address_and_its_view_is_kept_on_reload():
     assert notices(again) == []
     assert "class-attention block 1, head 2" in maps(again)[0][0]
     assert again.button_group(key="style").value == "map"
+
+
+# --- a model of one's own -----------------------------------------------------------------------------
+
+# None of its numbers is that of another model here.
+OWN_CONFIG = CaiTConfig(
+    image_size=48, projection_dim=36, sa_ffn_layers=1, ca_ffn_layers=3, num_heads=6, num_classes=5
+)
+OWN_NAMES = ["rose", "tulip & lily", "<b>daisy</b>", "poppy", "iris"]
+
+
+@pytest.fixture
+def give(tmp_path, monkeypatch):
+    """Offer a person's own model, saved under this path; gives what is offered."""
+
+    def give(path="petals.safetensors", config=OWN_CONFIG):
+        weights, labels = tmp_path / path, tmp_path / "names.txt"
+        weights.parent.mkdir(exist_ok=True)
+        save_file(lively_weights(timm_shapes(config)), weights)
+        labels.write_text("".join(f"{name}\n" for name in OWN_NAMES))
+        own = offers.own(checkpoints.resolve(weights=weights), labels)
+        monkeypatch.setattr(server, "_own", own)
+        monkeypatch.setattr(server, "first_model", FIRST_MODEL)
+        return own
+
+    return give
+
+
+def test_the_page_opens_on_a_persons_own_model_and_its_classes(asked, give):
+    own = give()
+    page = visit()
+    assert not page.exception
+    assert notices(page) == []
+    assert [request.model for request in asked] == [own.choice]
+    assert sorted(label for label, _, _ in predictions(page)) == sorted(OWN_NAMES)
+    assert "What `petals` says" in [heading.value for heading in page.subheader]
+    assert maps(page)[0][0] == "Where petals looked in cat.jpg: class-attention block 1, mean of the heads."
+    assert all("cat_petals" in button.key for button in page.get("download_button"))
+
+
+def test_the_sidebar_and_the_page_say_whose_weights_speak(give):
+    give()
+    page = visit()
+    options = page.selectbox(key="model").options
+    assert (options[0], len(options)) == ("petals · 0.1 M", 1 + len(VARIANTS))
+    captions = [caption.value for caption in page.caption]
+    assert "0.1 M parameters, your own weights (`petals.safetensors`)" in captions
+    assert any(
+        "Your own weights (`petals.safetensors`), whose accuracy is not known here." in caption
+        for caption in captions
+    )
+    assert not [button for button in page.button if "Download" in button.label]
+
+
+def test_all_blocks_and_heads_of_a_persons_own_model_are_there(give):
+    give()
+    page = visit()
+    assert page.button_group(key="block").options == ["CA block 1", "CA block 2", "CA block 3"]
+    assert len(page.selectbox(key="head").options) == 7
+    assert sum(button.key.startswith("tile_") for button in page.button) == 3 * 7
+    assert any("After 1 block in" in text.value and "in 3 **class" in text.value for text in page.markdown)
+    page.button(key="tile_2_5").click().run()
+    assert "class-attention block 3, head 6" in maps(page)[0][0]
+
+
+def test_the_address_opens_on_a_persons_own_model_and_names_it(give):
+    give("my petals/model.safetensors")
+    page = visit(model="my petals", block="2", head="5")
+    assert notices(page) == []
+    assert "Where my petals looked in cat.jpg: class-attention block 3, head 6" in maps(page)[0][0]
+    assert page.query_params["model"] == "my petals"
+    assert analysis_of(visit(model="bundled")).model.name == "bundled"
+
+
+def test_an_address_of_a_model_that_nobody_offers_here_opens_on_the_own_one(give):
+    give()
+    page = visit(model="leaves", block="2")
+    [sentence] = notices(page)
+    assert "model leaves" in sentence
+    assert "Where petals looked in cat.jpg: class-attention block 3" in maps(page)[0][0]
+
+
+def test_a_persons_own_model_of_another_ones_file_name_is_never_taken_for_it(asked, give):
+    own = give("bundled.safetensors")
+    page = visit()
+    ours = predictions(page)
+    page.selectbox(key="model").set_value("bundled").run()
+    assert is_usable(page)
+    assert page.button_group(key="block").value == BUNDLED.saliency_block
+    assert analysis_of(page).model.name == "bundled"
+    assert predictions(page) != ours
+    page.selectbox(key="model").set_value(own.name).run()
+    assert predictions(page) == ours
+    assert [request.model for request in asked] == [own.choice, ModelChoice("bundled")]
+
+
+@pytest.mark.parametrize("then", ["vanished", "changed"])
+def test_own_weights_that_are_no_longer_those_of_the_start_are_told_in_a_sentence(give, then):
+    own = give()
+    page = visit()
+    shown = maps(page)
+    if then == "vanished":
+        own.choice.weights.unlink()
+    else:
+        save_file(lively_weights(timm_shapes(replace(OWN_CONFIG, num_heads=3))), own.choice.weights)
+    page.button(key="sample_rocket").click().run()
+    assert is_usable(page)
+    [sentence] = notices(page)
+    assert sentence.startswith("petals.safetensors: ")
+    assert sentence.endswith(" Below is still the picture before it.")
+    assert maps(page) == shown
+    page.selectbox(key="model").set_value("bundled").run()
+    assert notices(page) == []
+    assert "Where bundled looked in rocket.jpg" in maps(page)[0][0]
+
+
+def test_own_weights_that_have_vanished_before_the_first_picture_leave_the_gallery(give):
+    give().choice.weights.unlink()
+    page = visit()
+    assert is_usable(page)
+    assert len(notices(page)) == 1
+    assert maps(page) == []
+
+
+def test_the_name_of_own_weights_is_never_read_as_markdown_or_html(give):
+    stem = "**b** $x^2$ `c` :smile: [link](x) <i> -> www.evil.example"
+    give(f"{stem}.safetensors")
+    page = visit()
+    assert is_usable(page)
+    assert all(stem not in text for text in html_of(page))
+    told = [text for text in markdown_of(page) if "evil" in text]
+    assert len(told) == 3
+    # Only within the backticks of code, and without any of its own.
+    assert all("evil" in text.split("`")[1] and text.count("`") == 2 for text in told)
 
 
 # --- models that are not on the machine ---------------------------------------------------------------

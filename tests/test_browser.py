@@ -3,6 +3,7 @@
 Needs Chromium. Without it these tests are skipped, or fail where CAIT_VIZ_REQUIRE_BROWSER=1 is set.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -73,11 +74,17 @@ def browser():
 @pytest.fixture(scope="module")
 def app(browser, environment, tmp_path_factory):
     """A running `cait-viz app`, started in a folder of no importance, with no hub within reach."""
-    folder = tmp_path_factory.mktemp("app")
+    with started(tmp_path_factory.mktemp("app"), environment) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def started(folder, environment, *arguments):
+    """`cait-viz app` with these arguments, run in that folder."""
     port = free_port()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cait_viz", "app", "--port", str(port), "--host", "127.0.0.1"],
+            [sys.executable, "-m", "cait_viz", "app", "--port", str(port), "--host", "127.0.0.1", *arguments],
             cwd=folder,
             env=environment | hub_environment(folder),
             stdout=log,
@@ -381,6 +388,35 @@ def test_a_view_is_the_same_after_a_reload(visitor):
     visitor.page.reload()
     visitor.settle()
     assert visitor.maps == before
+
+
+# --- a model of one's own -----------------------------------------------------------------------------
+
+
+def test_weights_of_ones_own_are_in_the_sidebar_under_their_name_and_name_their_classes(
+    browser, environment, tiny_weights, tmp_path
+):
+    names = [f"petal <{index}>" for index in range(10)]
+    (tmp_path / "petals").mkdir()
+    shutil.copy(tiny_weights, tmp_path / "petals" / "model.safetensors")
+    (tmp_path / "petals" / "labels.txt").write_text("".join(f"{name}\n" for name in names))
+    given = ("--weights", "petals/model.safetensors", "--labels", "petals/labels.txt")
+    with started(tmp_path, environment, *given) as process:
+        visitor = Visitor(browser, process.url).open()
+        page = visitor.page
+        assert page.get_by_role("combobox", name="Model", exact=True).input_value() == "petals · 0.2 M"
+        assert page.get_by_role("heading", name="What petals says").is_visible()
+        assert page.get_by_text("Your own weights (model.safetensors), whose accuracy").is_visible()
+        assert set(page.locator(".predictions span:not(.share)").all_inner_texts()) <= set(names)
+        assert visitor.maps[0].startswith("Where petals looked in cat.jpg")
+        visitor.choose("Model", "bundled · 7 M")
+        visitor.settle()
+        assert visitor.maps[0].startswith("Where bundled looked in cat.jpg")
+        page.goto(f"{process.url}/?model=petals&block=1&head=3")
+        visitor.settle()
+        assert visitor.maps[0] == "Where petals looked in cat.jpg: class-attention block 2, head 4."
+        assert (visitor.notices, visitor.complaints, visitor.outside) == ([], [], [])
+        visitor.context.close()
 
 
 # --- what a person should not do ----------------------------------------------------------------------

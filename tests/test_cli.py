@@ -308,7 +308,7 @@ def launched(monkeypatch):
     """What the server was started with, in place of starting it."""
     started = []
     server = types.ModuleType("cait_viz.server")
-    server.launch = started.append
+    server.launch = lambda options, own: started.append((options, own))
     monkeypatch.setitem(sys.modules, "cait_viz.server", server)
     monkeypatch.setattr(cait_viz, "server", server, raising=False)
     return started
@@ -326,12 +326,28 @@ def launched(monkeypatch):
 )
 def test_app_starts_the_server_with_what_was_asked_for(run, launched, arguments, options):
     assert run("app", *arguments) == (0, "", "")
-    assert launched == [options]
+    assert launched == [(options, None)]
+
+
+def test_app_offers_the_weights_that_were_given_with_their_labels(run, launched, tiny_weights, tmp_path):
+    labels = tmp_path / "names.txt"
+    labels.write_text("".join(f"name {index}\n" for index in range(10)))
+    given = ["--weights", tiny_weights, "--labels", labels]
+    assert run("app", *given, "--port", "8502", "--", "--theme.base=dark") == (0, "", "")
+    [(options, own)] = launched
+    assert options == ["--server.port=8502", "--theme.base=dark"]
+    assert own.name == "tiny"
+    assert (own.choice.weights, own.choice.labels) == (tiny_weights, labels)
+
+
+def test_app_offers_weights_without_labels(run, launched, tiny_weights):
+    assert run("app", "--weights", tiny_weights) == (0, "", "")
+    assert [own.choice.labels for _, own in launched] == [None]
 
 
 def test_app_keeps_the_server_s_own_logs(run, launched, monkeypatch):
     heard = []
-    sys.modules["cait_viz.server"].launch = lambda _: heard.append(logging.root.manager.disable)
+    sys.modules["cait_viz.server"].launch = lambda *_: heard.append(logging.root.manager.disable)
     run("app")
     assert heard == [logging.NOTSET]
 

@@ -103,6 +103,8 @@ def refusal(capsys, folder):
         (["app", "--port", "0"], "'0' is not a whole number of from 1 to 65535"),
         (["app", "--port", "65536"], "'65536' is not a whole number"),
         (["app", "--bogus"], "--bogus"),
+        (["app", "--labels", "names.txt"], "--labels is for --weights"),
+        (["app", "--model", "bundled"], "--model"),
     ],
 )
 def test_wrong_usage_is_refused(refusal, arguments, words):
@@ -217,6 +219,28 @@ def test_labels_that_cannot_be_used_are_refused(refusal, folder, command):
     assert "two.txt: names 2 classes and the model has 1000" in refusal(FAILED, *given, "two.txt")
     assert "missing.txt" in refusal(FAILED, *given, "missing.txt")
     assert "picture.txt: is not UTF-8" in refusal(FAILED, *given, "picture.txt")
+
+
+@pytest.fixture
+def no_server(monkeypatch):
+    monkeypatch.setattr("cait_viz.server.launch", lambda *_: pytest.fail("the app was started"))
+
+
+def test_the_app_refuses_weights_and_labels_that_cannot_be_used_before_it_starts(
+    refusal, folder, tiny_weights, no_server
+):
+    (folder / "model.pth").write_bytes(b"PK\3\4")
+    (folder / "two.txt").write_text("cat\ndog\n")
+    tensors = load_file(tiny_weights)
+    save_file({name: tensors[name] for name in tensors if "head" not in name}, "headless.safetensors")
+    save_file({name: tensors[name] for name in tensors if "norm1" not in name}, "torn.safetensors")
+    app = ["app", "--weights"]
+    assert "missing.safetensors: there is no such" in refusal(FAILED, *app, "missing.safetensors")
+    assert refusal(FAILED, *app, "model.pth").startswith("model.pth: this is a PyTorch pickle")
+    assert refusal(FAILED, *app, "headless.safetensors").startswith("headless.safetensors: has no classifier")
+    assert refusal(FAILED, *app, "torn.safetensors").startswith("torn.safetensors: ")
+    assert "two.txt: names 2 classes" in refusal(FAILED, *app, tiny_weights, "--labels", "two.txt")
+    assert "none.txt: the labels cannot" in refusal(FAILED, *app, tiny_weights, "--labels", "none.txt")
 
 
 # --- outputs ----------------------------------------------------------------------------------------

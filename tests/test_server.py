@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cait_viz import checkpoints, server
+from cait_viz import checkpoints, offers, server
 from cait_viz.errors import SelectionError
 from cait_viz.resources import APP
 from cait_viz.server import Analyses, AnalysisCache
+from cait_viz.variants import VARIANTS
 
 CONFIG = tomllib.loads((APP.parent / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
 
@@ -130,6 +131,32 @@ def test_a_setting_without_a_sensible_value_is_refused_by_name_with_the_value(mo
 def test_the_published_model_speaks_first_where_it_is_on_the_machine(monkeypatch, here, speaks):
     monkeypatch.setattr(checkpoints, "locate", lambda variant: Path("weights") if here else None)
     assert server.first_model.__wrapped__() == speaks
+
+
+# --- a model of one's own -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(tiny_weights):
+    return offers.own(checkpoints.resolve(weights=tiny_weights))
+
+
+def test_the_registry_is_offered_and_nothing_else_where_nobody_gave_a_model_of_their_own():
+    assert list(server.models()) == list(VARIANTS)
+    assert all(name == offer.name for name, offer in server.models().items())
+
+
+def test_a_model_of_ones_own_is_offered_first_speaks_first_and_is_warmed_up(monkeypatch, mine):
+    monkeypatch.setattr(server, "_own", None)
+    monkeypatch.setattr(server, "workers", lambda: None)
+    monkeypatch.setattr(server.runpy, "run_module", lambda *_, **__: None)
+    monkeypatch.setattr(sys, "argv", ["cait-viz", "app"])
+    server.launch([], mine)
+    assert list(server.models()) == ["tiny", *VARIANTS]
+    assert server.models()["tiny"] is mine
+    assert server.first_model.__wrapped__() == "tiny"
+    monkeypatch.setattr(server, "first_model", server.first_model.__wrapped__)
+    assert made_workers(monkeypatch)["first"] == mine.choice
 
 
 # --- the start ----------------------------------------------------------------------------------------

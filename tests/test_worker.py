@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from cait_viz import worker
-from cait_viz.errors import CaitVizError, ImageError, UnknownModelError
+from cait_viz.checkpoints import sha256
+from cait_viz.errors import CaitVizError, CheckpointError, ImageError, UnknownModelError
 from cait_viz.worker import ModelChoice, Request, WorkerDiedError, Workers
 
 PATIENCE = 120  # seconds after which a test is given up
@@ -104,6 +105,27 @@ def test_a_model_that_cannot_be_loaded_is_told_and_the_next_picture_is_answered(
     with pytest.raises(CaitVizError, match=r"nowhere\.safetensors"):
         ask(photo, ModelChoice(weights=Path("nowhere.safetensors")))
     assert len(ask(photo).labels) == 10
+
+
+def test_results_name_the_model_as_it_was_called(ask, photo, tiny_weights):
+    found = ask(photo, ModelChoice(weights=tiny_weights, called="petals"))
+    assert (found.model.name, found.model.weights) == ("petals", "tiny.safetensors")
+    assert ask(photo).model.name == "tiny"
+
+
+def test_weights_that_have_changed_are_refused_even_while_the_old_ones_are_in_memory(
+    ask, photo, tiny_weights, tmp_path
+):
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(tiny_weights.read_bytes())
+    choice = ModelChoice(weights=path, sha256=sha256(path))
+    assert len(ask(photo, choice).labels) == 10
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(CheckpointError, match=r"^mine\.safetensors: has changed since the app was started"):
+        ask(photo, choice)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"^mine\.safetensors: .*there is no such file"):
+        ask(photo, choice)
 
 
 def test_people_who_ask_at_once_get_each_their_own_picture(workers, tiny, photo):

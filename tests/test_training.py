@@ -1,0 +1,303 @@
+"""Training from folders of pictures to files, by the API and by the command line."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from reference import timm_shapes
+from safetensors import safe_open
+
+from cait_viz import checkpoints, cli, training
+from cait_viz.augmentation import Augmentation
+from cait_viz.datasets import DatasetError
+from cait_viz.errors import CheckpointError, SelectionError
+from cait_viz.learner import TrainingError
+from cait_viz.outputs import OutputError
+from cait_viz.pipeline import analyze, load_model
+from cait_viz.recipe import FINETUNING, Stage
+from cait_viz.training import Options, distil, finetune
+from cait_viz.variants import BUNDLED
+
+QUICK = replace(
+    FINETUNING, stages=(Stage(32, 1), Stage(None, 1)), batch_size=4, augmentation=Augmentation(mixup=0.1)
+)
+COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes of five pictures smaller than the input, a file that is none, an empty class."""
+    place = tmp_path_factory.mktemp("pictures")
+    for name, colour in COLOURS.items():
+        (place / name).mkdir()
+        for number in range(5):
+            Image.new("RGB", (30 + number, 40), colour).save(place / name / f"{number}.png")
+    (place / "red" / "broken.jpg").write_bytes(b"no picture")
+    (place / "blue").mkdir()
+    return place
+
+
+@pytest.fixture(scope="module")
+def finetuned(folder, tiny_weights, tmp_path_factory):
+    """What a fine-tuning has left, and what it told."""
+    out, told = tmp_path_factory.mktemp("finetuned"), []
+    options = Options(tell=told.append, command="cait-viz finetune …", half=True)
+    outcome = finetune(folder, out, weights=tiny_weights, validation=0.4, recipe=QUICK, options=options)
+    return outcome, told
+
+
+def test_what_comes_out_opens_like_every_checkpoint(finetuned, folder):
+    outcome, _ = finetuned
+    model = load_model(weights=outcome.weights, labels=outcome.labels)
+    analysis = analyze(folder / "red" / "0.png", model)
+    assert {label for label, _ in analysis.predictions} == {"red", "green"}
+    assert model.config.image_size == 64
+    assert np.isfinite(analysis.class_attention["ca_ffn_block_1_att"]).all()
+
+
+def test_its_tensors_have_timms_names_and_the_type_that_was_asked_for(finetuned):
+    outcome, _ = finetuned
+    config = checkpoints.read_config(outcome.weights)
+    with safe_open(outcome.weights, "np") as file:
+        shapes = {name: tuple(file.get_tensor(name).shape) for name in file.keys()}  # noqa: SIM118
+        assert {str(file.get_tensor(name).dtype) for name in shapes} == {"float16"}
+        assert file.metadata() == {"format": "pt"}
+    assert shapes == timm_shapes(config)
+
+
+def test_everything_but_the_new_head_starts_from_the_weights_given(finetuned, tiny_weights):
+    outcome, _ = finetuned
+    before = checkpoints.read_tensors(tiny_weights, checkpoints.read_config(tiny_weights))
+    after = checkpoints.read_tensors(outcome.weights, checkpoints.read_config(outcome.weights))
+    new = {"head.weight", "head.bias", "pos_embed"}  # the last is interpolated
+    moved = [np.abs(after[name] - before[name]).max() for name in after if name not in new]
+    assert max(moved) < 0.1
+    assert after["head.weight"].shape == (2, 48)
+
+
+def test_what_was_odd_is_told_and_what_was_done_stands_in_the_card(finetuned, folder):
+    outcome, told = finetuned
+    text = "\n".join(told)
+    assert "blue" in text
+    assert "broken.jpg" in text
+    card = json.loads(outcome.card.read_text())
+    assert card["data"]["training_pictures"] == 6
+    assert card["data"]["validation_pictures"] == card["accuracy"]["pictures"] == 4
+    assert card["data"]["skipped"][0].startswith("broken.jpg")
+    assert card["command"] == "cait-viz finetune …"
+    assert card["seed"] == 0
+    assert card["epochs"] == 2
+    assert card["pictures_shown"] == 8
+    assert card["hardware"]["backend"] == "tensorflow"
+    assert card["versions"]["keras"]
+    assert card["weights"]["sha256"] == checkpoints.sha256(outcome.weights)
+    assert card["accuracy"]["top1"] == outcome.accuracy["top1"]
+    assert 0 <= outcome.accuracy["top1"] <= outcome.accuracy["top5"] == 1
+
+
+def test_the_accuracy_is_what_the_written_weights_reach(finetuned, folder):
+    outcome, _ = finetuned
+    from cait_viz.datasets import labelled, split
+
+    _, held_back = split(labelled(folder, print)[0], 0.4, 0)
+    model = load_model(weights=outcome.weights, labels=outcome.labels)
+    right = []
+    for example in held_back:
+        if example.path.suffix == ".png":
+            right.append(analyze(example.path, model).top(1)[0][0] == ("green", "red")[example.label])
+    assert np.mean(right) == outcome.accuracy["top1"]
+
+
+def test_the_log_has_a_row_for_each_epoch(finetuned):
+    rows = list(csv.DictReader((finetuned[0].weights.parent / "log.csv").open()))
+    assert [(row["epoch"], row["step"], row["image_size"]) for row in rows] == [
+        ("1", "1", "32"),
+        ("2", "2", "64"),
+    ]
+    assert all(float(row["loss"]) > 0 for row in rows)
+    assert all(0 <= float(row["validation_top1"]) <= 1 for row in rows)
+
+
+def test_nothing_is_left_that_only_the_training_needed(finetuned):
+    left = {path.name for path in finetuned[0].weights.parent.iterdir()}
+    assert left == {"model.safetensors", "labels.txt", "card.json", "log.csv"}
+
+
+def test_a_folder_that_holds_a_training_is_not_written_over(finetuned, folder, tiny_weights):
+    with pytest.raises(OutputError, match="holds a training already"):
+        finetune(folder, finetuned[0].weights.parent, weights=tiny_weights, recipe=QUICK)
+
+
+def test_a_resolution_that_is_no_whole_number_of_patches_is_refused(folder, tiny_weights, tmp_path):
+    with pytest.raises(SelectionError, match="40 pixels is no multiple of the patches of 16; choose 32"):
+        finetune(folder, tmp_path, weights=tiny_weights, recipe=replace(QUICK, stages=(Stage(40, 1),)))
+
+
+def test_a_validation_folder_of_other_classes_is_refused(folder, tiny_weights, tmp_path):
+    other = tmp_path / "other" / "yellow"
+    other.mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(other / "0.png")
+    with pytest.raises(DatasetError, match="none of its folders is named as a class"):
+        finetune(folder, tmp_path / "out", weights=tiny_weights, validation=other.parent, recipe=QUICK)
+
+
+def test_there_is_nothing_to_resume_in_an_empty_folder(folder, tiny_weights, tmp_path):
+    options = Options(resume=True, tell=lambda _: None)
+    with pytest.raises(TrainingError, match="nothing to take up again"):
+        finetune(folder, tmp_path, weights=tiny_weights, recipe=QUICK, options=options)
+
+
+@pytest.fixture(scope="module")
+def distilled(folder, teacher_file, tmp_path_factory):
+    """A student of a teacher who tells red, green and blue apart, from scratch."""
+    place = tmp_path_factory.mktemp("distilled")
+    (place / "names.txt").write_text("red\ngreen\nblue\n")
+    recipe = replace(QUICK, stages=(Stage(32, 2),), kept_views=1, label_weight=0.3, label_smoothing=0.0)
+    told = []
+    small = replace(BUNDLED, config=replace(BUNDLED.config, sa_ffn_layers=2, projection_dim=48))
+    with pytest.MonkeyPatch.context() as patch:  # twelve blocks take half a minute to compile
+        patch.setattr(training, "BUNDLED", small)
+        outcome = distil(
+            [folder, folder],
+            place / "out",
+            teacher=teacher_file,
+            teacher_size=32,
+            labels=place / "names.txt",
+            validation=[folder],
+            recipe=recipe,
+            options=Options(tell=told.append, cache=place / "cache"),
+        )
+    return outcome, place
+
+
+def test_a_student_has_the_teachers_classes_and_the_resolution_it_was_trained_at(distilled):
+    outcome, _ = distilled
+    config = checkpoints.read_config(outcome.weights)
+    assert (config.num_classes, config.image_size, config.sa_ffn_layers) == (3, 32, 2)
+    assert outcome.labels.read_text() == "red\ngreen\nblue\n"
+    card = json.loads(outcome.card.read_text())
+    assert card["teacher"]["size"] == 32
+    assert card["start"] is None
+    assert card["data"]["labelled"] == 11  # the file that is no picture lies in a class' folder too
+    assert card["data"]["training_pictures"] == 10
+    assert card["epochs"] == 2
+
+
+def test_a_cache_that_was_named_stays(distilled):
+    names = {path.name for path in (distilled[1] / "cache").iterdir()}
+    assert {"pictures.bin", "lessons-logits.bin", "lessons-features.bin"} <= names
+
+
+def test_starting_weights_of_other_classes_are_refused(folder, teacher_file, tiny_weights, tmp_path):
+    with pytest.raises(CheckpointError, match="has 10 classes and the teacher 3"):
+        distil([folder], tmp_path, teacher=teacher_file, teacher_size=32, weights=tiny_weights, recipe=QUICK)
+
+
+# --- the command line -------------------------------------------------------------------------------------
+
+
+def started(environment, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "cait_viz", *map(str, arguments)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def tensors(path):
+    with safe_open(path, "np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def test_a_run_that_was_killed_and_interrupted_ends_where_no_interruption_would_have(
+    folder, tiny_weights, tmp_path, environment
+):
+    recipe = replace(FINETUNING, stages=(Stage(32, 6), Stage(64, 2)), batch_size=4)
+    quiet = Options(tell=lambda _: None)
+    whole = finetune(
+        folder, tmp_path / "whole", weights=tiny_weights, validation=0.0, recipe=recipe, options=quiet
+    )
+    out = tmp_path / "broken"
+    command = ["finetune", folder, "--weights", tiny_weights, "--stages", "32:6,64:2", "--batch-size", 4]
+    command += ["--validation-share", 0, "--checkpoint-minutes", 0, "-o", out]
+    process = started(environment, *command)
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoint.npz").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert (out / "checkpoint.npz").exists()
+
+    process = started(environment, *command, "--resume")
+    for line in process.stderr:
+        if line.startswith("epoch "):  # it is in the middle of the steps
+            break
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "saved; the same command with --resume goes on" in said
+    assert "Traceback" not in said
+
+    assert cli.main([str(word) for word in (*command, "--resume")]) == 0
+    first, second = tensors(whole.weights), tensors(out / "model.safetensors")
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    steps = [
+        [row["step"] for row in csv.DictReader((place / "log.csv").open())]
+        for place in (whole.weights.parent, out)
+    ]
+    assert steps[0] == steps[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["finetune", "x"], "-o/--output"),
+        (["finetune", "x", "-o", "y", "--stages", "nonsense"], "no list of stages"),
+        (["finetune", "x", "-o", "y", "--stages", "32:1", "--epochs", "1"], "not allowed with"),
+        (["finetune", "x", "-o", "y", "--batch-size", "0"], "batch_size must be at least 1"),
+        (["finetune", "x", "-o", "y", "--mixup", "-1"], "mixup must be at least 0"),
+        (["finetune", "x", "-o", "y", "--checkpoint-minutes", "-1"], "no number of minutes|not a number"),
+        (["finetune", "x", "-o", "y", "--kept-views", "1"], "unrecognized arguments"),
+        (["distil", "x", "-o", "y"], "--teacher"),
+        (
+            ["distil", "x", "-o", "y", "--teacher", "t", "--label-weight", "2"],
+            "label_weight must be from 0 to 1",
+        ),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(capsys, arguments, words):
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert any(word in said for word in words.split("|"))
+    assert said.count("\n") == 1
+
+
+def test_a_backend_that_is_not_installed_is_named(capsys, monkeypatch):
+    def refuse(name, threads):
+        raise ImportError(name)
+
+    monkeypatch.setattr("cait_viz.quiet.import_keras", refuse)
+    assert cli.main(["finetune", "x", "-o", "y", "--backend", "jax"]) == 2
+    assert "the backend jax is not installed" in capsys.readouterr().err
+
+
+def test_pictures_that_are_not_there_are_one_line_and_1(capsys, tmp_path):
+    assert cli.main(["finetune", str(tmp_path / "gone"), "-o", str(tmp_path / "out")]) == 1
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_told(folder, tiny_weights, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match=r"may not be written|cannot be made"):
+        finetune(folder, tmp_path / "out", weights=tiny_weights, recipe=QUICK)
