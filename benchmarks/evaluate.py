@@ -1,96 +1,319 @@
-"""Measure how often a model names the picture: top-1, top-5, and top-1 among the folder's own classes.
+"""Measure how often a model names the picture, and how much its answers hang on what its maps point at.
 
-    python benchmarks/evaluate.py FOLDER… [--model M] [--weights FILE]
+    python benchmarks/evaluate.py FOLDER… [--model M] [--weights FILE] [--labels FILE] [--faithfulness N]
 
 Each FOLDER holds one folder of pictures a class, named after its WordNet id ("n02123045"), as
-ImageNet's validation set, Imagenette and Imagewoof are. The model's classes are ImageNet-1k's.
-For a published model its published top-1 is printed beside.
+ImageNet's validation set, Imagenette and Imagewoof are; or, for a checkpoint with classes of its own,
+after a name in the --labels. Printed are, as Markdown, top-1, top-5, and top-1 among the folder's own
+classes; for a published model its published top-1 beside them.
+
+With --faithfulness, deletion and insertion (Petsiuk et al. 2018, see cait_viz/faithfulness.py) are
+measured on N pictures, spread evenly over the classes of all folders: for each class-attention block
+the mean of its heads, beside random maps and a Gaussian in the middle. About 310 forward passes a picture.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
+from folders import Example, examples, progress, readable, spread
+from numpy.typing import NDArray
 
-from cait_viz.errors import CaitVizError
-from cait_viz.preprocessing import prepare
+from cait_viz import maps
+from cait_viz.errors import CaitVizError, CheckpointError
+from cait_viz.faithfulness import (
+    BATCH,
+    CONFIDENCE,
+    RESAMPLES,
+    STEPS,
+    bootstrap_interval,
+    curves,
+    gaussian_map,
+    random_map,
+)
+from cait_viz.labels import IMAGENET_CLASSES, class_index, class_names
+from cait_viz.preprocessing import normalize
 from cait_viz.quiet import import_tensorflow
-from cait_viz.resources import ASSETS
 
-# Enough to keep two cores busy; the last batch is filled up, so that one shape is compiled.
-BATCH = 8
+if TYPE_CHECKING:
+    from cait_viz.checkpoints import Checkpoint
+    from cait_viz.model import CaiT
 
+RANDOM_MAPS = 5
+RANDOM, CENTRE = "random map", "centred Gaussian"
+# What is measured, and on which side of zero the difference to a reference lies when a map is better.
+MEASURES = {"deletion": -1, "insertion": 1}
 
-def class_indices() -> dict[str, int]:
-    """Index of each WordNet id in ImageNet-1k's usual order."""
-    identities = (ASSETS / "imagenet_synsets.txt").read_text(encoding="ascii").split()
-    return {identity: index for index, identity in enumerate(identities)}
-
-
-def pictures(folder: Path) -> list[tuple[Path, int]]:
-    """Every file of the class folders, with the index of its class."""
-    known = class_indices()
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir())
-    unknown = [entry.name for entry in classes if entry.name not in known]
-    if unknown or not classes:
-        raise CaitVizError(
-            f"{folder}: not a folder of WordNet ids ({', '.join(unknown[:3]) or 'it is empty'})"
-        )
-    return [(path, known[entry.name]) for entry in classes for path in sorted(entry.iterdir())]
+# Of each map by its name, (pictures, 2): the areas of deletion and insertion.
+Areas = dict[str, NDArray[np.float64]]
+Item = TypeVar("Item")
 
 
-def logits(files: list[tuple[Path, int]], model_name: str | None, weights: Path | None) -> np.ndarray:
-    """(pictures, classes) float32."""
+class Accuracy(NamedTuple):
+    """What came of one folder: the number of pictures and of classes, and shares of the pictures."""
+
+    pictures: int
+    classes: int
+    top1: float
+    top5: float
+    own: float
+
+
+def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """The items, as many at a time as go through the network together."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch
+
+
+def run(model: "CaiT", pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Logits (B, classes) and each block's class attention (B, heads, 1 + N) of up to `BATCH` pictures."""
     from cait_viz.inference import forward
-    from cait_viz.pipeline import load_model
 
-    model = load_model(model_name, weights=weights)
-
-    def rows() -> Iterator[np.ndarray]:
-        for start in range(0, len(files), BATCH):
-            chunk = files[start : start + BATCH]
-            images = np.concatenate([prepare(path, model.config.image_size) for path, _ in chunk])
-            filled = np.resize(images, (BATCH, *images.shape[1:]))
-            yield forward(model, filled)[0][: len(chunk)]
-            print(f"\r{start + len(chunk)} of {len(files)}", end="", file=sys.stderr)
-        print("\r", end="", file=sys.stderr)
-
-    return np.concatenate(list(rows()))
+    images = normalize(np.stack(pixels))
+    # Filled up, so that one shape is compiled.
+    logits, _, attention = forward(model, np.resize(images, (BATCH, *images.shape[1:])))
+    blocks = range(model.config.ca_ffn_layers)
+    kept = slice(len(pixels))
+    return logits[kept], [attention[f"ca_ffn_block_{block}_att"][kept, :, 0] for block in blocks]
 
 
-def evaluate(folder: Path, model_name: str | None, weights: Path | None) -> str:
-    """One row of the table."""
-    files = pictures(folder)
-    truth = np.array([index for _, index in files])
-    scores = logits(files, model_name, weights)
-    ranking = np.argsort(-scores, axis=1)
-    own = np.unique(truth)
-    among_own = own[scores[:, own].argmax(axis=1)]
-    shares = (ranking[:, 0] == truth, (ranking[:, :5] == truth[:, None]).any(axis=1), among_own == truth)
-    columns = " | ".join(f"{100 * share.mean():.1f} %" for share in shares)
-    return f"| {folder} | {len(files)} | {columns} |"
+def accuracy(model: "CaiT", folder: Path, found: Sequence[Example]) -> Accuracy:
+    """How often the model is right about the pictures of a folder.
+
+    Raises:
+        CaitVizError: none of them can be read.
+    """
+    own = np.unique([example.label for example in found])
+    right = []
+    with progress(len(found), folder.name) as bar:
+        for batch in batches(readable(found, model.config.image_size)):
+            truth = np.array([example.label for example, _ in batch])
+            logits, _ = run(model, [pixels for _, pixels in batch])
+            ranking = np.argsort(-logits, axis=1, kind="stable")
+            among_own = own[logits[:, own].argmax(axis=1)]
+            named = (ranking[:, :5] == truth[:, None]).any(axis=1)
+            right.append(np.stack([ranking[:, 0] == truth, named, among_own == truth]))
+            bar.update(len(batch))
+    if not right:
+        raise CaitVizError(f"{folder}: none of its {len(found)} files is a picture that can be read")
+    together = np.concatenate(right, axis=1)
+    return Accuracy(together.shape[1], len(own), *together.mean(axis=1).tolist())
 
 
-def main() -> int:
-    """Read the arguments and print the table."""
+def beside_published(checkpoint: "Checkpoint", folder: Path, measured: Accuracy) -> str:
+    """The published top-1 beside the measured one; empty for a model that has none."""
+    if not checkpoint.as_published or checkpoint.variant is None or checkpoint.variant.top1 is None:
+        return ""
+    published = checkpoint.variant.top1
+    if measured.classes < IMAGENET_CLASSES:
+        return (
+            f"{checkpoint.name}'s published top-1, {published:.1f} %, is for all of ImageNet's validation "
+            f"set; {folder} holds {measured.classes} of its {IMAGENET_CLASSES} classes, so that the two "
+            "do not compare."
+        )
+    top1 = 100 * measured.top1
+    return (
+        f"{folder}: top-1 {top1:.1f} %, published {published:.1f} %, "
+        f"a difference of {top1 - published:+.1f} points."
+    )
+
+
+def faithfulness(model: "CaiT", found: Sequence[Example], count: int, seed: int) -> Areas:
+    """Deletion and insertion of every block and reference on the first `count` pictures that can be read.
+
+    Raises:
+        CaitVizError: none can be read.
+    """
+    side, grid_shape = model.config.image_size, (model.config.grid_size,) * 2
+    measured: list[list[tuple[float, float]]] = []
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        from cait_viz.inference import forward
+
+        return softmax(forward(model, images)[0])
+
+    with progress(min(count, len(found)), "faithfulness") as bar:
+        for batch in batches(islice(readable(found, side), count)):
+            pictures = [pixels for _, pixels in batch]
+            _, attention = run(model, pictures)
+            for number, pixels in enumerate(pictures):
+                # Of its own for each picture, so that the others do not matter.
+                generator = np.random.default_rng([seed, len(measured)])
+                grids = [
+                    *(maps.saliency(block[number], grid_shape) for block in attention),
+                    gaussian_map(grid_shape),
+                    *(random_map(grid_shape, generator) for _ in range(RANDOM_MAPS)),
+                ]
+                drawn = curves(pixels, [maps.upsample(grid, (side, side)) for grid in grids], predict)
+                measured.append([(curve.deletion.area, curve.insertion.area) for curve in drawn])
+                bar.update()
+    if not measured:
+        raise CaitVizError(f"none of the {len(found)} files is a picture that can be read")
+    areas = np.array(measured)
+    names = [*map(block_name, range(model.config.ca_ffn_layers)), CENTRE]
+    return {name: areas[:, column] for column, name in enumerate(names)} | {
+        RANDOM: areas[:, len(names) :].mean(axis=1)
+    }
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """(B, classes) -> (B, classes), summed in float64."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def block_name(block: int) -> str:
+    """What a block is called in the tables, where they count from 1."""
+    return f"CA block {block + 1}"
+
+
+def faithfulness_report(areas: Areas, saliency_block: int, seed: int) -> Iterator[str]:
+    """The lines that tell what was measured."""
+    blocks = [name for name in areas if name not in (RANDOM, CENTRE)]
+    said = {name: f"{name}, mean of the heads" for name in blocks} | {
+        RANDOM: f"{RANDOM}, mean of {RANDOM_MAPS}",
+        CENTRE: CENTRE,
+    }
+    pictures = len(areas[CENTRE])
+    yield (
+        f"Faithfulness on {pictures} picture{'' if pictures == 1 else 's'} spread evenly over the classes "
+        f"(seed {seed}): the area under the predicted class' probability, {STEPS} steps; its mean and, in "
+        f"brackets, the mean's {100 * CONFIDENCE:.0f} % bootstrap interval ({RESAMPLES:,} resamples)."
+    )
+    yield ""
+    yield from table_head("map", "deletion, lower is better", "insertion, higher is better")
+    for name, text in said.items():
+        columns = [interval_text(areas[name][:, column], seed) for column in range(len(MEASURES))]
+        yield f"| {text} | {' | '.join(columns)} |"
+    yield ""
+    yield from table_head("difference on the same pictures", *MEASURES)
+    for name in blocks:
+        for reference in (RANDOM, CENTRE):
+            differences = areas[name] - areas[reference]
+            columns = [interval_text(differences[:, column], seed, "+") for column in range(len(MEASURES))]
+            yield f"| {name} − {reference} | {' | '.join(columns)} |"
+    yield ""
+    yield verdict(areas, block_name(saliency_block), seed)
+
+
+def table_head(*columns: str) -> Iterator[str]:
+    """The first two lines of a Markdown table."""
+    yield f"| {' | '.join(columns)} |"
+    yield "|" + "---|" * len(columns)
+
+
+def interval_text(values: np.ndarray, seed: int, sign: str = "") -> str:
+    """The mean and its interval: "0.213 [0.190, 0.237]"."""
+    low, high = bootstrap_interval(values, np.random.default_rng(seed))
+    return f"{values.mean():{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def verdict(areas: Areas, block: str, seed: int) -> str:
+    """Whether the block that serves as saliency beats both references on both measures, in a sentence."""
+    failed = []
+    for reference in (RANDOM, CENTRE):
+        for column, (measure, better) in enumerate(MEASURES.items()):
+            gains = better * (areas[block] - areas[reference])[:, column]
+            if bootstrap_interval(gains, np.random.default_rng(seed)).low <= 0:
+                failed.append(f"the {reference} on {measure}")
+    if failed:
+        return (
+            f"{block}, the model's saliency, does not beat {' nor '.join(failed)}: the interval of the "
+            "difference holds zero or lies on the wrong side of it."
+        )
+    return (
+        f"{block}, the model's saliency, beats both the {RANDOM} and the {CENTRE} on both deletion and "
+        "insertion: all four intervals of the differences lie on the right side of zero."
+    )
+
+
+def described(checkpoint: "Checkpoint", model: "CaiT") -> str:
+    """Which model speaks, in a line."""
+    config = checkpoint.config
+    return (
+        f"{checkpoint.name}: {config.sa_ffn_layers} self-attention and {config.ca_ffn_layers} "
+        f"class-attention blocks, dim {config.projection_dim}, {config.num_heads} heads, "
+        f"patch {config.patch_size}, {config.image_size} px, {config.num_classes} classes; "
+        f"{model.count_params():,} parameters; weights {checkpoint.path.name}, SHA-256 {checkpoint.sha256}"
+    )
+
+
+def evaluate(arguments: argparse.Namespace, tell: Callable[[str], object]) -> None:
+    """Measure what is asked for and tell it line by line, as soon as it is known."""
+    from cait_viz.checkpoints import resolve
+
+    checkpoint = resolve(arguments.model, arguments.weights)
+    if checkpoint.config.pre_logits:
+        raise CheckpointError(f"{checkpoint.name}: has no classifier to measure; give weights with a head")
+    index = class_index(class_names(checkpoint.config.num_classes, arguments.labels))
+    # Before TensorFlow starts: a folder that cannot be used is told at once.
+    folders = {folder: examples(folder, index) for folder in arguments.folders}
+    import_tensorflow()
+    from cait_viz.pipeline import from_checkpoint
+
+    model = from_checkpoint(checkpoint, arguments.labels)
+    tell(described(checkpoint, model))
+    tell("")
+    for line in table_head("folder", "pictures", "top-1", "top-5", "top-1 among its own classes"):
+        tell(line)
+    remarks = []
+    for folder, found in folders.items():
+        measured = accuracy(model, folder, found)
+        shares = (measured.top1, measured.top5, measured.own)
+        columns = " | ".join(f"{100 * share:.1f} %" for share in shares)
+        tell(f"| {folder} | {measured.pictures} | {columns} |")
+        remarks.append(beside_published(checkpoint, folder, measured))
+    for remark in filter(None, remarks):
+        tell("")
+        tell(remark)
+    if arguments.faithfulness:
+        groups = [
+            [example for example in found if example.label == label]
+            for found in folders.values()
+            for label in dict.fromkeys(example.label for example in found)
+        ]
+        chosen = spread(groups, arguments.seed)
+        areas = faithfulness(model, chosen, arguments.faithfulness, arguments.seed)
+        tell("")
+        for line in faithfulness_report(areas, checkpoint.saliency_block, arguments.seed):
+            tell(line)
+
+
+def at_least_none(text: str) -> int:
+    """A whole number of at least 0, for an option."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is no number of pictures; give 0 or more")
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the arguments, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
-    parser.add_argument("--model")
-    parser.add_argument("--weights", type=Path)
-    arguments = parser.parse_args()
-    import_tensorflow()
+    parser.add_argument("--model", help="a variant; by default the bundled one, or what the weights show")
+    parser.add_argument(
+        "--weights", type=Path, help="a safetensors file in place of the variant's own weights"
+    )
+    parser.add_argument("--labels", type=Path, help="a text with the name of one class a line")
+    parser.add_argument(
+        "--faithfulness",
+        type=at_least_none,
+        default=0,
+        metavar="N",
+        help="pictures to measure deletion and insertion on (0, the default: none)",
+    )
+    parser.add_argument(
+        "--seed", type=at_least_none, default=0, help="decides on these pictures (default: 0)"
+    )
+    parsed = parser.parse_args(arguments)
     try:
-        from cait_viz.checkpoints import resolve
-
-        checkpoint = resolve(arguments.model, arguments.weights)
-        print(f"{checkpoint.name}, weights {checkpoint.path.name}, SHA-256 {checkpoint.sha256}")
-        if checkpoint.as_published and checkpoint.variant and checkpoint.variant.top1:
-            print(f"published top-1 on ImageNet's validation set: {checkpoint.variant.top1:.1f} %")
-        print("| folder | pictures | top-1 | top-5 | top-1 among its own classes |")
-        for folder in arguments.folders:
-            print(evaluate(folder, arguments.model, arguments.weights), flush=True)
+        evaluate(parsed, lambda line: print(line, flush=True))
     except (CaitVizError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,237 @@
+"""Draw many pictures with their maps on few sheets, so that a person can judge by eye where a model looks.
+
+    python benchmarks/contact_sheet.py SOURCE… -o SHEET.png [--pictures N] [--model M] [--weights FILE]
+    python benchmarks/contact_sheet.py --samples -o SHEET.png
+
+Each SOURCE is a folder of class folders, from all of which N pictures are chosen evenly, or a picture
+file, all of which are drawn. --samples draws the photographs of assets/samples. For each picture: what
+the network sees of it, the mean of the heads of every class-attention block, and the first predictions,
+a tick at the right one. Sheets are 1600 pixels wide; of several, each gets its number: SHEET-1.png.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from evaluate import at_least_none
+from folders import pass_over, progress, spread
+from PIL import Image
+
+from cait_viz.datasets import class_folders
+from cait_viz.errors import CaitVizError, CheckpointError, ImageError
+from cait_viz.figures import percent
+from cait_viz.files import SOFTWARE
+from cait_viz.labels import class_index, class_names
+from cait_viz.maps import STYLES
+from cait_viz.outputs import check_output, replacing
+from cait_viz.pages import FAINT, INK, Caption, Page, exclusive_matplotlib, leading, shortened, wrapped
+from cait_viz.quiet import import_tensorflow
+from cait_viz.resources import SAMPLES
+
+if TYPE_CHECKING:
+    from cait_viz.analysis import Analysis
+    from cait_viz.model import CaiT
+
+# Of a sheet, in inches; a PNG has 200 dots an inch.
+WIDTH, MARGIN, GAP = 8.0, 0.2, 0.05
+COLUMNS, BETWEEN_COLUMNS, BETWEEN_ROWS = 2, 0.3, 0.16
+# Sizes of letters in points.
+TITLE, NOTE = 7.5, 6.5
+# The longest side of what is drawn on a tile, in pixels: more than its dots.
+TILE_PIXELS = 360
+PREDICTIONS = 3
+
+
+class Shot(NamedTuple):
+    """A picture to draw.
+
+    Attributes:
+        path: its file.
+        title: what it is said to show.
+        label: the index of that class, if the model knows it.
+    """
+
+    path: Path
+    title: str
+    label: int | None
+
+
+class Panel(NamedTuple):
+    """One picture's part of a sheet.
+
+    Attributes:
+        tiles: the pictures beside each other.
+        lines: what stands under them, each line with its colour.
+    """
+
+    tiles: Sequence[Image.Image]
+    lines: Sequence[tuple[str, str]]
+
+
+def chosen(sources: Sequence[Path], labels: Sequence[str], seed: int) -> list[Shot]:
+    """The pictures of all class folders among the sources, in an order that is even from the beginning on."""
+    groups, index = [], class_index(labels)
+    for folder in (source for source in sources if source.is_dir()):
+        for name, files in class_folders(folder).items():
+            label = index.get(name)
+            title = name if label is None else labels[label]
+            groups.append([Shot(path, title, label) for path in files])
+    return spread(groups, seed)
+
+
+def samples() -> list[Shot]:
+    """The photographs that come with the program."""
+    told = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))
+    return [Shot(SAMPLES / sample["file"], sample["title"], None) for sample in told]
+
+
+def panels(shots: Iterable[Shot], model: "CaiT", style: str) -> Iterator["tuple[Panel, Analysis]"]:
+    """Each picture analysed and drawn; a file that is no picture is named and passed over."""
+    from cait_viz.pipeline import analyze
+
+    for shot in shots:
+        try:
+            analysis = analyze(shot.path, model).seen().reduced(TILE_PIXELS)
+        except ImageError as error:
+            pass_over(shot.path, error)
+            continue
+        overlays = [analysis.overlay(block, style=style) for block in range(analysis.blocks)]
+        lines = [(shot.title, INK)]
+        for number, (label, probability) in zip(analysis.ranking, analysis.top(PREDICTIONS), strict=False):
+            right = number == shot.label
+            lines.append(
+                (f"{percent(probability)}  {label}{'  ✓' if right else ''}", INK if right else FAINT)
+            )
+        yield Panel([Image.fromarray(analysis.picture), *overlays], lines), analysis
+
+
+def sheet(drawn: Sequence[Panel], heads: Sequence[str], caption: Caption) -> bytes:
+    """One sheet as a PNG file.
+
+    Args:
+        drawn: the pictures, laid out row by row.
+        heads: what stands above each of the tiles.
+        caption: what is said of the sheet.
+    """
+    cell = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * BETWEEN_COLUMNS) / COLUMNS
+    tile = (cell - (len(heads) - 1) * GAP) / len(heads)
+    row = tile + GAP + leading(TITLE) + PREDICTIONS * leading(NOTE) + BETWEEN_ROWS
+    rows = -(-len(drawn) // COLUMNS)
+    with exclusive_matplotlib():
+        footer = wrapped(caption.footer, WIDTH - 2 * MARGIN, NOTE)
+        first = MARGIN + leading(NOTE) + GAP
+        page = Page(WIDTH, first + rows * row + len(footer) * leading(NOTE) + MARGIN, "png")
+        for number, panel in enumerate(drawn):
+            left = MARGIN + number % COLUMNS * (cell + BETWEEN_COLUMNS)
+            top = first + number // COLUMNS * row
+            for place, (head, picture) in enumerate(zip(heads, panel.tiles, strict=True)):
+                x = left + place * (tile + GAP)
+                if number < COLUMNS:
+                    page.lines(x + tile / 2, MARGIN, [head], NOTE, color=FAINT, align="center")
+                page.image(x, top, tile, tile, picture)
+            y = top + tile + GAP
+            for line, (text, color) in enumerate(panel.lines):
+                size = NOTE if line else TITLE
+                page.lines(left, y, [shortened(text, cell, size)], size, color=color)
+                y += leading(size)
+        page.lines(MARGIN, first + rows * row, footer, NOTE, color=FAINT)
+        return page.save(caption)
+
+
+def outputs(path: Path, count: int) -> list[Path]:
+    """The files of so many sheets."""
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(1, count + 1)]
+
+
+def draw(arguments: argparse.Namespace) -> None:
+    """Analyse the pictures and write the sheets."""
+    from cait_viz.checkpoints import resolve
+
+    for source in arguments.sources:
+        if not source.exists():
+            raise CaitVizError(f"{source}: there is no such file or folder; check its name")
+    given = [Shot(path, path.name, None) for path in arguments.sources if not path.is_dir()]
+    check_output(arguments.output, (".png",), [shot.path for shot in given])
+    checkpoint = resolve(arguments.model, arguments.weights)
+    if checkpoint.config.pre_logits:
+        raise CheckpointError(f"{checkpoint.name}: has no classifier; give weights with a head")
+    labels = class_names(checkpoint.config.num_classes, arguments.labels)
+    from_folders = chosen(arguments.sources, labels, arguments.seed)
+    fixed = given + (samples() if arguments.samples else [])
+    import_tensorflow()
+    from cait_viz.pipeline import from_checkpoint
+
+    model = from_checkpoint(checkpoint, arguments.labels)
+    total = len(fixed) + min(arguments.pictures, len(from_folders))
+    finished = []
+    with progress(total, "pictures") as bar:
+        for source, limit in ((fixed, len(fixed)), (from_folders, arguments.pictures)):
+            for done in islice(panels(source, model, arguments.style), limit):
+                finished.append(done)
+                bar.update()
+    if not finished:
+        raise CaitVizError(
+            "there is no picture to draw; name folders of class folders, pictures, or --samples"
+        )
+    footer = (
+        f"{checkpoint.name}, weights {checkpoint.path.name}, SHA-256 {checkpoint.sha256[:12]}…: what the "
+        "network sees, and the class attention of each block, the mean of its heads, each map from its own "
+        "lowest to its own highest value. Below: what the picture is said to show, and the first "
+        f"{PREDICTIONS} predictions."
+    )
+    heads = ["what it sees", *(f"CA block {block + 1}" for block in range(checkpoint.config.ca_ffn_layers))]
+    parts = [finished[at : at + arguments.per_sheet] for at in range(0, len(finished), arguments.per_sheet)]
+    for path, part in zip(outputs(arguments.output, len(parts)), parts, strict=True):
+        caption = Caption(
+            title=f"Where {checkpoint.name} looks in {len(part)} pictures",
+            footer=footer,
+            description=json.dumps([analysis.facts() for _, analysis in part], ensure_ascii=False),
+            software=SOFTWARE,
+        )
+        with replacing(path) as file:
+            file.write(sheet([panel for panel, _ in part], heads, caption))
+        print(path)
+
+
+def at_least_one(text: str) -> int:
+    """A whole number of at least 1, for an option."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} pictures make no sheet; give 1 or more")
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the arguments and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("sources", nargs="*", type=Path, metavar="SOURCE")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="SHEET.png")
+    parser.add_argument("--samples", action="store_true", help="the photographs of assets/samples")
+    parser.add_argument(
+        "--pictures", type=at_least_one, default=24, metavar="N", help="from the folders (24)"
+    )
+    parser.add_argument("--per-sheet", type=at_least_one, default=12, metavar="N", help="on a sheet (12)")
+    parser.add_argument("--seed", type=at_least_none, default=0, help="decides which pictures (0)")
+    parser.add_argument("--style", choices=STYLES, default="overlay", help="how the maps are drawn (overlay)")
+    parser.add_argument("--model", help="a variant; by default the bundled one, or what the weights show")
+    parser.add_argument(
+        "--weights", type=Path, help="a safetensors file in place of the variant's own weights"
+    )
+    parser.add_argument("--labels", type=Path, help="a text with the name of one class a line")
+    parsed = parser.parse_args(arguments)
+    try:
+        draw(parsed)
+    except (CaitVizError, OSError) as error:
+        print(f"contact_sheet: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
