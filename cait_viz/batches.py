@@ -123,13 +123,14 @@ class Batches:
     def _targets(self, pictures: Integers, numbers: Integers) -> Targets:
         views = self._views(pictures, numbers)
         labels = np.stack([mixed_labels(view, self._labels, self._classes) for view in views])
+        known = labels.sum(axis=1, keepdims=True)
+        smoothing = np.float32(self._recipe.label_smoothing)
+        labels = (1 - smoothing) * labels + smoothing * known / np.float32(self._classes)
         if self._lessons is None or self.feature_scale is None:
-            smoothing = np.float32(self._recipe.label_smoothing)
-            return {"classes": labels * (1 - smoothing) + smoothing / np.float32(self._classes)}
+            return {"classes": labels}
         lesson = self._lessons.get(pictures, numbers, self._show_teacher)
         # A view of two pictures of which one has no label learns that part from the teacher.
         weight = np.float32(self._recipe.label_weight)
-        known = labels.sum(axis=1, keepdims=True)
         mean, deviation = self.feature_scale
         return {
             "classes": weight * labels + (1 - weight * known) * _softmax(lesson.logits),

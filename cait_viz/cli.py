@@ -366,7 +366,8 @@ def _run_options(arguments: argparse.Namespace) -> "Options":
 def _tell_outcome(outcome: "Outcome") -> int:
     measured = ", ".join(f"{name} {100 * share:.1f} %" for name, share in outcome.accuracy.items())
     _tell(outcome.weights, f"validation {measured}" if measured else "not validated")
-    print(f"look at it with: cait-viz app --weights {outcome.weights} --labels {outcome.labels}")
+    files = shlex.join(["--weights", str(outcome.weights), "--labels", str(outcome.labels)])
+    print(f"look at it with: cait-viz app {files}")
     return _DONE
 
 

@@ -19,7 +19,7 @@ from cait_viz.wording import listed, one_line
 
 UNKNOWN = -1
 
-Told = Callable[[str], None]
+Tell = Callable[[str], None]
 
 
 class DatasetError(CaitVizError, ValueError):
@@ -49,7 +49,7 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
     return {entry.name: _files(entry) for entry in classes}
 
 
-def labelled(folder: Path, tell: Told) -> tuple[list[Example], tuple[str, ...]]:
+def labelled(folder: Path, tell: Tell) -> tuple[list[Example], tuple[str, ...]]:
     """The pictures of a folder with one folder a class, and the names of the classes.
 
     A folder without files makes no class, which is told.
@@ -152,13 +152,14 @@ class Pixels:
 
 
 _INDEX, _VALUES = "pictures.json", "pictures.bin"
+_READ_AHEAD = 64
 
 
 def decode(
     files: Sequence[Path],
     side: int,
     folder: Path,
-    tell: Told,
+    tell: Tell,
     progress: Callable[[Iterable[object], int], Iterable[object]] = lambda steps, _: steps,
 ) -> Pixels:
     """Decode pictures into `folder`, or take what an earlier call with the same files left there.
@@ -200,7 +201,7 @@ def _decode_all(
     side: int,
     folder: Path,
     identity: object,
-    tell: Told,
+    tell: Tell,
     progress: Callable[..., object],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +215,12 @@ def _decode_all(
             return error
 
     with (folder / _VALUES).open("wb") as values, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for number, read_file in enumerate(progress(pool.map(read, files), len(files))):  # type: ignore[arg-type,var-annotated]
+        # Some at a time: no more of them wait in memory to be written.
+        starts = range(0, len(files), _READ_AHEAD)
+        results = (
+            result for start in starts for result in pool.map(read, files[start : start + _READ_AHEAD])
+        )
+        for number, read_file in enumerate(progress(results, len(files))):  # type: ignore[arg-type,var-annotated]
             if isinstance(read_file, ImageError):
                 skipped.append(str(read_file))
                 tell(f"{read_file}; passed over")

@@ -47,7 +47,7 @@ class Recipe:
         weight_decay: of AdamW, for the kernels alone: not for biases, norms, LayerScale, class token and
             position embedding.
         clip_norm: norm that the gradient of all weights together is clipped to.
-        label_smoothing: share of a label that is spread over all classes; for learning from labels.
+        label_smoothing: share of a label that is spread over all classes.
         sd_prob: probability that stochastic depth drops a residual branch.
         averaging: the weights kept are averaged exponentially over about this share of the steps; 0: not.
         label_weight: share of the label, where there is one, in what a student learns; the rest is the

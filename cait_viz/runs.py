@@ -1,6 +1,5 @@
 """One training from beginning to end: decode, learn, log, save the state, write the files."""
 
-import csv
 import hashlib
 import json
 import os
@@ -9,11 +8,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +22,17 @@ from tqdm import tqdm
 
 from cait_viz.batches import Batches
 from cait_viz.checkpoints import Checkpoint
-from cait_viz.datasets import DatasetError, Example, Pixels, decode
-from cait_viz.errors import ImageError
+from cait_viz.datasets import DatasetError, Example, Pixels, Tell, decode
 from cait_viz.files import versions
 from cait_viz.hub import sha256
 from cait_viz.layers import zero_weights
-from cait_viz.learner import Training, TrainingError, device
+from cait_viz.learner import Training, device
+from cait_viz.logs import Log, tensorboard
 from cait_viz.model import CaiT
 from cait_viz.outputs import OutputError, replacing
-from cait_viz.preprocessing import prepare
 from cait_viz.recipe import Recipe
 from cait_viz.teacher import Lessons, Teacher
+from cait_viz.validation import Validation
 from cait_viz.variants import CaiTConfig
 from cait_viz.weights import assign
 from cait_viz.wording import one_line
@@ -45,10 +43,6 @@ _STATE_FILE, _CACHE_FOLDER = "checkpoint.npz", "cache"
 # Pictures whose shorter side is longer than this times the largest input are kept smaller: a crop of a third
 # of the area is then still shown at about the resolution it has.
 _KEPT_SIZE = 1.25
-# Pictures that are validated at a time.
-_VALIDATED = 32
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +68,7 @@ class Options:
     tensorboard: bool = False
     threads: int | None = None
     command: str = ""
-    tell: Tell = field(default=lambda sentence: print(sentence, file=sys.stderr))
+    tell: Tell = field(default=lambda sentence: tqdm.write(sentence, file=sys.stderr))
 
 
 @dataclass(frozen=True)
@@ -85,7 +79,8 @@ class Outcome:
         weights: the safetensors file.
         labels: the names of its classes.
         card: how they came about, JSON.
-        accuracy: on the validation pictures, "top1" and "top5" from 0 to 1; empty without such pictures.
+        accuracy: on the validation pictures, "top1" and, of more than five classes, "top5",
+            from 0 to 1; empty without such pictures.
     """
 
     weights: Path
@@ -135,6 +130,7 @@ def train(plan: Plan, options: Options) -> Outcome:
         KeyboardInterrupt: Ctrl-C; the state has been saved.
     """
     _prepare_folder(plan.out, options.resume)
+    boards = [tensorboard(plan.out / "tensorboard")] if options.tensorboard else []
     cache = options.cache or plan.out / _CACHE_FOLDER
     pixels, labels, draws = _decoded(plan, cache, options.tell)
     identity = {
@@ -154,20 +150,25 @@ def train(plan: Plan, options: Options) -> Outcome:
     if options.resume:
         training.restore(plan.out / _STATE_FILE)
         options.tell(f"taken up again at step {training.step} of {training.schedule.steps}")
-    validation = _Validation(plan.validation, options.tell)
-    _run(plan, training, batches, validation, options)
+    validation = Validation(plan.validation, options.tell)
+    log = Log(plan.out / LOG_FILE, boards, training, options.tell)
+    _run(plan, training, batches, validation, log, options)
     outcome = _write(plan, training, batches, pixels, validation, options)
     _clean_up(plan.out, cache, kept=options.cache is not None)
     return outcome
 
 
 def _run(
-    plan: Plan, training: Training, batches: Batches, validation: "_Validation", options: Options
+    plan: Plan,
+    training: Training,
+    batches: Batches,
+    validation: Validation,
+    log: Log,
+    options: Options,
 ) -> None:
     """Do the steps that are left, with a bar, a line in the log for each epoch, and saved states."""
     state = plan.out / _STATE_FILE
     steps_per_epoch = batches.steps_per_epoch
-    log = _Log(plan.out, training, options)
     bar = tqdm(
         total=training.schedule.steps * batches.size,
         initial=training.step * batches.size,
@@ -195,6 +196,8 @@ def _run(
             if interrupted.is_set() or time.monotonic() - saved > 60 * options.checkpoint_minutes:
                 training.save(state)
                 saved = time.monotonic()
+                if bar.disable:  # no terminal to show a bar on
+                    options.tell(_progress(training, batches.size, step_losses["loss"]))
             if interrupted.is_set():
                 bar.close()
                 options.tell(
@@ -206,119 +209,11 @@ def _run(
     log.close()
 
 
-class _Log:
-    """A line for each epoch: in log.csv, for a person, and for TensorBoard if asked."""
-
-    def __init__(self, out: Path, training: Training, options: Options) -> None:
-        self._path = out / LOG_FILE
-        if options.resume:
-            _forget_rows_after(self._path, training.step)
-        boards = [_tensorboard(out / "tensorboard")] if options.tensorboard else []
-        self._boards = keras.callbacks.CallbackList(boards, model=training.learner)
-        self._boards.on_train_begin()
-        self._tell = options.tell
-
-    def write(
-        self, training: Training, losses: Sequence[Mapping[str, float]], accuracy: Mapping[str, float]
-    ) -> None:
-        means = {name: float(np.mean([entry[name] for entry in losses])) for name in losses[0]}
-        row = {
-            "step": training.step,
-            "image_size": training.model.config.image_size,
-            "learning_rate": training.learning_rate,
-            **means,
-            **{f"validation_{name}": share for name, share in accuracy.items()},
-            "seconds": round(training.seconds, 1),
-        }
-        epoch = (training.step - 1) // training.schedule.steps_per_epoch
-        self._boards.on_epoch_end(epoch, row)
-        self._append({"epoch": epoch + 1, **row})
-        validated = "".join(f", validation {name} {100 * share:.1f} %" for name, share in accuracy.items())
-        self._tell(
-            f"epoch {epoch + 1}, step {training.step} of {training.schedule.steps}: loss "
-            f"{means['loss']:.3f}{validated}"
-        )
-
-    def close(self) -> None:
-        self._boards.on_train_end()
-
-    def _append(self, row: Mapping[str, float]) -> None:
-        # Keras' CSVLogger would add a column "val_…" for each of these.
-        new = not self._path.exists() or self._path.stat().st_size == 0
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-
-
-def _forget_rows_after(path: Path, step: int) -> None:
-    """Take from the log what a training that was killed wrote after its last saved state."""
-    if not path.is_file():
-        return
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns, kept = reader.fieldnames or [], [row for row in reader if int(row["step"]) <= step]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(kept)
-
-
-def _tensorboard(folder: Path) -> Any:
-    try:
-        callback = keras.callbacks.TensorBoard(folder, write_graph=False)
-    except ImportError:
-        callback = None
-    if callback is None or find_spec("tensorboard") is None:
-        raise TrainingError(
-            "logs for TensorBoard need tensorflow and tensorboard; install them, or leave --tensorboard out"
-        )
-    return callback
-
-
-class _Validation:
-    """Pictures that are not trained on, and how many of them a network names."""
-
-    def __init__(self, examples: Sequence[Example], tell: Tell) -> None:
-        self._examples = list(examples)
-        self._tell = tell
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def accuracy(self, predict: Callable[[np.ndarray], np.ndarray], image_size: int) -> dict[str, float]:
-        """Share of the pictures whose class is the most probable, and is among the five most probable.
-
-        A file that is no picture is named and never tried again.
-        """
-        good, hits1, hits5 = [], 0, 0
-        for start in range(0, len(self._examples), _VALIDATED):
-            chunk = self._examples[start : start + _VALIDATED]
-            read = [
-                (example, image)
-                for example in chunk
-                if (image := self._read(example, image_size)) is not None
-            ]
-            if not read:
-                continue
-            images = np.concatenate([image for _, image in read])
-            # Filled up, so that one shape is compiled.
-            scores = predict(np.resize(images, (_VALIDATED, *images.shape[1:])))[: len(read)]
-            ranking = np.argsort(-scores, axis=1, kind="stable")
-            truth = np.array([example.label for example, _ in read])
-            hits1 += int((ranking[:, 0] == truth).sum())
-            hits5 += int((ranking[:, :5] == truth[:, None]).any(axis=1).sum())
-            good += [example for example, _ in read]
-        self._examples = good
-        return {"top1": hits1 / len(good), "top5": hits5 / len(good)} if good else {}
-
-    def _read(self, example: Example, image_size: int) -> np.ndarray | None:
-        try:
-            return prepare(example.path, image_size)
-        except ImageError as error:
-            self._tell(f"{error}; passed over")
-            return None
+def _progress(training: Training, batch_size: int, loss: float) -> str:
+    done, total = training.step, training.schedule.steps
+    rate = done * batch_size / training.seconds
+    left = (total - done) * batch_size / rate / 60
+    return f"step {done} of {total}: loss {loss:.3f}, {rate:.1f} pictures/s, {left:.0f} min left at that pace"
 
 
 @contextmanager
@@ -401,7 +296,7 @@ def _write(
     training: Training,
     batches: Batches,
     pixels: Pixels,
-    validation: _Validation,
+    validation: Validation,
     options: Options,
 ) -> Outcome:
     tensors = training.tensors()
@@ -432,7 +327,7 @@ def _write(
 
 
 def _final_accuracy(
-    training: Training, tensors: Mapping[str, np.ndarray], validation: _Validation
+    training: Training, tensors: Mapping[str, np.ndarray], validation: Validation
 ) -> dict[str, float]:
     """Of the weights as they are written, in float32."""
     config = replace(training.model.config, sd_prob=0.0)
@@ -451,7 +346,7 @@ def _facts(
     training: Training,
     batches: Batches,
     pixels: Pixels,
-    validation: _Validation,
+    validation: Validation,
     options: Options,
 ) -> dict[str, Any]:
     backend = keras.backend.backend()

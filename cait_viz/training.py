@@ -12,11 +12,11 @@ import keras
 import numpy as np
 
 from cait_viz import checkpoints
-from cait_viz.datasets import DatasetError, Example, labelled, matched, split
+from cait_viz.datasets import DatasetError, Example, Tell, labelled, matched, split
 from cait_viz.errors import CheckpointError, SelectionError
 from cait_viz.labels import class_index, class_names, imagenet_names, imagenet_synsets
 from cait_viz.recipe import DISTILLATION, FINETUNING, Recipe
-from cait_viz.runs import Options, Outcome, Plan, Tell, train
+from cait_viz.runs import Options, Outcome, Plan, train
 from cait_viz.teacher import Teacher
 from cait_viz.variants import BUNDLED, CaiTConfig, get_variant
 from cait_viz.wording import one_line

@@ -15,10 +15,11 @@ APP = ROOT / "app.py"
 FILES = {path.stem: path for path in sorted((ROOT / "cait_viz").glob("*.py"))} | {"app": APP}
 ROOMS = {name for name in FILES if not name.startswith("__")}
 
-NETWORK = {"layers", "model", "weights", "inference", "learner", "runs", "training"}
+NETWORK = {"layers", "model", "weights", "inference", "learner", "logs", "runs", "training"}
 # Of the network, what runs on every backend of Keras.
-ANY_BACKEND = {"layers", "model", "weights", "learner", "runs", "training"}
-SHOWING = {"datasets", "augmentation", "recipe", "batches", "teacher"}  # what a training is shown
+ANY_BACKEND = {"layers", "model", "weights", "learner", "logs", "runs", "training"}
+# What a training is shown, and what is made of it.
+SHOWING = {"datasets", "augmentation", "recipe", "batches", "teacher", "validation"}
 STARTS_THE_NETWORK = {"quiet", "worker"}  # within functions alone
 TIES_BOTH_HALVES = {"pipeline"}
 READING = {"images", "containers", "preprocessing"}

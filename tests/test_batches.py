@@ -112,6 +112,13 @@ def test_labels_count_by_their_weight_and_only_where_there_are_any(batches, less
         assert row.sum() == pytest.approx(1)
 
 
+def test_a_students_labels_are_smoothed_too(batches, lessons):
+    how = {"labels": np.array([0, -1] * 6), "label_weight": 1.0, "label_smoothing": 0.3}
+    images, targets = batches(lessons=lessons(), **how).batch(0, 32)
+    labelled = [number % 2 == 0 for number in brightness(images)]
+    np.testing.assert_allclose(targets["classes"][labelled], [[0.8, 0.1, 0.1]] * sum(labelled), atol=1e-6)
+
+
 def test_targets_are_distributions_whatever_is_mixed(batches, lessons):
     labels = np.array([0, -1, 2] * 4)
     how = {"augmentation": Augmentation(mixup=1.0), "label_weight": 0.7}
