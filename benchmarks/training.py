@@ -69,7 +69,7 @@ def main() -> None:
         cells = []
         for size in arguments.sizes:
             command = [sys.executable, __file__, "--one", backend, precision, str(size), kept]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             cells.append(f"{float(done.stdout):.0f}/s")
         print(f"| {backend} | {precision} | {kept} | {' | '.join(cells)} |", flush=True)
 

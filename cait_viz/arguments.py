@@ -186,7 +186,9 @@ def _training_options() -> argparse.ArgumentParser:
         choices=BACKENDS,
         help="of Keras (default: KERAS_BACKEND, or the first that is installed)",
     )
-    how.add_argument("--threads", metavar="N", type=_count, help="on the CPU (default: all cores)")
+    how.add_argument(
+        "--threads", metavar="N", type=_count, help="on the CPU (default: all cores; JAX takes all)"
+    )
     how.add_argument(
         "--cache",
         metavar="FOLDER",
@@ -210,6 +212,12 @@ def _add_finetune(commands: Any, training: argparse.ArgumentParser) -> None:
     parser.add_argument("pictures", metavar="PICTURES", type=Path, help="a folder with one folder a class")
     parser.add_argument("--model", metavar="M", help=f"the network to start from (default: {BUNDLED.name})")
     parser.add_argument("--weights", metavar="FILE", type=Path, help="weights to start from, as safetensors")
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        type=Path,
+        help="the names of its classes; where they are the pictures', its classifier is kept",
+    )
     held_back = parser.add_mutually_exclusive_group()
     held_back.add_argument(
         "--validation",

@@ -38,7 +38,7 @@ class Batches:
 
     Attributes:
         size: pictures in a batch: the recipe's, or all of an epoch if they are fewer.
-        steps_per_epoch: whole batches in an epoch.
+        steps_per_epoch: batches in an epoch, not always whole.
         feature_scale: mean and deviation of each channel of the teacher's features, (2, channels), by which
             they are standardised.
     """
@@ -61,7 +61,7 @@ class Batches:
         self._repeats = np.bincount(draws, minlength=len(pixels))[draws]
         self._occurrence = _occurrences(draws)
         self.size = min(recipe.batch_size, len(draws))
-        self.steps_per_epoch = len(draws) // self.size
+        self.steps_per_epoch = len(draws) / self.size
         self._renderers = ThreadPoolExecutor(_THREADS)
         self._order = lru_cache(maxsize=4)(self._draw_order)
         self.feature_scale: Floats | None = None if lessons is None else self._measure_features(lessons)
@@ -72,10 +72,13 @@ class Batches:
         The targets are "classes" (B, classes), each row a distribution, and with a teacher "features"
         (B, rows, cols, channels), standardised.
         """
-        epoch, position = divmod(step, self.steps_per_epoch)
-        rows = self._order(epoch)[position * self.size : (position + 1) * self.size]
+        shown = np.arange(step * self.size, (step + 1) * self.size)
+        epochs, positions = np.divmod(shown, len(self._draws))  # a batch may reach into the next epoch
+        rows = np.array(
+            [self._order(int(epoch))[position] for epoch, position in zip(epochs, positions, strict=True)]
+        )
         pictures = self._draws[rows]
-        numbers = epoch * self._repeats[rows] + self._occurrence[rows]
+        numbers = epochs * self._repeats[rows] + self._occurrence[rows]
         if self._recipe.kept_views:
             numbers = numbers % self._recipe.kept_views
         return normalize(self._show(pictures, numbers, image_size)), self._targets(pictures, numbers)
@@ -104,6 +107,10 @@ class Batches:
             finally:
                 for future in waiting:
                     future.cancel()
+
+    def epochs(self, step: int) -> int:
+        """How many whole epochs the steps before `step` have shown."""
+        return step * self.size // len(self._draws)
 
     def _draw_order(self, epoch: int) -> Integers:
         return np.random.default_rng((self._recipe.seed, epoch)).permutation(len(self._draws))

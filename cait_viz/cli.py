@@ -286,6 +286,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
             arguments.output,
             model=arguments.model,
             weights=arguments.weights,
+            labels=arguments.labels,
             validation=arguments.validation or arguments.validation_share,
             recipe=recipe,
             options=_run_options(arguments),

@@ -3,18 +3,22 @@
 NumPy and Pillow only.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from cait_viz.errors import CaitVizError, ImageError
 from cait_viz.images import read_image
+from cait_viz.outputs import replacing
+from cait_viz.preprocessing import resized_size
 from cait_viz.wording import listed, one_line
 
 UNKNOWN = -1
@@ -59,13 +63,19 @@ def labelled(folder: Path, tell: Tell) -> tuple[list[Example], tuple[str, ...]]:
         tell: called with a sentence for a person.
 
     Raises:
-        DatasetError: there is no such folder, or it has fewer than two classes.
+        DatasetError: there is no such folder, it has fewer than two classes, or one that cannot be named.
     """
     classes = class_folders(folder)
     empty = [name for name, files in classes.items() if not files]
     if empty:
         tell(f"{_shown(folder)}: no pictures in {listed(empty)}, which is left out")
     names = tuple(name for name in classes if name not in empty)
+    unusual = [name for name in names if not name.isprintable() or name != name.strip()]
+    if unusual:
+        raise DatasetError(
+            f"{_shown(folder)}: the folder {unusual[0]!r} cannot name a class; rename it, without characters "
+            "that do not print or spaces at its ends"
+        )
     if len(names) < 2:
         raise DatasetError(
             f"{_shown(folder)}: holds {len(names)} class{'' if len(names) == 1 else 'es'} with pictures; "
@@ -88,7 +98,7 @@ def matched(folder: Path, index: Mapping[str, int]) -> list[Example]:
     files = _files(folder)
     if not files:
         raise DatasetError(f"{_shown(folder)}: holds no pictures; name the folder that does")
-    return [Example(path, _class_of(path, index)) for path in files]
+    return [Example(path, _class_of(path, folder, index)) for path in files]
 
 
 def split(
@@ -126,6 +136,9 @@ def split(
 class Pixels:
     """The pictures of a training, decoded once into one file that the system keeps in memory as it can.
 
+    Args:
+        folder: where `decode` put them.
+
     Attributes:
         sizes: (P, 2) int64, height and width of each.
         skipped: the files that are no pictures, and why, as sentences.
@@ -133,12 +146,11 @@ class Pixels:
     """
 
     def __init__(self, folder: Path) -> None:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = _read_index(folder)
         self.sizes = np.array(index["sizes"], np.int64).reshape(-1, 2)
         self.skipped: list[str] = index["skipped"]
         self.kept = np.array(index["kept"], np.int64)
-        lengths = 3 * self.sizes.prod(axis=1)
-        self._starts = np.concatenate([[0], np.cumsum(lengths)])
+        self._starts = np.concatenate([[0], np.cumsum(3 * self.sizes.prod(axis=1))])
         self._values = np.memmap(folder / _VALUES, np.uint8, "r", shape=(int(self._starts[-1]),))
 
     def __len__(self) -> int:
@@ -152,7 +164,14 @@ class Pixels:
 
 
 _INDEX, _VALUES = "pictures.json", "pictures.bin"
-_READ_AHEAD = 64
+# Pictures that are read before the first of them is written, and after which the index is.
+_READ_AHEAD, _INDEXED = 64, 2048
+
+
+def fingerprint(files: Sequence[Path], side: int) -> str:
+    """A digest of what `decode` would make of these files: their paths, sizes and dates, and `side`."""
+    facts = [[os.fsencode(path).hex(), *_stamp(path)] for path in files]
+    return hashlib.sha256(json.dumps([side, facts]).encode()).hexdigest()
 
 
 def decode(
@@ -160,9 +179,9 @@ def decode(
     side: int,
     folder: Path,
     tell: Tell,
-    progress: Callable[[Iterable[object], int], Iterable[object]] = lambda steps, _: steps,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda steps, _: steps,
 ) -> Pixels:
-    """Decode pictures into `folder`, or take what an earlier call with the same files left there.
+    """Decode pictures into `folder`, or go on with what an earlier call with the same files left there.
 
     A file that is no picture is named and passed over.
 
@@ -176,37 +195,35 @@ def decode(
     Raises:
         DatasetError: none of the files is a picture, or the folder cannot be written.
     """
-    identity = {
-        "side": side,
-        "files": [[str(path), *_stamp(path)] for path in files],
-    }
+    identity = fingerprint(files, side)
     try:
-        kept = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        if kept["identity"] == identity:
-            return Pixels(folder)
+        index = _read_index(folder)
+        if index["identity"] != identity:
+            raise KeyError("other pictures")
     except (OSError, ValueError, KeyError):
-        pass
+        index = {"identity": identity, "seen": 0, "sizes": [], "kept": [], "skipped": []}
     try:
-        _decode_all(files, side, folder, identity, tell, progress)
+        if index["seen"] < len(files):
+            _decode_rest(files, side, folder, index, tell, progress)
     except OSError as error:
         raise DatasetError(
             f"{_shown(folder)}: the decoded pictures cannot be kept there ({error.strerror or error}); free "
             "some space, or name another folder"
         ) from None
+    if not index["sizes"]:
+        raise DatasetError(f"none of the {len(files)} files is a picture that can be read")
     return Pixels(folder)
 
 
-def _decode_all(
+def _decode_rest(
     files: Sequence[Path],
     side: int,
     folder: Path,
-    identity: object,
+    index: dict[str, Any],
     tell: Tell,
-    progress: Callable[..., object],
+    progress: Callable[..., Iterable[Any]],
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _INDEX).unlink(missing_ok=True)
-    sizes, skipped, kept = [], [], []
+    """Decode the files that the index has not seen."""
 
     def read(path: Path) -> np.ndarray | ImageError:
         try:
@@ -214,32 +231,41 @@ def _decode_all(
         except ImageError as error:
             return error
 
-    with (folder / _VALUES).open("wb") as values, ThreadPoolExecutor(os.cpu_count()) as pool:
+    folder.mkdir(parents=True, exist_ok=True)
+    begun = index["seen"]
+    with (folder / _VALUES).open("ab") as values, ThreadPoolExecutor(os.cpu_count()) as pool:
+        values.truncate(sum(3 * height * width for height, width in index["sizes"]))
         # Some at a time: no more of them wait in memory to be written.
-        starts = range(0, len(files), _READ_AHEAD)
-        results = (
-            result for start in starts for result in pool.map(read, files[start : start + _READ_AHEAD])
-        )
-        for number, read_file in enumerate(progress(results, len(files))):  # type: ignore[arg-type,var-annotated]
-            if isinstance(read_file, ImageError):
-                skipped.append(str(read_file))
-                tell(f"{read_file}; passed over")
-                continue
-            values.write(read_file.tobytes())
-            sizes.append(read_file.shape[:2])
-            kept.append(number)
-    if not sizes:
-        raise DatasetError(f"none of the {len(files)} files is a picture that can be read")
-    index = {"sizes": sizes, "kept": kept, "skipped": skipped, "identity": identity}
-    (folder / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+        chunks = (files[start : start + _READ_AHEAD] for start in range(begun, len(files), _READ_AHEAD))
+        results = (result for chunk in chunks for result in pool.map(read, chunk))
+        for number, result in enumerate(progress(results, len(files) - begun), start=begun):
+            if isinstance(result, ImageError):
+                index["skipped"].append(str(result))
+                tell(f"{result}; passed over")
+            else:
+                values.write(result.tobytes())
+                index["sizes"].append(result.shape[:2])
+                index["kept"].append(number)
+            index["seen"] = number + 1
+            if index["seen"] % _INDEXED == 0 or index["seen"] == len(files):
+                values.flush()
+                with replacing(folder / _INDEX) as file:
+                    file.write(json.dumps(index).encode())
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    if not isinstance(index, dict):
+        raise ValueError(f"{_INDEX} is no index")
+    return index
 
 
 def _reduced(picture: Image.Image, side: int) -> np.ndarray:
-    shorter = min(picture.size)
-    if shorter > side:
-        width, height = (max(side, round(side * length / shorter)) for length in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(picture)
+    """The picture as the network's evaluation resizes it, so that no second resizing follows."""
+    width, height = picture.size
+    if min(width, height) <= side:
+        return np.asarray(picture)
+    return np.asarray(picture.resize(resized_size((width, height), side), Image.Resampling.BICUBIC))
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -250,12 +276,18 @@ def _stamp(path: Path) -> tuple[int, int]:
     return facts.st_size, facts.st_mtime_ns
 
 
-def _class_of(path: Path, index: Mapping[str, int]) -> int:
-    return next((index[parent.name] for parent in path.parents if parent.name in index), UNKNOWN)
+def _class_of(path: Path, folder: Path, index: Mapping[str, int]) -> int:
+    """The class that the innermost folder is named after, from the picture's own up to `folder`."""
+    inside = (*reversed(path.relative_to(folder).parts[:-1]), folder.resolve().name)
+    return next((index[name] for name in inside if name in index), UNKNOWN)
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path))
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def _hidden(path: Path) -> bool:

@@ -65,7 +65,7 @@ class Learner(keras.Model):
 
     def call(self, images: Any, training: bool | None = None) -> dict[str, Any]:
         """What the network says of `images`, in float32."""
-        patches, _ = self.cait.encode(images, training=training)
+        patches = self.cait.encode(images, training=training)
         logits, _ = self.cait.classify(patches)
         outputs = {"logits": ops.cast(logits, "float32")}
         if self.match is not None:
@@ -113,7 +113,7 @@ class Training:
     Attributes:
         step: how many steps are done.
         seconds: how long they took; whoever runs the steps counts, the state keeps it.
-        schedule: which step belongs to which stage and epoch.
+        schedule: which step belongs to which stage.
     """
 
     def __init__(
@@ -179,7 +179,15 @@ class Training:
                 stream.close()
 
     def _learn(self, images: np.ndarray, targets: Targets) -> dict[str, float]:
-        logs = self._learner.train_on_batch(images, targets, return_dict=True)
+        try:
+            logs = self._learner.train_on_batch(images, targets, return_dict=True)
+        except Exception as error:  # each backend has a class of its own for this
+            if not _out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"the memory is not enough for {len(images)} pictures of {images.shape[1]} pixels at a time; "
+                "choose a smaller --batch-size, or bfloat16"
+            ) from None
         losses = {name: float(value) for name, value in logs.items()}
         if not np.isfinite(losses["loss"]):
             raise TrainingError(
@@ -209,9 +217,9 @@ class Training:
         with self.averaged() as model:
             return state_dict(model)
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
+    def logits(self, images: np.ndarray) -> np.ndarray:
         """What the network says of prepared pictures, (B, S, S, 3) -> (B, classes) float32."""
-        return np.asarray(keras.ops.softmax(self._learner.predict_on_batch(images)["logits"]))
+        return np.asarray(self._learner.predict_on_batch(images)["logits"])
 
     def save(self, path: Path) -> None:
         """Write all that the rest of the training depends on; what lay there is replaced when all is written.
@@ -230,23 +238,8 @@ class Training:
         Raises:
             TrainingError: there is no such state, or it is of another training; the message says how.
         """
-        name = one_line(str(path), 200)
-        try:
-            with np.load(path) as archive:
-                state = json.loads(str(archive["state"]))
-                arrays = [archive[key] for key in sorted(set(archive.files) - {"state"})]
-        except FileNotFoundError:
-            raise TrainingError(
-                f"{name}: nothing to take up again is there; start without --resume"
-            ) from None
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise TrainingError(f"{name}: cannot be taken up again ({one_line(str(error))})") from None
-        before = state["identity"]
-        different = [key for key in self._identity if self._identity[key] != before.get(key)]
-        if different:
-            raise TrainingError(
-                f"{name}: was saved with other {', '.join(different)}; give the same, or start anew"
-            )
+        check_state(path, self._identity)
+        state, arrays = _read_state(path)
         self._stage = state["stage"]
         self._build(self._stage_config(self._stage))
         for variable, array in zip(self._variables(), arrays, strict=True):
@@ -312,10 +305,51 @@ def _value(variable: Any) -> np.ndarray:
     return np.array(ops.convert_to_numpy(variable.value))
 
 
+def _out_of_memory(error: Exception) -> bool:
+    words = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, MemoryError) or any(
+        sign in words for sign in ("out of memory", "outofmemory", "resource_exhausted", "resourceexhausted")
+    )
+
+
+def check_state(path: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a saved state that another training has left, before anything is done for this one.
+
+    Args:
+        path: the file that `Training.save` wrote.
+        identity: what is known of this training; other keys of the state's are passed over.
+
+    Raises:
+        TrainingError: there is no such state, or it is of another training; the message says how.
+    """
+    before = _read_state(path)[0]["identity"]
+    wanted = json.loads(json.dumps(identity))
+    different = [key for key in wanted if wanted[key] != before.get(key)]
+    if different:
+        raise TrainingError(
+            f"{one_line(str(path), 200)}: was saved with other {', '.join(different)}; give the same, or "
+            "start anew in another folder"
+        )
+
+
+def _read_state(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
+    name = one_line(str(path), 200)
+    try:
+        with np.load(path) as archive:
+            arrays = [archive[key] for key in sorted(set(archive.files) - {"state"})]
+            return json.loads(str(archive["state"])), arrays
+    except FileNotFoundError:
+        raise TrainingError(f"{name}: nothing to take up again is there; start without --resume") from None
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise TrainingError(f"{name}: cannot be taken up again ({one_line(str(error))})") from None
+
+
 def device() -> str:
     """What the backend computes on, such as "cpu:0" or "cuda: NVIDIA T4"."""
     if keras.backend.backend() == "torch":  # which has no list of devices in Keras
         import torch
 
-        return f"cuda: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu:0"
+        if torch.cuda.is_available():
+            return f"cuda: {torch.cuda.get_device_name()}"
+        return "mps" if torch.backends.mps.is_available() else "cpu:0"
     return str(keras.distribution.list_devices()[0])

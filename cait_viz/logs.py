@@ -1,6 +1,7 @@
 """What a training writes down of each epoch."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from cait_viz.datasets import Tell
 from cait_viz.learner import Training, TrainingError
+from cait_viz.outputs import replacing
 
 
 class Log:
@@ -33,9 +35,20 @@ class Log:
         self._tell = tell
 
     def write(
-        self, training: Training, losses: Sequence[Mapping[str, float]], accuracy: Mapping[str, float]
+        self,
+        training: Training,
+        epochs: int,
+        losses: Sequence[Mapping[str, float]],
+        accuracy: Mapping[str, float],
     ) -> None:
-        """Log an epoch, or the part of one since the last line: its mean losses and the accuracy after it."""
+        """Log an epoch, or the part of one since the last line or the resumption.
+
+        Args:
+            training: as it is now.
+            epochs: how many whole epochs are done.
+            losses: of the steps.
+            accuracy: of what was not trained on, as it is now.
+        """
         means = {name: float(np.mean([entry[name] for entry in losses])) for name in losses[0]}
         row = {
             "step": training.step,
@@ -45,12 +58,12 @@ class Log:
             **{f"validation_{name}": share for name, share in accuracy.items()},
             "seconds": round(training.seconds, 1),
         }
-        epoch = (training.step - 1) // training.schedule.steps_per_epoch
-        self._boards.on_epoch_end(epoch, row)
-        self._append({"epoch": epoch + 1, **row})
+        self._boards.set_model(training.learner)  # another one at every resolution
+        self._boards.on_epoch_end(epochs, row)
+        _write_rows(self._path, [*_read_rows(self._path), {"epochs": epochs, **row}])
         validated = "".join(f", validation {name} {100 * share:.1f} %" for name, share in accuracy.items())
         self._tell(
-            f"epoch {epoch + 1}, step {training.step} of {training.schedule.steps}: loss "
+            f"{epochs} epochs, step {training.step} of {training.schedule.steps}: loss "
             f"{means['loss']:.3f}{validated}"
         )
 
@@ -58,27 +71,30 @@ class Log:
         """Say that the training is over."""
         self._boards.on_train_end()
 
-    def _append(self, row: Mapping[str, float]) -> None:
-        # Keras' CSVLogger would add a column "val_…" for each of these.
-        new = not self._path.exists() or self._path.stat().st_size == 0
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-
 
 def _forget_rows_after(path: Path, step: int) -> None:
     """Take from the log what a training that was killed wrote after its last saved state."""
+    rows = _read_rows(path)
+    if rows:
+        _write_rows(path, [row for row in rows if int(row["step"]) <= step])
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
-        return
+        return []
     with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns, kept = reader.fieldnames or [], [row for row in reader if int(row["step"]) <= step]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(kept)
+        return list(csv.DictReader(file))
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    # Not Keras' CSVLogger: it adds a column "val_…" for each of these.
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())
 
 
 def tensorboard(folder: Path) -> Any:

@@ -101,19 +101,29 @@ class CaiT(keras.Model):
     def call(self, images: Any, training: bool | None = None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Classify `images` and return `(logits, sa_attention, ca_attention)`."""
         self.check(images)
-        patches, sa_attention = self.encode(images, training=training)
+        sa_attention: dict[str, Any] = {}
+        patches = self.encode(images, sa_attention, training=training)
         logits, ca_attention = self.classify(patches)
         return logits, sa_attention, ca_attention
 
-    def encode(self, images: Any, training: bool | None = None) -> tuple[Any, dict[str, Any]]:
-        """The patch stage: patches (B, N, C) behind the last self-attention block, and the self-attention."""
+    def encode(
+        self, images: Any, sa_attention: dict[str, Any] | None = None, training: bool | None = None
+    ) -> Any:
+        """The patch stage: patches (B, N, C) behind the last self-attention block.
+
+        Args:
+            images: as in a call.
+            sa_attention: to put each block's attention into; without it none is kept.
+            training: whether patches and branches are dropped.
+        """
         patches = self.patch_embed(images)
         patches = ops.reshape(patches, (-1, self.config.num_patches, self.config.projection_dim))
         patches = self.pos_drop(patches + ops.cast(self.pos_embed, patches.dtype), training=training)
-        sa_attention: dict[str, Any] = {}
         for block in self.blocks:
-            patches, sa_attention[f"{block.name}_att"] = block(patches, training=training)
-        return patches, sa_attention
+            patches, attention = block(patches, training=training)
+            if sa_attention is not None:
+                sa_attention[f"{block.name}_att"] = attention
+        return patches
 
     def classify(self, patches: Any) -> tuple[Any, dict[str, Any]]:
         """The class stage: logits (B, classes), or pooled features, and the class attention."""

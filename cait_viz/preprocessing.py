@@ -57,7 +57,7 @@ def seen_box(size: tuple[int, int], image_size: int, view: View) -> Box:
     width, height = size
     if _checked(view) == "whole":
         return Box(0.0, 0.0, float(width), float(height))
-    resized_width, resized_height = _resized_size(size, image_size)
+    resized_width, resized_height = resized_size(size, image_size)
     left, right = _seen_edges(width, resized_width, image_size)
     top, bottom = _seen_edges(height, resized_height, image_size)
     return Box(left, top, right, bottom)
@@ -80,7 +80,7 @@ def network_picture(picture: Image.Image, image_size: int, view: View = "crop") 
     """
     if _checked(view) == "whole":
         return picture.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    width, height = _resized_size(picture.size, image_size)
+    width, height = resized_size(picture.size, image_size)
     resized = picture.resize((width, height), Image.Resampling.BICUBIC)
     left, top = _crop_start(width, image_size), _crop_start(height, image_size)
     return resized.crop((left, top, left + image_size, top + image_size))
@@ -129,7 +129,7 @@ def _checked(view: View) -> View:
     return view
 
 
-def _resized_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
+def resized_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
     """Size whose shorter side is `image_size`; the longer is cut off to whole pixels, as torchvision does."""
     width, height = size
     if width <= height:

@@ -90,7 +90,7 @@ class Recipe:
             ("label_weight", 0 <= self.label_weight <= 1, "from 0 to 1"),
             ("kept_views", self.kept_views >= 0, "at least 0"),
             ("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
-            ("seed", self.seed >= 0, "at least 0"),
+            ("seed", 0 <= self.seed < 2**32, "at least 0 and below 2**32"),
             *((name, 0 <= getattr(self, name) < 1, "at least 0 and below 1") for name in shares),
         ):
             if not holds:
@@ -140,14 +140,12 @@ def parse_stages(text: str) -> tuple[Stage, ...]:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which step belongs to which stage and epoch.
+    """Which step belongs to which stage.
 
     Attributes:
-        steps_per_epoch: steps in which each picture is shown once.
         ends: for each stage, the number of the first step that is no longer its.
     """
 
-    steps_per_epoch: int
     ends: tuple[int, ...]
 
     @property
@@ -160,10 +158,10 @@ class Schedule:
         return next(index for index, end in enumerate(self.ends) if step < end)
 
 
-def schedule(stages: Sequence[Stage], steps_per_epoch: int) -> Schedule:
+def schedule(stages: Sequence[Stage], steps_per_epoch: float) -> Schedule:
     """Lay the stages out in steps; each has at least one."""
     ends, end = [], 0
     for stage in stages:
         end += max(1, round(stage.epochs * steps_per_epoch))
         ends.append(end)
-    return Schedule(steps_per_epoch, tuple(ends))
+    return Schedule(tuple(ends))

@@ -1,17 +1,20 @@
 """One training from beginning to end: decode, learn, log, save the state, write the files."""
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
+import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +25,23 @@ from tqdm import tqdm
 
 from cait_viz.batches import Batches
 from cait_viz.checkpoints import Checkpoint
-from cait_viz.datasets import DatasetError, Example, Pixels, Tell, decode
+from cait_viz.datasets import UNKNOWN, DatasetError, Example, Pixels, Tell, decode, fingerprint
 from cait_viz.files import versions
 from cait_viz.hub import sha256
 from cait_viz.layers import zero_weights
-from cait_viz.learner import Training, device
+from cait_viz.learner import Learner, Training, TrainingError, check_state, device
 from cait_viz.logs import Log, tensorboard
 from cait_viz.model import CaiT
 from cait_viz.outputs import OutputError, replacing
 from cait_viz.recipe import Recipe
 from cait_viz.teacher import Lessons, Teacher
-from cait_viz.validation import Validation
+from cait_viz.validation import accuracy
 from cait_viz.variants import CaiTConfig
 from cait_viz.weights import assign
-from cait_viz.wording import one_line
+from cait_viz.wording import listed, one_line
 
 WEIGHTS_FILE, LABELS_FILE, CARD_FILE, LOG_FILE = "model.safetensors", "labels.txt", "card.json", "log.csv"
-_STATE_FILE, _CACHE_FOLDER = "checkpoint.npz", "cache"
+_STATE_FILE, _CACHE_FOLDER = "checkpoint.npz", "training-cache"
 
 # Pictures whose shorter side is longer than this times the largest input are kept smaller: a crop of a third
 # of the area is then still shown at about the resolution it has.
@@ -131,44 +134,51 @@ def train(plan: Plan, options: Options) -> Outcome:
     """
     _prepare_folder(plan.out, options.resume)
     boards = [tensorboard(plan.out / "tensorboard")] if options.tensorboard else []
-    cache = options.cache or plan.out / _CACHE_FOLDER
-    pixels, labels, draws = _decoded(plan, cache, options.tell)
-    identity = {
+    identity: dict[str, Any] = {
         "recipe": plan.recipe.to_dict(),
         "architecture": plan.config.to_dict(),
         "starting weights": plan.start.sha256 if plan.start else None,
         "teacher": [sha256(plan.teacher.path), plan.teacher.size] if plan.teacher else None,
-        "pictures": [[str(path) for path in _paths(plan, pixels)], draws.tolist(), labels.tolist()],
     }
-    identity["pictures"] = _digest(identity["pictures"])
+    if options.resume:
+        check_state(plan.out / _STATE_FILE, identity)
+    cache = _Cache(options.cache or plan.out / _CACHE_FOLDER, options.tell)
+    shown = _shown(plan, cache)
+    identity["pictures"] = shown.digest
     lessons = None
     if plan.teacher is not None:
-        answers = _without_stages(identity)
-        lessons = Lessons(plan.teacher, len(pixels), plan.recipe.kept_views, cache, answers)
-    batches = Batches(pixels, labels, draws, plan.config.num_classes, plan.recipe, lessons)
+        answered = _views(identity)
+        folder = cache.folder("lessons", _digest(answered))
+        lessons = Lessons(plan.teacher, len(shown.pixels), plan.recipe.kept_views, folder, answered)
+    batches = Batches(shown.pixels, shown.labels, shown.draws, plan.config.num_classes, plan.recipe, lessons)
     training = Training(plan.config, plan.tensors, batches, plan.recipe, identity)
     if options.resume:
         training.restore(plan.out / _STATE_FILE)
         options.tell(f"taken up again at step {training.step} of {training.schedule.steps}")
-    validation = Validation(plan.validation, options.tell)
+    validate = _validation(plan, cache)
     log = Log(plan.out / LOG_FILE, boards, training, options.tell)
-    _run(plan, training, batches, validation, log, options)
-    outcome = _write(plan, training, batches, pixels, validation, options)
-    _clean_up(plan.out, cache, kept=options.cache is not None)
+    _run(plan, training, batches, validate, log, options)
+    outcome = _write(plan, training, batches, shown, validate, options)
+    if options.cache is None:
+        cache.remove()
+    (plan.out / _STATE_FILE).unlink(missing_ok=True)
     return outcome
+
+
+# Scores of prepared pictures and their resolution to what `accuracy` gives; empty without pictures.
+Validate = Callable[[Callable[[np.ndarray], np.ndarray], int], dict[str, float]]
 
 
 def _run(
     plan: Plan,
     training: Training,
     batches: Batches,
-    validation: Validation,
+    validate: Validate,
     log: Log,
     options: Options,
 ) -> None:
     """Do the steps that are left, with a bar, a line in the log for each epoch, and saved states."""
     state = plan.out / _STATE_FILE
-    steps_per_epoch = batches.steps_per_epoch
     bar = tqdm(
         total=training.schedule.steps * batches.size,
         initial=training.step * batches.size,
@@ -186,13 +196,6 @@ def _run(
             losses.append(step_losses)
             bar.update(batches.size)
             bar.set_postfix(loss=f"{step_losses['loss']:.3f}", size=training.model.config.image_size)
-            if training.step % steps_per_epoch == 0 or training.step in training.schedule.ends:
-                with training.averaged():
-                    accuracy = validation.accuracy(training.probabilities, training.model.config.image_size)
-                log.write(training, losses, accuracy)
-                losses = []
-                # The validation is not part of the training's time.
-                before, begun = training.seconds, time.monotonic()
             if interrupted.is_set() or time.monotonic() - saved > 60 * options.checkpoint_minutes:
                 training.save(state)
                 saved = time.monotonic()
@@ -205,6 +208,14 @@ def _run(
                     "command with --resume goes on"
                 )
                 raise KeyboardInterrupt
+            epochs = batches.epochs(training.step)
+            if epochs > batches.epochs(training.step - 1) or training.step in training.schedule.ends:
+                with training.averaged() as model:
+                    accuracy = validate(training.logits, model.config.image_size)
+                log.write(training, epochs, losses, accuracy)
+                losses = []
+                # The validation is not part of the training's time.
+                before, begun = training.seconds, time.monotonic()
     training.save(state)
     log.close()
 
@@ -245,130 +256,177 @@ def _prepare_folder(out: Path, resume: bool) -> None:
         ) from None
     if not os.access(out, os.W_OK | os.X_OK):
         raise OutputError(f"{one_line(str(out), 200)}: may not be written; choose another folder")
-    there = [name for name in (_STATE_FILE, WEIGHTS_FILE) if (out / name).exists()]
-    if there and not resume:
-        raise OutputError(
-            f"{one_line(str(out), 200)}: holds a training already ({', '.join(there)}); go on with it by "
-            "--resume, or choose another folder"
+    there = [name for name in (WEIGHTS_FILE, LABELS_FILE, CARD_FILE, LOG_FILE) if (out / name).exists()]
+    name = one_line(str(out), 200)
+    if resume and not (out / _STATE_FILE).exists():
+        finished = "it is finished; " if WEIGHTS_FILE in there else ""
+        raise TrainingError(
+            f"{name}: nothing to take up again is there; {finished}start without --resume in another folder"
         )
+    if not resume and (out / _STATE_FILE).exists():
+        raise OutputError(
+            f"{name}: holds a training that was interrupted; go on with it by --resume, or choose another "
+            "folder"
+        )
+    if not resume and there:
+        raise OutputError(f"{name}: holds {listed(there)} already; choose another folder")
 
 
-def _decoded(plan: Plan, cache: Path, tell: Tell) -> tuple[Pixels, np.ndarray, np.ndarray]:
-    """The pictures, their labels, and the numbers of those of an epoch, without what is no picture."""
-    side = round(_KEPT_SIZE * max(plan.recipe.sizes))
-    files = [example.path for example in plan.training]
+class _Cache:
+    """Folders for what is made once, each named after what it depends on, so that none takes another's."""
 
-    def progress(steps: Iterable[object], total: int) -> Iterable[object]:
-        return tqdm(steps, "decoding", total, unit=" pictures", disable=None)
+    def __init__(self, place: Path, tell: Tell) -> None:
+        self._place = place
+        self._made: list[Path] = []
+        self.tell = tell
 
-    pixels = decode(files, side, cache, tell, progress)
+    def folder(self, kind: str, digest: str) -> Path:
+        path = self._place / f"{kind}-{digest[:16]}"
+        self._made.append(path)
+        return path
+
+    def pixels(self, examples: Sequence[Example], side: int) -> Pixels:
+        files = [example.path for example in examples]
+
+        def progress(steps: Iterable[Any], total: int) -> Iterable[Any]:
+            return tqdm(steps, "decoding", total, unit=" pictures", disable=None)
+
+        folder = self.folder("pictures", fingerprint(files, side))
+        return decode(files, side, folder, self.tell, progress)
+
+    def remove(self) -> None:
+        for folder in self._made:
+            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # somebody else's files are in it
+            self._place.rmdir()
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The pictures that can be read, their labels, and the numbers of those of an epoch."""
+
+    pixels: Pixels
+    labels: np.ndarray
+    draws: np.ndarray
+    digest: str
+
+
+def _shown(plan: Plan, cache: _Cache) -> _Shown:
+    if not len(plan.draws):
+        raise DatasetError("no pictures are left to train on; name more than those to validate with")
+    resolutions = (*plan.recipe.sizes, plan.teacher.size if plan.teacher else 0)
+    side = round(_KEPT_SIZE * max(resolutions))
+    pixels = cache.pixels(plan.training, side)
     labels = np.array([plan.training[number].label for number in pixels.kept], np.int64)
-    numbers = np.full(len(files), -1)
+    numbers = np.full(len(plan.training), UNKNOWN)
     numbers[pixels.kept] = np.arange(len(pixels))
     draws = numbers[plan.draws]
-    if plan.teacher is None and len(np.unique(labels)) < 2:
-        raise DatasetError("fewer than two classes are left with pictures that can be read")
-    return pixels, labels, draws[draws >= 0]
+    draws = draws[draws >= 0]
+    if plan.teacher is None:
+        unread = sorted({example.label for example in plan.training} - set(labels.tolist()))
+        if unread:
+            cache.tell(f"no picture of {listed(plan.names[label] for label in unread)} can be read")
+        if len(plan.names) - len(unread) < 2:
+            raise DatasetError("fewer than two classes are left with pictures that can be read")
+    files = fingerprint([example.path for example in plan.training], side)
+    return _Shown(pixels, labels, draws, _digest([files, draws.tolist(), labels.tolist()]))
 
 
-def _paths(plan: Plan, pixels: Pixels) -> list[Path]:
-    return [plan.training[number].path for number in pixels.kept]
+def _validation(plan: Plan, cache: _Cache) -> Validate:
+    if not plan.validation:
+        return lambda _predict, _image_size: {}
+    # At the last resolution they are then what `cait_viz.preprocess` makes of the files.
+    pixels = cache.pixels(plan.validation, plan.recipe.sizes[-1])
+    labels = np.array([plan.validation[number].label for number in pixels.kept], np.int64)
+
+    def validate(predict: Callable[[np.ndarray], np.ndarray], image_size: int) -> dict[str, float]:
+        return accuracy(predict, pixels, labels, image_size)
+
+    return validate
 
 
 def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _without_stages(identity: Mapping[str, Any]) -> dict[str, Any]:
+def _views(identity: Mapping[str, Any]) -> dict[str, Any]:
     """What the views and the teacher's answers depend on."""
     recipe = identity["recipe"]
-    return {
-        "augmentation": recipe["augmentation"],
-        "seed": recipe["seed"],
-        "kept_views": recipe["kept_views"],
-        "pictures": identity["pictures"],
-        "teacher": identity["teacher"],
-    }
+    chosen = {name: recipe[name] for name in ("augmentation", "seed", "kept_views")}
+    return chosen | {name: identity[name] for name in ("pictures", "teacher")}
 
 
 def _write(
     plan: Plan,
     training: Training,
     batches: Batches,
-    pixels: Pixels,
-    validation: Validation,
+    shown: _Shown,
+    validate: Validate,
     options: Options,
 ) -> Outcome:
     tensors = training.tensors()
     if options.half:
         tensors = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
-    outcome_accuracy = _final_accuracy(training, tensors, validation)
-    out = plan.out
-    weights, labels, card = out / WEIGHTS_FILE, out / LABELS_FILE, out / CARD_FILE
+    weights, labels, card = (plan.out / name for name in (WEIGHTS_FILE, LABELS_FILE, CARD_FILE))
     # "pt": timm and the hub's libraries ask for it.
-    content = {
-        weights: save(tensors, {"format": "pt"}),
-        labels: "".join(f"{name}\n" for name in plan.names).encode(),
+    _replace(weights, save(tensors, {"format": "pt"}))
+    _replace(labels, "".join(f"{name}\n" for name in plan.names).encode())
+    reached = validate(*_as_written(training, tensors))
+    facts = _facts(plan, training, batches, shown, options) | {
+        "accuracy": reached or None,
+        "weights": {
+            "file": weights.name,
+            "sha256": sha256(weights),
+            "type": "float16" if options.half else "float32",
+            "parameters": sum(tensor.size for tensor in tensors.values()),
+        },
     }
-    for path, data in content.items():
-        with replacing(path) as file:
-            file.write(data)
-    facts = _facts(plan, training, batches, pixels, validation, options)
-    facts["accuracy"] = {**outcome_accuracy, "pictures": len(validation)} if len(validation) else None
-    facts["weights"] = {
-        "file": weights.name,
-        "sha256": sha256(weights),
-        "type": "float16" if options.half else "float32",
-        "parameters": sum(tensor.size for tensor in tensors.values()),
-    }
-    with replacing(card) as file:
-        file.write(json.dumps(facts, indent=2, ensure_ascii=False).encode() + b"\n")
-    return Outcome(weights, labels, card, outcome_accuracy)
+    text = json.dumps(facts, indent=2, ensure_ascii=False)
+    _replace(card, text.encode(errors="backslashreplace") + b"\n")
+    return Outcome(weights, labels, card, reached)
 
 
-def _final_accuracy(
-    training: Training, tensors: Mapping[str, np.ndarray], validation: Validation
-) -> dict[str, float]:
-    """Of the weights as they are written, in float32."""
+def _replace(path: Path, content: bytes) -> None:
+    with replacing(path) as file:
+        file.write(content)
+
+
+def _as_written(
+    training: Training, tensors: Mapping[str, np.ndarray]
+) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+    """What the weights say as they are written, in float32; and their resolution."""
     config = replace(training.model.config, sd_prob=0.0)
     with zero_weights():
         model = CaiT(config)
     assign(model, {name: tensor.astype(np.float32) for name, tensor in tensors.items()})
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        return np.asarray(model.predict_on_batch(images)[0])
-
-    return validation.accuracy(predict, config.image_size)
+    learner = Learner(model)  # without the self-attention that a CaiT returns
+    return lambda images: np.asarray(learner.predict_on_batch(images)["logits"]), config.image_size
 
 
 def _facts(
-    plan: Plan,
-    training: Training,
-    batches: Batches,
-    pixels: Pixels,
-    validation: Validation,
-    options: Options,
+    plan: Plan, training: Training, batches: Batches, shown: _Shown, options: Options
 ) -> dict[str, Any]:
     backend = keras.backend.backend()
-    shown = training.step * batches.size
+    pictures = training.step * batches.size
+    software = {backend, "keras", *(("onnxruntime",) if plan.teacher else ())}
     return {
         "made_by": plan.kind,
         "date": datetime.now(UTC).date().isoformat(),
         "command": options.command,
         "data": {
             **plan.data,
-            "training_pictures": len(pixels),
-            "validation_pictures": len(validation),
-            "skipped": pixels.skipped,
+            "training_pictures": len(shown.pixels),
+            "validation_pictures": len(plan.validation),
+            "skipped": shown.pixels.skipped,
         },
         "start": plan.start and {"name": plan.start.name, "sha256": plan.start.sha256},
         "teacher": plan.teacher
         and {"file": plan.teacher.path.name, "sha256": sha256(plan.teacher.path), "size": plan.teacher.size},
         "seed": plan.recipe.seed,
         "epochs": round(training.step / batches.steps_per_epoch, 3),
-        "pictures_shown": shown,
+        "pictures_shown": pictures,
         "seconds": round(training.seconds, 1),
-        "pictures_per_second": round(shown / training.seconds, 1) if training.seconds else None,
+        "pictures_per_second": round(pictures / training.seconds, 1) if training.seconds else None,
         "recipe": plan.recipe.to_dict(),
         "architecture": training.model.config.to_dict(),
         "hardware": {
@@ -377,17 +435,9 @@ def _facts(
             "cores": os.cpu_count(),
             "system": f"{platform.system()} {platform.machine()}",
         },
-        "versions": {**versions(), backend: keras.backend_version()}
-        if hasattr(keras, "backend_version")
-        else versions(),
+        "versions": versions() | {name: metadata.version(name) for name in software if _installed(name)},
     }
 
 
-def _clean_up(out: Path, cache: Path, kept: bool) -> None:
-    """Remove what only the training needed."""
-    (out / _STATE_FILE).unlink(missing_ok=True)
-    if kept:
-        return
-    for path in cache.iterdir():
-        path.unlink()
-    cache.rmdir()
+def _installed(distribution: str) -> bool:
+    return any(metadata.distributions(name=distribution))

@@ -6,6 +6,7 @@ each picture may be kept, so that nobody waits for it a second time.
 """
 
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,14 +74,18 @@ class Teacher:
                 f"{listed(sorted(outputs))}; a teacher has one input and the outputs logits and features"
             )
         self._input = inputs[0].name
-        fixed = inputs[0].shape[2] if len(inputs[0].shape) == 4 else None
-        self.size = size or (fixed if isinstance(fixed, int) else 224)
-        logits, features = self._run(np.zeros((1, self.size, self.size, 3), np.uint8))
-        if logits.ndim != 2 or features.ndim != 4 or len(logits) != 1 or 0 in features.shape:
+        batch, _, side, _ = inputs[0].shape if len(inputs[0].shape) == 4 else (None,) * 4
+        self._batch = batch if isinstance(batch, int) else _BATCH
+        self.size = size or (side if isinstance(side, int) else 224)
+        logits, features = self._run(np.zeros((self._batch, self.size, self.size, 3), np.uint8))
+        counts = {array.shape[0] if array.ndim else 0 for array in (logits, features)}
+        if logits.ndim != 2 or features.ndim != 4 or counts != {self._batch} or 0 in features.shape:
             raise TeacherError(
                 f"{_shown(path)}: gives logits of shape {logits.shape} and features of {features.shape} for "
-                "one picture; a teacher gives (1, classes) and (1, channels, rows, cols)"
+                f"{self._batch} pictures; a teacher gives (pictures, classes) and (pictures, channels, rows, "
+                "cols)"
             )
+        self._require_finite(logits, features)
         self.classes = logits.shape[1]
         self.grid = features.shape[1:]
 
@@ -90,11 +95,17 @@ class Teacher:
         Raises:
             TeacherError: it fails, or says what is not a finite number.
         """
-        chunks = [self._run(pictures[start : start + _BATCH]) for start in range(0, len(pictures), _BATCH)]
-        logits, features = (np.concatenate(arrays) for arrays in zip(*chunks, strict=True))
-        if not (np.isfinite(logits).all() and np.isfinite(features).all()):
-            raise TeacherError(f"{_shown(self.path)}: says what is not a finite number; give another teacher")
+        # Filled up: some files fix how many pictures they take.
+        whole = -(-len(pictures) // self._batch) * self._batch
+        filled = np.resize(pictures, (whole, *pictures.shape[1:]))
+        chunks = [self._run(filled[start : start + self._batch]) for start in range(0, whole, self._batch)]
+        logits, features = (np.concatenate(arrays)[: len(pictures)] for arrays in zip(*chunks, strict=True))
+        self._require_finite(logits, features)
         return Lesson(_rounded(logits), _rounded(features))
+
+    def _require_finite(self, *arrays: Floats) -> None:
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise TeacherError(f"{_shown(self.path)}: says what is not a finite number; give another teacher")
 
     def _run(self, pictures: Pictures) -> tuple[Floats, Floats]:
         """Logits, and features with the channels last."""
@@ -172,13 +183,14 @@ class Lessons:
         same = described.is_file() and described.read_text(encoding="utf-8") == identity
         if not same:
             described.unlink(missing_ok=True)
-        for name, (shape, dtype) in shapes.items():
-            path = folder / f"lessons-{name}.bin"
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            if not (same and path.is_file() and path.stat().st_size == size):
+        sizes = {name: math.prod(shape) * np.dtype(dtype).itemsize for name, (shape, dtype) in shapes.items()}
+        paths = {name: folder / f"lessons-{name}.bin" for name in shapes}
+        if not same or any(not _has_size(paths[name], sizes[name]) for name in shapes):
+            for name, path in paths.items():
                 with path.open("wb") as file:
-                    os.truncate(file.fileno(), size)
-            self._kept[name] = np.memmap(path, dtype, "r+", shape=shape)
+                    _allocate(file.fileno(), sizes[name])
+        for name, (shape, dtype) in shapes.items():
+            self._kept[name] = np.memmap(paths[name], dtype, "r+", shape=shape)
         described.write_text(identity, encoding="utf-8")
 
     def get(
@@ -203,6 +215,18 @@ class Lessons:
         return Lesson(
             self._kept["logits"][rows].astype(np.float32), self._kept["features"][rows].astype(np.float32)
         )
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Zeros, for which there is room: a disk that fills under a mapped file would end the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.truncate(descriptor, size)
 
 
 def _rounded(values: Floats) -> Floats:

@@ -30,6 +30,7 @@ def finetune(
     *,
     model: str | None = None,
     weights: Path | None = None,
+    labels: Path | None = None,
     validation: Path | float = 0.1,
     recipe: Recipe = FINETUNING,
     options: Options = Options(),  # noqa: B008 - frozen
@@ -44,6 +45,7 @@ def finetune(
         out: the folder to write to.
         model: name of a variant to start from; the bundled one by default.
         weights: a safetensors file to start from, in place of the variant's own.
+        labels: a text with the names of its classes, one a line.
         validation: another such folder, or the share of each class that is held back to validate with.
         recipe: how; by default ten epochs at the network's own resolution.
         options: what does not decide on the weights.
@@ -55,19 +57,21 @@ def finetune(
         OutputError: the output cannot be written.
         KeyboardInterrupt: Ctrl-C; the state has been saved.
     """
-    start = checkpoints.resolve(model, weights)
-    recipe = _settled(recipe, start.config)
     found, folders = labelled(pictures, options.tell)
     if isinstance(validation, Path):
-        training, held_back = tuple(found), _validation_folder(validation, folders, options.tell)
+        held_back = _validation_folder(validation, folders, options.tell)
+        training = _apart(found, held_back, options.tell)
     else:
         training, held_back = split(found, validation, recipe.seed)
     names = _readable(folders)
+    start = checkpoints.resolve(model, weights)
+    recipe = _settled(recipe, start.config)
     config = replace(start.config, num_classes=len(names), pre_logits=False)
     tensors: dict[str, np.ndarray] | None = checkpoints.read_tensors(start.path, start.config)
     assert tensors is not None
-    if start.config.pre_logits or class_names(start.config.num_classes) != names:
+    if start.config.pre_logits or class_names(start.config.num_classes, labels) != names:
         tensors |= _new_head(config, recipe.seed)
+        options.tell(f"a new classifier of {len(names)} classes; the rest starts from {start.name}")
     return train(
         Plan(
             kind="finetune",
@@ -134,11 +138,13 @@ def distil(
             f"{master.classes}; start from weights with the teacher's classes, or from none"
         )
     index = class_index(names)
-    found = {folder: matched(folder, index) for folder in dict.fromkeys(pictures)}
+    held_back = [example for folder in validation for example in matched(folder, index) if example.label >= 0]
+    found = {
+        folder: _apart(matched(folder, index), held_back, options.tell) for folder in dict.fromkeys(pictures)
+    }
     examples = [example for folder in found for example in found[folder]]
     first = dict(zip(found, np.cumsum([0, *map(len, found.values())]), strict=False))
     draws = np.concatenate([first[folder] + np.arange(len(found[folder])) for folder in pictures])
-    held_back = [example for folder in validation for example in matched(folder, index) if example.label >= 0]
     return train(
         Plan(
             kind="distil",
@@ -174,6 +180,15 @@ def _validation_folder(folder: Path, names: tuple[str, ...], tell: Tell) -> tupl
     if len(known) < len(examples):
         tell(f"{one_line(str(folder), 200)}: {len(examples) - len(known)} pictures of other classes left out")
     return tuple(known)
+
+
+def _apart(training: Sequence[Example], validation: Sequence[Example], tell: Tell) -> tuple[Example, ...]:
+    """The pictures to train on without those to validate with."""
+    kept_back = {example.path.resolve() for example in validation}
+    apart = tuple(example for example in training if example.path.resolve() not in kept_back)
+    if len(apart) < len(training):
+        tell(f"{len(training) - len(apart)} pictures are there to validate with and not trained on")
+    return apart
 
 
 def _settled(recipe: Recipe, config: CaiTConfig) -> Recipe:

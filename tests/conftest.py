@@ -69,7 +69,7 @@ def make_teacher(tmp_path_factory):
     Its features are the means of each patch of 16 x 16 pixels.
     """
 
-    def make(outputs=("logits", "features"), scale=10.0, size=None):
+    def make(outputs=("logits", "features"), scale=10.0, size=None, batch=None):
         from onnx import TensorProto, helper, numpy_helper, save
 
         logits, features = outputs
@@ -82,7 +82,7 @@ def make_teacher(tmp_path_factory):
             helper.make_node("Mul", ["flat", "scale"], [logits]),
         ]
         shapes = {
-            "pictures": ["n", 3, size or "h", size or "w"],
+            "pictures": [batch or "n", 3, size or "h", size or "w"],
             logits: ["n", 3],
             features: ["n", 3, "rows", "cols"],
         }

@@ -78,6 +78,14 @@ def test_a_picture_named_twice_is_shown_twice_and_each_time_in_another_view(batc
     assert firsts != later
 
 
+def test_a_batch_reaches_into_the_next_epoch_and_none_is_shown_less_often(batches):
+    made = batches(batch_size=5)
+    assert made.steps_per_epoch == 12 / 5
+    shown = [number for step in range(12) for number in brightness(made.batch(step, 32)[0])]
+    assert [sorted(shown[start : start + 12]) for start in range(0, 60, 12)] == [list(range(12))] * 5
+    assert [made.epochs(step) for step in (0, 2, 3, 5, 12)] == [0, 0, 1, 2, 5]
+
+
 def test_with_fewer_pictures_than_a_batch_all_of_them_are_one(batches):
     made = batches(batch_size=64)
     assert (made.size, made.steps_per_epoch) == (12, 1)
@@ -104,7 +112,8 @@ def test_a_student_learns_what_the_teacher_says_of_the_very_view_it_sees(batches
 
 def test_labels_count_by_their_weight_and_only_where_there_are_any(batches, lessons):
     labels = np.array([0, -1] * 6)
-    images, targets = batches(lessons=lessons(), labels=labels, label_weight=0.5).batch(0, 32)
+    how = {"label_weight": 0.5, "label_smoothing": 0.0}
+    images, targets = batches(lessons=lessons(), labels=labels, **how).batch(0, 32)
     taught = batches(lessons=lessons(), label_weight=0.0).batch(0, 32)[1]["classes"]
     for number, row, said in zip(brightness(images), targets["classes"], taught, strict=True):
         wanted = said if labels[number] < 0 else 0.5 * said + 0.5 * np.eye(3)[0]

@@ -40,8 +40,9 @@ def test_a_class_without_pictures_is_named_and_left_out(folder):
     assert "bird" in told[0]
 
 
-def test_hidden_files_and_folders_are_passed_over(folder):
+def test_hidden_files_and_folders_are_passed_over_at_any_depth(folder):
     save(folder / ".thumbnails" / "x.png")
+    save(folder / "cat" / ".ipynb_checkpoints" / "0.png")
     (folder / "cat" / ".DS_Store").write_bytes(b"no picture")
     examples, names = labelled(folder, print)
     assert names == ("cat", "dog")
@@ -62,6 +63,19 @@ def test_a_picture_has_the_class_of_the_innermost_folder_that_names_one(tmp_path
     examples = matched(tmp_path, {"cat": 7, "animals": 3})
     assert {example.path.name: example.label for example in examples} == {"0.png": 7, "1.png": 3}
     assert [example.label for example in matched(tmp_path, {})] == [UNKNOWN, UNKNOWN]
+
+
+def test_a_folder_above_the_one_that_was_named_gives_no_class(tmp_path):
+    save(tmp_path / "drake" / "pictures" / "0.png")
+    assert [example.label for example in matched(tmp_path / "drake" / "pictures", {"drake": 5})] == [UNKNOWN]
+    assert [example.label for example in matched(tmp_path / "drake", {"drake": 5})] == [5]
+
+
+@pytest.mark.parametrize("name", ["two\nlines", " cat", "tab\t", "\udcff"])
+def test_a_folder_that_cannot_name_a_class_is_refused_before_anything_is_done(folder, name):
+    save(folder / name / "0.png")
+    with pytest.raises(DatasetError, match="cannot name a class; rename it"):
+        labelled(folder, print)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.floats(0, 0.99), st.integers(0, 9))
@@ -129,6 +143,39 @@ def test_pictures_are_decoded_once_and_anew_when_one_has_changed(tmp_path, monke
     save(path, (30, 30), (0, 0, 0))
     assert decode([path], 32, tmp_path / "cache", print)[0].size == (9, 9)
     assert reads == [path]
+
+
+def test_decoding_that_was_cut_off_goes_on_where_it_was(tmp_path, monkeypatch):
+    from cait_viz import datasets
+
+    files = [save(tmp_path / f"{number}.png", (10 + number, 20), (number, 0, 0)) for number in range(9)]
+    monkeypatch.setattr(datasets, "_INDEXED", 4)
+    monkeypatch.setattr(datasets, "_READ_AHEAD", 2)
+    whole = decode(files, 32, tmp_path / "whole", print)
+
+    def cut_off(steps, _):
+        for number, step in enumerate(steps):
+            if number == 6:
+                raise KeyboardInterrupt
+            yield step
+
+    with pytest.raises(KeyboardInterrupt):
+        decode(files, 32, tmp_path / "cache", print, cut_off)
+    reads = []
+    monkeypatch.setattr(datasets, "read_image", lambda path: reads.append(path) or Image.open(path))
+    pixels = decode(files, 32, tmp_path / "cache", print)
+    assert sorted(reads) == files[4:]
+    assert pixels.sizes.tolist() == whole.sizes.tolist()
+    assert all(pixels[number].tobytes() == whole[number].tobytes() for number in range(9))
+
+
+def test_what_is_kept_of_a_large_picture_is_what_the_network_is_evaluated_on(tmp_path):
+    from cait_viz.preprocessing import prepare
+
+    random = np.random.default_rng(0).integers(0, 256, (90, 133, 3), dtype=np.uint8)
+    Image.fromarray(random).save(tmp_path / "a.png")
+    pixels = decode([tmp_path / "a.png"], 64, tmp_path / "cache", print)
+    np.testing.assert_array_equal(prepare(pixels[0], 64), prepare(tmp_path / "a.png", 64))
 
 
 def test_a_cache_that_cannot_be_written_is_told_in_one_sentence(tmp_path):

@@ -40,6 +40,11 @@ def test_a_file_with_a_fixed_size_is_used_at_that_and_at_no_other(make_teacher):
         Teacher(path, 32)
 
 
+def test_a_file_for_one_picture_at_a_time_is_asked_one_by_one(make_teacher, teacher):
+    alone = Teacher(make_teacher(batch=1), 32)
+    np.testing.assert_array_equal(alone(pictures(5)).logits, teacher(pictures(5)).logits)
+
+
 def test_a_file_with_no_fixed_size_is_used_at_224_pixels(teacher_file):
     assert Teacher(teacher_file).size == 224
 
@@ -65,7 +70,7 @@ def test_outputs_of_other_names_are_told(make_teacher):
 
 def test_numbers_that_are_not_finite_are_refused(make_teacher):
     with pytest.raises(TeacherError, match="not a finite number"):
-        Teacher(make_teacher(scale=np.inf), 32)(pictures(2))
+        Teacher(make_teacher(scale=np.inf), 32)  # 0 times infinity, before any picture is decoded
 
 
 def test_without_onnxruntime_the_way_out_is_told(teacher_file, monkeypatch):
@@ -107,6 +112,15 @@ def test_answers_to_other_views_are_not_taken_for_these(teacher, tmp_path):
     Lessons(teacher, 4, 2, tmp_path, {"seed": 0}).get(numbers, numbers, show)
     Lessons(teacher, 4, 2, tmp_path, {"seed": 1}).get(numbers, numbers, show)
     assert len(show.shown) == 2
+
+
+def test_answers_of_which_a_part_is_gone_are_asked_for_anew(teacher, tmp_path):
+    show, numbers = Counted(), np.array([2])
+    first = Lessons(teacher, 4, 2, tmp_path, {}).get(numbers, numbers * 0, show)
+    (tmp_path / "lessons-features.bin").unlink()
+    again = Lessons(teacher, 4, 2, tmp_path, {}).get(numbers, numbers * 0, show)
+    assert len(show.shown) == 2
+    np.testing.assert_array_equal(first.features, again.features)
 
 
 def test_with_none_kept_every_view_is_asked_for(teacher, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from safetensors import safe_open
 
 from cait_viz import checkpoints, cli, training
 from cait_viz.augmentation import Augmentation
-from cait_viz.datasets import DatasetError
+from cait_viz.datasets import DatasetError, Example
 from cait_viz.errors import CheckpointError, SelectionError
 from cait_viz.learner import TrainingError
 from cait_viz.outputs import OutputError
@@ -90,14 +91,14 @@ def test_what_was_odd_is_told_and_what_was_done_stands_in_the_card(finetuned, fo
     assert "broken.jpg" in text
     card = json.loads(outcome.card.read_text())
     assert card["data"]["training_pictures"] == 6
-    assert card["data"]["validation_pictures"] == card["accuracy"]["pictures"] == 4
+    assert card["data"]["validation_pictures"] == 4
     assert card["data"]["skipped"][0].startswith("broken.jpg")
     assert card["command"] == "cait-viz finetune …"
     assert card["seed"] == 0
-    assert card["epochs"] == 2
-    assert card["pictures_shown"] == 8
+    assert card["epochs"] == 2.667  # two stages of an epoch of six pictures, each two steps of four
+    assert card["pictures_shown"] == 16
     assert card["hardware"]["backend"] == "tensorflow"
-    assert card["versions"]["keras"]
+    assert {"keras", "tensorflow", "numpy"} <= set(card["versions"])
     assert card["weights"]["sha256"] == checkpoints.sha256(outcome.weights)
     assert card["accuracy"]["top1"] == outcome.accuracy["top1"]
     assert set(outcome.accuracy) == {"top1"}  # among two classes the first five say nothing
@@ -118,10 +119,8 @@ def test_the_accuracy_is_what_the_written_weights_reach(finetuned, folder):
 
 def test_the_log_has_a_row_for_each_epoch(finetuned):
     rows = list(csv.DictReader((finetuned[0].weights.parent / "log.csv").open()))
-    assert [(row["epoch"], row["step"], row["image_size"]) for row in rows] == [
-        ("1", "1", "32"),
-        ("2", "2", "64"),
-    ]
+    assert [(row["step"], row["image_size"]) for row in rows] == [("2", "32"), ("3", "64"), ("4", "64")]
+    assert [row["epochs"] for row in rows] == ["1", "2", "2"]
     assert all(float(row["loss"]) > 0 for row in rows)
     assert all(0 <= float(row["validation_top1"]) <= 1 for row in rows)
 
@@ -132,8 +131,66 @@ def test_nothing_is_left_that_only_the_training_needed(finetuned):
 
 
 def test_a_folder_that_holds_a_training_is_not_written_over(finetuned, folder, tiny_weights):
-    with pytest.raises(OutputError, match="holds a training already"):
-        finetune(folder, finetuned[0].weights.parent, weights=tiny_weights, recipe=QUICK)
+    out = finetuned[0].weights.parent
+    with pytest.raises(OutputError, match=r"holds model\.safetensors, labels\.txt, .* already"):
+        finetune(folder, out, weights=tiny_weights, recipe=QUICK)
+    with pytest.raises(TrainingError, match="it is finished; start without --resume in another folder"):
+        finetune(folder, out, weights=tiny_weights, recipe=QUICK, options=Options(resume=True))
+
+
+def test_a_folder_with_somebody_elses_labels_is_not_written_to(folder, tiny_weights, tmp_path):
+    (tmp_path / "labels.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"holds labels\.txt already"):
+        finetune(folder, tmp_path, weights=tiny_weights, recipe=QUICK)
+    assert (tmp_path / "labels.txt").read_text() == "mine"
+
+
+def test_the_classifier_is_kept_where_its_classes_are_the_pictures(finetuned, folder, tmp_path):
+    """And what lies in the output's folder that is not the training's stays there."""
+    before, _ = finetuned
+    (tmp_path / "training-cache").mkdir()
+    (tmp_path / "training-cache" / "mine.txt").write_text("mine")
+    told = []
+    after = finetune(
+        folder,
+        tmp_path,
+        weights=before.weights,
+        labels=before.labels,
+        validation=0.0,
+        recipe=replace(QUICK, stages=(Stage(None, 0.5),), learning_rate=1e-9),
+        options=Options(tell=told.append),
+    )
+    assert not [sentence for sentence in told if "new classifier" in sentence]
+    np.testing.assert_allclose(
+        tensors(after.weights)["head.weight"], tensors(before.weights)["head.weight"], atol=1e-4
+    )
+    assert json.loads(after.card.read_text())["accuracy"] is None
+    assert [path.name for path in (tmp_path / "training-cache").iterdir()] == ["mine.txt"]
+
+
+def test_pictures_to_validate_with_are_not_trained_on(folder):
+    training_pictures = [Example(folder / "red" / f"{number}.png", 0) for number in range(5)]
+    other_way = Example(folder / "green" / ".." / "red" / "1.png", 0)
+    told = []
+    apart = training._apart(training_pictures, [other_way], told.append)
+    assert [example.path.name for example in apart] == ["0.png", "2.png", "3.png", "4.png"]
+    assert told == ["1 pictures are there to validate with and not trained on"]
+
+
+def test_a_resume_with_other_options_is_refused_before_anything_is_made(folder, teacher_file, tmp_path):
+    recipe = replace(QUICK, kept_views=1)
+    state = {"identity": {"recipe": recipe.settled(224).to_dict()}}
+    np.savez(tmp_path / "checkpoint.npz", state=np.array(json.dumps(state)))
+    with pytest.raises(TrainingError, match="saved with other recipe, architecture"):
+        distil(
+            [folder],
+            tmp_path,
+            teacher=teacher_file,
+            teacher_size=32,
+            recipe=replace(recipe, seed=5),
+            options=Options(resume=True),
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
 
 
 def test_a_resolution_that_is_no_whole_number_of_patches_is_refused(folder, tiny_weights, tmp_path):
@@ -166,6 +223,7 @@ def distilled(folder, teacher_file, tmp_path_factory):
     """A student of a teacher who tells red, green and blue apart, from scratch."""
     place = tmp_path_factory.mktemp("distilled")
     (place / "names.txt").write_text("red\ngreen\nblue\n")
+    shutil.copytree(folder / "green", place / "validation" / "green")
     recipe = replace(QUICK, stages=(Stage(32, 2),), kept_views=1, label_weight=0.3, label_smoothing=0.0)
     told = []
     small = replace(BUNDLED, config=replace(BUNDLED.config, sa_ffn_layers=2, projection_dim=48))
@@ -177,7 +235,7 @@ def distilled(folder, teacher_file, tmp_path_factory):
             teacher=teacher_file,
             teacher_size=32,
             labels=place / "names.txt",
-            validation=[folder],
+            validation=[place / "validation"],
             recipe=recipe,
             options=Options(tell=told.append, cache=place / "cache"),
         )
@@ -198,7 +256,7 @@ def test_a_student_has_the_teachers_classes_and_the_resolution_it_was_trained_at
 
 
 def test_a_cache_that_was_named_stays(distilled):
-    names = {path.name for path in (distilled[1] / "cache").iterdir()}
+    names = {path.name for path in (distilled[1] / "cache").rglob("*")}
     assert {"pictures.bin", "lessons-logits.bin", "lessons-features.bin"} <= names
 
 
@@ -246,7 +304,7 @@ def test_a_run_that_was_killed_and_interrupted_ends_where_no_interruption_would_
 
     process = started(environment, *command, "--resume")
     for line in process.stderr:
-        if line.startswith("epoch "):  # it is in the middle of the steps
+        if line.startswith("step "):  # it is in the middle of the steps
             break
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
