@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,9 @@ class Teacher:
 
     def __init__(self, path: Path, size: int | None = None, threads: int | None = None) -> None:
         self.path = path
-        self._session = _session(path, threads)
+        # A thread of its own: onnxruntime switches denormal numbers off in whichever thread calls it.
+        self._thread = ThreadPoolExecutor(1)
+        self._session = self._thread.submit(_session, path, threads).result()
         inputs = self._session.get_inputs()
         outputs = {output.name for output in self._session.get_outputs()}
         if len(inputs) != 1 or not {"logits", "features"} <= outputs:
@@ -112,7 +115,8 @@ class Teacher:
         planes = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)).astype(np.float32)
         planes /= np.float32(255)
         try:
-            logits, features = self._session.run(["logits", "features"], {self._input: planes})
+            running = self._thread.submit(self._session.run, ["logits", "features"], {self._input: planes})
+            logits, features = running.result()
         except Exception as error:  # onnxruntime's own errors have no common base
             raise TeacherError(
                 f"{_shown(self.path)}: cannot teach at {self.size} pixels ({one_line(str(error))})"

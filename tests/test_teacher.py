@@ -79,6 +79,11 @@ def test_without_onnxruntime_the_way_out_is_told(teacher_file, monkeypatch):
         Teacher(teacher_file)
 
 
+def test_numbers_too_small_for_the_teacher_are_still_numbers_everywhere_else(teacher):
+    teacher(pictures(1))
+    assert np.nextafter(np.float32(0), np.float32(1)) * np.float32(1) > 0
+
+
 class Counted:
     """Shows pictures by number and view, and counts them."""
 
