@@ -89,7 +89,7 @@ def keep_freed_memory() -> None:
     """Let the process keep the memory of arrays that it frees, where the C library is glibc.
 
     A training frees and takes the same large arrays at every step; each time the system would have to fill
-    them with zeros again, a tenth of the time of a step on two cores.
+    them with zeros again. What that is worth differs (benchmarks/training.py).
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
