@@ -17,9 +17,9 @@ from PIL import Image
 
 from cait_viz.errors import CaitVizError, ImageError
 from cait_viz.images import read_image
-from cait_viz.outputs import replacing
+from cait_viz.outputs import replacing, shown
 from cait_viz.preprocessing import resized_size
-from cait_viz.wording import listed, one_line
+from cait_viz.wording import listed
 
 UNKNOWN = -1
 
@@ -49,7 +49,7 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
     _require_folder(folder)
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry))
     if not classes:
-        raise DatasetError(f"{_shown(folder)}: holds no folders; put each class' pictures in one of its own")
+        raise DatasetError(f"{shown(folder)}: holds no folders; put each class' pictures in one of its own")
     return {entry.name: _files(entry) for entry in classes}
 
 
@@ -68,17 +68,17 @@ def labelled(folder: Path, tell: Tell) -> tuple[list[Example], tuple[str, ...]]:
     classes = class_folders(folder)
     empty = [name for name, files in classes.items() if not files]
     if empty:
-        tell(f"{_shown(folder)}: no pictures in {listed(empty)}, which is left out")
+        tell(f"{shown(folder)}: no pictures in {listed(empty)}, which is left out")
     names = tuple(name for name in classes if name not in empty)
     unusual = [name for name in names if not name.isprintable() or name != name.strip()]
     if unusual:
         raise DatasetError(
-            f"{_shown(folder)}: the folder {unusual[0]!r} cannot name a class; rename it, without characters "
+            f"{shown(folder)}: the folder {unusual[0]!r} cannot name a class; rename it, without characters "
             "that do not print or spaces at its ends"
         )
     if len(names) < 2:
         raise DatasetError(
-            f"{_shown(folder)}: holds {len(names)} class{'' if len(names) == 1 else 'es'} with pictures; "
+            f"{shown(folder)}: holds {len(names)} class{'' if len(names) == 1 else 'es'} with pictures; "
             "training needs at least two, each in a folder of its own"
         )
     return [Example(path, label) for label, name in enumerate(names) for path in classes[name]], names
@@ -97,7 +97,7 @@ def matched(folder: Path, index: Mapping[str, int]) -> list[Example]:
     _require_folder(folder)
     files = _files(folder)
     if not files:
-        raise DatasetError(f"{_shown(folder)}: holds no pictures; name the folder that does")
+        raise DatasetError(f"{shown(folder)}: holds no pictures; name the folder that does")
     return [Example(path, _class_of(path, folder, index)) for path in files]
 
 
@@ -207,7 +207,7 @@ def decode(
             _decode_rest(files, side, folder, index, tell, progress)
     except OSError as error:
         raise DatasetError(
-            f"{_shown(folder)}: the decoded pictures cannot be kept there ({error.strerror or error}); free "
+            f"{shown(folder)}: the decoded pictures cannot be kept there ({error.strerror or error}); free "
             "some space, or name another folder"
         ) from None
     if not index["sizes"]:
@@ -296,8 +296,4 @@ def _hidden(path: Path) -> bool:
 
 def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise DatasetError(f"{_shown(folder)}: there is no such folder; name a folder of pictures")
-
-
-def _shown(path: Path) -> str:
-    return one_line(str(path), 200)
+        raise DatasetError(f"{shown(folder)}: there is no such folder; name a folder of pictures")

@@ -19,7 +19,7 @@ from keras import ops
 from cait_viz.batches import Batches, Targets
 from cait_viz.errors import CaitVizError
 from cait_viz.model import CaiT
-from cait_viz.outputs import replacing
+from cait_viz.outputs import replacing, shown
 from cait_viz.recipe import Recipe, schedule
 from cait_viz.variants import CaiTConfig
 from cait_viz.weights import assign, resample_positions, state_dict
@@ -31,8 +31,8 @@ Tensors = dict[str, np.ndarray]
 _AHEAD = 3
 # Share of its highest value that the learning rate falls to.
 _LAST_RATE = 0.01
-# Weights of fewer axes than this are biases, norms and LayerScale, which do not decay; nor do the two of
-# three axes, the class token and the position embedding.
+# Axes of dense and convolution kernels, which alone decay: biases, norms and LayerScale have one, the class
+# token and the position embedding three.
 _KERNEL_AXES = (2, 4)
 
 
@@ -327,13 +327,13 @@ def check_state(path: Path, identity: Mapping[str, Any]) -> None:
     different = [key for key in wanted if wanted[key] != before.get(key)]
     if different:
         raise TrainingError(
-            f"{one_line(str(path), 200)}: was saved with other {', '.join(different)}; give the same, or "
+            f"{shown(path)}: was saved with other {', '.join(different)}; give the same, or "
             "start anew in another folder"
         )
 
 
 def _read_state(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
-    name = one_line(str(path), 200)
+    name = shown(path)
     try:
         with np.load(path) as archive:
             arrays = [archive[key] for key in sorted(set(archive.files) - {"state"})]

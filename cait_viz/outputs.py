@@ -30,7 +30,7 @@ def check_output(path: Path, endings: Sequence[str], inputs: Iterable[Path] = ()
     """
     if path.suffix.lower() not in endings:
         known = ", ".join(endings)
-        raise SelectionError(f"{_shown(path)}: the output's format follows from its ending; use {known}")
+        raise SelectionError(f"{shown(path)}: the output's format follows from its ending; use {known}")
     try:
         target = path.resolve()
         _check_place(path, target)
@@ -38,19 +38,19 @@ def check_output(path: Path, endings: Sequence[str], inputs: Iterable[Path] = ()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise _unwritable(path, error) from None
     if kept:
-        raise OutputError(f"{_shown(path)}: is read as an input and would be lost; choose another output")
+        raise OutputError(f"{shown(path)}: is read as an input and would be lost; choose another output")
 
 
 def _check_place(path: Path, target: Path) -> None:
     folder = target.parent
     if not folder.is_dir():
-        raise OutputError(f"{_shown(path)}: there is no folder {_shown(folder)}; make it first")
+        raise OutputError(f"{shown(path)}: there is no folder {shown(folder)}; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{_shown(path)}: the folder {_shown(folder)} may not be written; choose another")
+        raise OutputError(f"{shown(path)}: the folder {shown(folder)} may not be written; choose another")
     if target.exists() and not target.is_file():
-        raise OutputError(f"{_shown(path)}: is a folder or a device; choose another output")
+        raise OutputError(f"{shown(path)}: is a folder or a device; choose another output")
     if target.exists() and not os.access(target, os.W_OK):
-        raise OutputError(f"{_shown(path)}: is there already and may not be written; choose another output")
+        raise OutputError(f"{shown(path)}: is there already and may not be written; choose another output")
 
 
 @contextlib.contextmanager
@@ -79,8 +79,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 def _unwritable(path: Path, error: Exception) -> OutputError:
     reason = getattr(error, "strerror", None) or one_line(str(error))
-    return OutputError(f"{_shown(path)}: cannot be written ({reason}); choose another output")
+    return OutputError(f"{shown(path)}: cannot be written ({reason}); choose another output")
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
+    """A path as part of a sentence."""
     return one_line(str(path), 200)

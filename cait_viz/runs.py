@@ -23,6 +23,7 @@ import numpy as np
 from safetensors.numpy import save
 from tqdm import tqdm
 
+from cait_viz import outputs
 from cait_viz.batches import Batches
 from cait_viz.checkpoints import Checkpoint
 from cait_viz.datasets import UNKNOWN, DatasetError, Example, Pixels, Tell, decode, fingerprint
@@ -38,7 +39,7 @@ from cait_viz.teacher import Lessons, Teacher
 from cait_viz.validation import accuracy
 from cait_viz.variants import CaiTConfig
 from cait_viz.weights import assign
-from cait_viz.wording import listed, one_line
+from cait_viz.wording import listed
 
 WEIGHTS_FILE, LABELS_FILE, CARD_FILE, LOG_FILE = "model.safetensors", "labels.txt", "card.json", "log.csv"
 _STATE_FILE, _CACHE_FOLDER = "checkpoint.npz", "training-cache"
@@ -252,12 +253,12 @@ def _prepare_folder(out: Path, resume: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"{one_line(str(out), 200)}: cannot be made ({error.strerror or error}); choose another folder"
+            f"{outputs.shown(out)}: cannot be made ({error.strerror or error}); choose another folder"
         ) from None
     if not os.access(out, os.W_OK | os.X_OK):
-        raise OutputError(f"{one_line(str(out), 200)}: may not be written; choose another folder")
+        raise OutputError(f"{outputs.shown(out)}: may not be written; choose another folder")
     there = [name for name in (WEIGHTS_FILE, LABELS_FILE, CARD_FILE, LOG_FILE) if (out / name).exists()]
-    name = one_line(str(out), 200)
+    name = outputs.shown(out)
     if resume and not (out / _STATE_FILE).exists():
         finished = "it is finished; " if WEIGHTS_FILE in there else ""
         raise TrainingError(

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cait_viz.errors import CaitVizError
+from cait_viz.weightfile import shown
 from cait_viz.wording import listed, one_line
 
 Floats = NDArray[np.float32]
@@ -73,7 +74,7 @@ class Teacher:
         outputs = {output.name for output in self._session.get_outputs()}
         if len(inputs) != 1 or not {"logits", "features"} <= outputs:
             raise TeacherError(
-                f"{_shown(path)}: has the inputs {listed(entry.name for entry in inputs)} and the outputs "
+                f"{shown(path)}: has the inputs {listed(entry.name for entry in inputs)} and the outputs "
                 f"{listed(sorted(outputs))}; a teacher has one input and the outputs logits and features"
             )
         self._input = inputs[0].name
@@ -84,7 +85,7 @@ class Teacher:
         counts = {array.shape[0] if array.ndim else 0 for array in (logits, features)}
         if logits.ndim != 2 or features.ndim != 4 or counts != {self._batch} or 0 in features.shape:
             raise TeacherError(
-                f"{_shown(path)}: gives logits of shape {logits.shape} and features of {features.shape} for "
+                f"{shown(path)}: gives logits of shape {logits.shape} and features of {features.shape} for "
                 f"{self._batch} pictures; a teacher gives (pictures, classes) and (pictures, channels, rows, "
                 "cols)"
             )
@@ -108,7 +109,7 @@ class Teacher:
 
     def _require_finite(self, *arrays: Floats) -> None:
         if not all(np.isfinite(array).all() for array in arrays):
-            raise TeacherError(f"{_shown(self.path)}: says what is not a finite number; give another teacher")
+            raise TeacherError(f"{shown(self.path)}: says what is not a finite number; give another teacher")
 
     def _run(self, pictures: Pictures) -> tuple[Floats, Floats]:
         """Logits, and features with the channels last."""
@@ -119,7 +120,7 @@ class Teacher:
             logits, features = running.result()
         except Exception as error:  # onnxruntime's own errors have no common base
             raise TeacherError(
-                f"{_shown(self.path)}: cannot teach at {self.size} pixels ({one_line(str(error))})"
+                f"{shown(self.path)}: cannot teach at {self.size} pixels ({one_line(str(error))})"
             ) from None
         return logits, features.transpose(0, 2, 3, 1) if features.ndim == 4 else features
 
@@ -132,7 +133,7 @@ def _session(path: Path, threads: int | None) -> Any:
             "distilling needs onnxruntime, which runs the teacher; install it with `pip install onnxruntime`"
         ) from None
     if not path.is_file():
-        raise TeacherError(f"{_shown(path)}: there is no such file; give the teacher's ONNX file")
+        raise TeacherError(f"{shown(path)}: there is no such file; give the teacher's ONNX file")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
@@ -144,7 +145,7 @@ def _session(path: Path, threads: int | None) -> Any:
         return onnxruntime.InferenceSession(path, options, providers=onnxruntime.get_available_providers())
     except Exception as error:  # onnxruntime's own errors have no common base
         raise TeacherError(
-            f"{_shown(path)}: cannot be opened as an ONNX file ({one_line(str(error))})"
+            f"{shown(path)}: cannot be opened as an ONNX file ({one_line(str(error))})"
         ) from None
 
 
@@ -177,7 +178,7 @@ class Lessons:
             self._open(folder, shapes, json.dumps(identity, sort_keys=True))
         except OSError as error:
             raise TeacherError(
-                f"{_shown(folder)}: what the teacher says cannot be kept there ({error.strerror or error}); "
+                f"{shown(folder)}: what the teacher says cannot be kept there ({error.strerror or error}); "
                 "free some space, or keep fewer views"
             ) from None
 
@@ -235,7 +236,3 @@ def _allocate(descriptor: int, size: int) -> None:
 
 def _rounded(values: Floats) -> Floats:
     return np.clip(values, -_FLOAT16_MAX, _FLOAT16_MAX).astype(np.float16).astype(np.float32)
-
-
-def _shown(path: Path) -> str:
-    return one_line(path.name or str(path), 100)
