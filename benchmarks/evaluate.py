@@ -37,6 +37,7 @@ from cait_viz.faithfulness import (
 )
 from cait_viz.labels import IMAGENET_CLASSES, class_index, class_names
 from cait_viz.preprocessing import normalize
+from cait_viz.probabilities import softmax
 from cait_viz.quiet import import_tensorflow
 
 if TYPE_CHECKING:
@@ -159,12 +160,6 @@ def faithfulness(model: "CaiT", found: Sequence[Example], count: int, seed: int)
     return {name: areas[:, column] for column, name in enumerate(names)} | {
         RANDOM: areas[:, len(names) :].mean(axis=1)
     }
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """(B, classes) -> (B, classes), summed in float64."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def block_name(block: int) -> str:

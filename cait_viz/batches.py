@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cait_viz.augmentation import Floats, View, draw_view, mixed_labels, render
 from cait_viz.datasets import Pixels
 from cait_viz.preprocessing import normalize
+from cait_viz.probabilities import softmax
 from cait_viz.recipe import Recipe
 from cait_viz.teacher import Lessons
 
@@ -81,7 +82,8 @@ class Batches:
         numbers = epochs * self._repeats[rows] + self._occurrence[rows]
         if self._recipe.kept_views:
             numbers = numbers % self._recipe.kept_views
-        return normalize(self._show(pictures, numbers, image_size)), self._targets(pictures, numbers)
+        views = self._views(pictures, numbers)
+        return normalize(self._show(views, image_size)), self._targets(pictures, numbers, views)
 
     def stream(
         self, start: int, stop: int, image_size: int, ahead: int = 0
@@ -122,13 +124,11 @@ class Batches:
             for picture, number in zip(pictures, numbers, strict=True)
         ]
 
-    def _show(self, pictures: Integers, numbers: Integers, image_size: int) -> NDArray[np.uint8]:
-        views = self._views(pictures, numbers)
+    def _show(self, views: list[View], image_size: int) -> NDArray[np.uint8]:
         shown = self._renderers.map(lambda view: np.asarray(render(view, self._pixels, image_size)), views)
         return np.stack(list(shown))
 
-    def _targets(self, pictures: Integers, numbers: Integers) -> Targets:
-        views = self._views(pictures, numbers)
+    def _targets(self, pictures: Integers, numbers: Integers, views: list[View]) -> Targets:
         labels = np.stack([mixed_labels(view, self._labels, self._classes) for view in views])
         known = labels.sum(axis=1, keepdims=True)
         smoothing = np.float32(self._recipe.label_smoothing)
@@ -140,13 +140,13 @@ class Batches:
         weight = np.float32(self._recipe.label_weight)
         mean, deviation = self.feature_scale
         return {
-            "classes": weight * labels + (1 - weight * known) * _softmax(lesson.logits),
+            "classes": weight * labels + (1 - weight * known) * softmax(lesson.logits),
             "features": (lesson.features - mean) / deviation,
         }
 
     def _show_teacher(self, pictures: Integers, numbers: Integers) -> NDArray[np.uint8]:
         assert self._lessons is not None
-        return self._show(pictures, numbers, self._lessons.teacher.size)
+        return self._show(self._views(pictures, numbers), self._lessons.teacher.size)
 
     def _measure_features(self, lessons: Lessons) -> Floats:
         """Mean and deviation of each channel over the first views of some pictures."""
@@ -170,8 +170,3 @@ def _occurrences(draws: Integers) -> Integers:
     result = np.empty(len(draws), np.int64)
     result[order] = np.arange(len(draws)) - starts
     return result
-
-
-def _softmax(logits: Floats) -> Floats:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -62,9 +62,9 @@ class Log:
         self._boards.on_epoch_end(epochs, row)
         _write_rows(self._path, [*_read_rows(self._path), {"epochs": epochs, **row}])
         validated = "".join(f", validation {name} {100 * share:.1f} %" for name, share in accuracy.items())
+        done = f"{epochs} epoch{'' if epochs == 1 else 's'}"
         self._tell(
-            f"{epochs} epochs, step {training.step} of {training.schedule.steps}: loss "
-            f"{means['loss']:.3f}{validated}"
+            f"{done}, step {training.step} of {training.schedule.steps}: loss {means['loss']:.3f}{validated}"
         )
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from cait_viz.images import PictureSource, open_picture
 from cait_viz.layers import zero_weights
 from cait_viz.model import CaiT
 from cait_viz.preprocessing import View
+from cait_viz.probabilities import softmax
 
 
 def load_model(
@@ -102,7 +103,7 @@ def analyze(source: PictureSource, model: CaiT, view: View = "crop", name: str |
         view=view,
         box=preprocessing.seen_box(picture.image.size, size, view),
         labels=model.labels or labels.class_names(model.config.num_classes),
-        probabilities=_softmax(logits[0]),
+        probabilities=softmax(logits[0]),
         logits=logits[0],
         class_attention={key: attention[0, :, 0] for key, attention in ca_attention.items()},
     )
@@ -137,9 +138,3 @@ def describe(model: CaiT) -> ModelInfo:
         image_size=model.config.image_size,
         patch_size=model.config.patch_size,
     )
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    """(C,) -> (C,) float32, summed in float64."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max())
-    return (exponentials / exponentials.sum()).astype(np.float32)

@@ -197,6 +197,15 @@ def _run(
             losses.append(step_losses)
             bar.update(batches.size)
             bar.set_postfix(loss=f"{step_losses['loss']:.3f}", size=training.model.config.image_size)
+            epochs = batches.epochs(training.step)
+            if epochs > batches.epochs(training.step - 1) or training.step in training.schedule.ends:
+                with training.averaged() as model:
+                    accuracy = validate(training.logits, model.config.image_size)
+                log.write(training, epochs, losses, accuracy)
+                losses = []
+                # The validation is not part of the training's time.
+                before, begun = training.seconds, time.monotonic()
+            # After the log: of a saved epoch it must hold the line, even if the training is killed here.
             if interrupted.is_set() or time.monotonic() - saved > 60 * options.checkpoint_minutes:
                 training.save(state)
                 saved = time.monotonic()
@@ -209,14 +218,6 @@ def _run(
                     "command with --resume goes on"
                 )
                 raise KeyboardInterrupt
-            epochs = batches.epochs(training.step)
-            if epochs > batches.epochs(training.step - 1) or training.step in training.schedule.ends:
-                with training.averaged() as model:
-                    accuracy = validate(training.logits, model.config.image_size)
-                log.write(training, epochs, losses, accuracy)
-                losses = []
-                # The validation is not part of the training's time.
-                before, begun = training.seconds, time.monotonic()
     training.save(state)
     log.close()
 

@@ -312,6 +312,12 @@ def test_pictures_may_be_given_by_themselves_and_what_is_none_is_passed_over(she
     assert "none.png" in err
     with Image.open(paths[0]) as sheet:
         assert [part["picture"] for part in json.loads(sheet.text["Description"])] == ["one.png"]
+        exact = np.asarray(sheet.convert("RGB"), int)
+    status, paths, _ = sheets(tmp_path / "one.png", "-o", tmp_path / "sheet.jpg")
+    assert status == 0
+    with Image.open(paths[0]) as sheet:
+        assert sheet.format == "JPEG"
+        assert np.abs(np.asarray(sheet, int) - exact).mean() < 3
 
 
 def test_the_samples_can_be_drawn(sheets, tmp_path):

@@ -73,22 +73,27 @@ def test_a_student_comes_to_say_what_its_teacher_says(training, teacher_file, co
 LONG = recipe(stages=(Stage(32, 3), Stage(64, 1)), sd_prob=0.3, averaging=0.3)
 
 
+STOPS = {"in the first stage": 3, "in the second stage": 7}
+
+
 @pytest.fixture(scope="module")
-def whole_run(training):
-    """The losses and the weights of a training that nobody interrupts."""
-    made = training(LONG)
-    return losses(made), made.tensors()
+def whole_run(training, tmp_path_factory):
+    """The losses, the weights and the states at `STOPS` of a training that nobody interrupts."""
+    made, states = training(LONG), tmp_path_factory.mktemp("states")
+    lost = []
+    for stop in STOPS.values():
+        lost += losses(made, stop)
+        made.save(states / f"{stop}.npz")
+    return lost + losses(made), made.tensors(), states
 
 
-@pytest.mark.parametrize("stop", [3, 7], ids=["in the first stage", "in the second stage"])
-def test_a_training_taken_up_again_goes_on_bit_for_bit(training, whole_run, tmp_path, stop):
-    interrupted = training(LONG)
-    before = losses(interrupted, stop)
-    interrupted.save(tmp_path / "state.npz")
+@pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS)
+def test_a_training_taken_up_again_goes_on_bit_for_bit(training, whole_run, stop):
+    lost, weights, states = whole_run
     resumed = training(LONG)
-    resumed.restore(tmp_path / "state.npz")
-    assert before + losses(resumed) == whole_run[0]
-    assert same(resumed.tensors(), whole_run[1])
+    resumed.restore(states / f"{stop}.npz")
+    assert losses(resumed) == lost[stop:]
+    assert same(resumed.tensors(), weights)
 
 
 def test_all_that_is_random_follows_the_seed(training, whole_run):

@@ -13,19 +13,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from reference import timm_shapes
+from reference import lively_weights, timm_shapes
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from cait_viz import checkpoints, cli, training
 from cait_viz.augmentation import Augmentation
 from cait_viz.datasets import DatasetError, Example
 from cait_viz.errors import CheckpointError, SelectionError
-from cait_viz.learner import TrainingError
+from cait_viz.learner import Training, TrainingError
 from cait_viz.outputs import OutputError
 from cait_viz.pipeline import analyze, load_model
 from cait_viz.recipe import FINETUNING, Stage
 from cait_viz.training import Options, distil, finetune
-from cait_viz.variants import BUNDLED
+from cait_viz.variants import BUNDLED, CaiTConfig
 
 QUICK = replace(
     FINETUNING, stages=(Stage(32, 1), Stage(None, 1)), batch_size=4, augmentation=Augmentation(mixup=0.1)
@@ -47,11 +48,22 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finetuned(folder, tiny_weights, tmp_path_factory):
+def small_weights(tmp_path_factory):
+    """A checkpoint of few blocks, since TensorFlow takes a second for each of them at every resolution."""
+    config = CaiTConfig(
+        image_size=64, projection_dim=48, sa_ffn_layers=1, ca_ffn_layers=1, num_heads=4, num_classes=10
+    )
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_file(lively_weights(timm_shapes(config)), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finetuned(folder, small_weights, tmp_path_factory):
     """What a fine-tuning has left, and what it told."""
     out, told = tmp_path_factory.mktemp("finetuned"), []
     options = Options(tell=told.append, command="cait-viz finetune …", half=True)
-    outcome = finetune(folder, out, weights=tiny_weights, validation=0.4, recipe=QUICK, options=options)
+    outcome = finetune(folder, out, weights=small_weights, validation=0.4, recipe=QUICK, options=options)
     return outcome, told
 
 
@@ -61,7 +73,7 @@ def test_what_comes_out_opens_like_every_checkpoint(finetuned, folder):
     analysis = analyze(folder / "red" / "0.png", model)
     assert {label for label, _ in analysis.predictions} == {"red", "green"}
     assert model.config.image_size == 64
-    assert np.isfinite(analysis.class_attention["ca_ffn_block_1_att"]).all()
+    assert np.isfinite(analysis.class_attention["ca_ffn_block_0_att"]).all()
 
 
 def test_its_tensors_have_timms_names_and_the_type_that_was_asked_for(finetuned):
@@ -74,9 +86,9 @@ def test_its_tensors_have_timms_names_and_the_type_that_was_asked_for(finetuned)
     assert shapes == timm_shapes(config)
 
 
-def test_everything_but_the_new_head_starts_from_the_weights_given(finetuned, tiny_weights):
+def test_everything_but_the_new_head_starts_from_the_weights_given(finetuned, small_weights):
     outcome, _ = finetuned
-    before = checkpoints.read_tensors(tiny_weights, checkpoints.read_config(tiny_weights))
+    before = checkpoints.read_tensors(small_weights, checkpoints.read_config(small_weights))
     after = checkpoints.read_tensors(outcome.weights, checkpoints.read_config(outcome.weights))
     new = {"head.weight", "head.bias", "pos_embed"}  # the last is interpolated
     moved = [np.abs(after[name] - before[name]).max() for name in after if name not in new]
@@ -130,18 +142,18 @@ def test_nothing_is_left_that_only_the_training_needed(finetuned):
     assert left == {"model.safetensors", "labels.txt", "card.json", "log.csv"}
 
 
-def test_a_folder_that_holds_a_training_is_not_written_over(finetuned, folder, tiny_weights):
+def test_a_folder_that_holds_a_training_is_not_written_over(finetuned, folder, small_weights):
     out = finetuned[0].weights.parent
     with pytest.raises(OutputError, match=r"holds model\.safetensors, labels\.txt, .* already"):
-        finetune(folder, out, weights=tiny_weights, recipe=QUICK)
+        finetune(folder, out, weights=small_weights, recipe=QUICK)
     with pytest.raises(TrainingError, match="it is finished; start without --resume in another folder"):
-        finetune(folder, out, weights=tiny_weights, recipe=QUICK, options=Options(resume=True))
+        finetune(folder, out, weights=small_weights, recipe=QUICK, options=Options(resume=True))
 
 
-def test_a_folder_with_somebody_elses_labels_is_not_written_to(folder, tiny_weights, tmp_path):
+def test_a_folder_with_somebody_elses_labels_is_not_written_to(folder, small_weights, tmp_path):
     (tmp_path / "labels.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"holds labels\.txt already"):
-        finetune(folder, tmp_path, weights=tiny_weights, recipe=QUICK)
+        finetune(folder, tmp_path, weights=small_weights, recipe=QUICK)
     assert (tmp_path / "labels.txt").read_text() == "mine"
 
 
@@ -193,29 +205,29 @@ def test_a_resume_with_other_options_is_refused_before_anything_is_made(folder, 
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
 
 
-def test_a_resolution_that_is_no_whole_number_of_patches_is_refused(folder, tiny_weights, tmp_path):
+def test_a_resolution_that_is_no_whole_number_of_patches_is_refused(folder, small_weights, tmp_path):
     with pytest.raises(SelectionError, match="40 pixels is no multiple of the patches of 16; choose 32"):
-        finetune(folder, tmp_path, weights=tiny_weights, recipe=replace(QUICK, stages=(Stage(40, 1),)))
+        finetune(folder, tmp_path, weights=small_weights, recipe=replace(QUICK, stages=(Stage(40, 1),)))
 
 
-def test_a_validation_folder_of_other_classes_is_refused(folder, tiny_weights, tmp_path):
+def test_a_validation_folder_of_other_classes_is_refused(folder, small_weights, tmp_path):
     other = tmp_path / "other" / "yellow"
     other.mkdir(parents=True)
     Image.new("RGB", (9, 9)).save(other / "0.png")
     with pytest.raises(DatasetError, match="none of its folders is named as a class"):
-        finetune(folder, tmp_path / "out", weights=tiny_weights, validation=other.parent, recipe=QUICK)
+        finetune(folder, tmp_path / "out", weights=small_weights, validation=other.parent, recipe=QUICK)
 
 
-def test_there_is_nothing_to_resume_in_an_empty_folder(folder, tiny_weights, tmp_path):
+def test_there_is_nothing_to_resume_in_an_empty_folder(folder, small_weights, tmp_path):
     options = Options(resume=True, tell=lambda _: None)
     with pytest.raises(TrainingError, match="nothing to take up again"):
-        finetune(folder, tmp_path, weights=tiny_weights, recipe=QUICK, options=options)
+        finetune(folder, tmp_path, weights=small_weights, recipe=QUICK, options=options)
 
 
-def test_logs_for_tensorboard_need_its_package(folder, tiny_weights, tmp_path, monkeypatch):
+def test_logs_for_tensorboard_need_its_package(folder, small_weights, tmp_path, monkeypatch):
     monkeypatch.setattr("cait_viz.logs.find_spec", lambda _: None)
     with pytest.raises(TrainingError, match="need tensorflow and tensorboard"):
-        finetune(folder, tmp_path, weights=tiny_weights, recipe=QUICK, options=Options(tensorboard=True))
+        finetune(folder, tmp_path, weights=small_weights, recipe=QUICK, options=Options(tensorboard=True))
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +238,9 @@ def distilled(folder, teacher_file, tmp_path_factory):
     shutil.copytree(folder / "green", place / "validation" / "green")
     recipe = replace(QUICK, stages=(Stage(32, 2),), kept_views=1, label_weight=0.3, label_smoothing=0.0)
     told = []
-    small = replace(BUNDLED, config=replace(BUNDLED.config, sa_ffn_layers=2, projection_dim=48))
+    small = replace(
+        BUNDLED, config=replace(BUNDLED.config, sa_ffn_layers=1, ca_ffn_layers=1, projection_dim=48)
+    )
     with pytest.MonkeyPatch.context() as patch:  # twelve blocks take half a minute to compile
         patch.setattr(training, "BUNDLED", small)
         outcome = distil(
@@ -245,7 +259,7 @@ def distilled(folder, teacher_file, tmp_path_factory):
 def test_a_student_has_the_teachers_classes_and_the_resolution_it_was_trained_at(distilled):
     outcome, _ = distilled
     config = checkpoints.read_config(outcome.weights)
-    assert (config.num_classes, config.image_size, config.sa_ffn_layers) == (3, 32, 2)
+    assert (config.num_classes, config.image_size, config.sa_ffn_layers) == (3, 32, 1)
     assert outcome.labels.read_text() == "red\ngreen\nblue\n"
     card = json.loads(outcome.card.read_text())
     assert card["teacher"]["size"] == 32
@@ -260,9 +274,9 @@ def test_a_cache_that_was_named_stays(distilled):
     assert {"pictures.bin", "lessons-logits.bin", "lessons-features.bin"} <= names
 
 
-def test_starting_weights_of_other_classes_are_refused(folder, teacher_file, tiny_weights, tmp_path):
+def test_starting_weights_of_other_classes_are_refused(folder, teacher_file, small_weights, tmp_path):
     with pytest.raises(CheckpointError, match="has 10 classes and the teacher 3"):
-        distil([folder], tmp_path, teacher=teacher_file, teacher_size=32, weights=tiny_weights, recipe=QUICK)
+        distil([folder], tmp_path, teacher=teacher_file, teacher_size=32, weights=small_weights, recipe=QUICK)
 
 
 # --- the command line -------------------------------------------------------------------------------------
@@ -284,15 +298,14 @@ def tensors(path):
 
 
 def test_a_run_that_was_killed_and_interrupted_ends_where_no_interruption_would_have(
-    folder, tiny_weights, tmp_path, environment
+    folder, small_weights, tmp_path, environment
 ):
-    recipe = replace(FINETUNING, stages=(Stage(32, 6), Stage(64, 2)), batch_size=4)
-    quiet = Options(tell=lambda _: None)
-    whole = finetune(
-        folder, tmp_path / "whole", weights=tiny_weights, validation=0.0, recipe=recipe, options=quiet
-    )
+    recipe = replace(FINETUNING, stages=(Stage(32, 3), Stage(64, 1)), batch_size=4)
+    options = Options(tell=lambda _: None, checkpoint_minutes=0)
+    how = {"weights": small_weights, "validation": 0.0, "recipe": recipe}
+    whole = finetune(folder, tmp_path / "whole", options=options, **how)
     out = tmp_path / "broken"
-    command = ["finetune", folder, "--weights", tiny_weights, "--stages", "32:6,64:2", "--batch-size", 4]
+    command = ["finetune", folder, "--weights", small_weights, "--stages", "32:3,64:1", "--batch-size", 4]
     command += ["--validation-share", 0, "--checkpoint-minutes", 0, "-o", out]
     process = started(environment, *command)
     deadline = time.monotonic() + 120
@@ -302,24 +315,49 @@ def test_a_run_that_was_killed_and_interrupted_ends_where_no_interruption_would_
     process.communicate()
     assert (out / "checkpoint.npz").exists()
 
-    process = started(environment, *command, "--resume")
-    for line in process.stderr:
-        if line.startswith("step "):  # it is in the middle of the steps
-            break
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 130, said
-    assert "saved; the same command with --resume goes on" in said
-    assert "Traceback" not in said
+    told = []
+
+    def press_control_c(sentence):
+        told.append(sentence)
+        if sentence.startswith("step "):  # it is in the middle of the steps
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(folder, out, options=replace(options, tell=press_control_c, resume=True), **how)
+    assert "saved; the same command with --resume goes on" in told[-1]
 
     assert cli.main([str(word) for word in (*command, "--resume")]) == 0
     first, second = tensors(whole.weights), tensors(out / "model.safetensors")
     assert all(np.array_equal(first[name], second[name]) for name in first)
-    steps = [
-        [row["step"] for row in csv.DictReader((place / "log.csv").open())]
-        for place in (whole.weights.parent, out)
-    ]
-    assert steps[0] == steps[1]
+    assert logged_steps(out) == logged_steps(whole.weights.parent)
+
+
+def test_the_line_of_an_epoch_is_written_before_the_state_that_lies_behind_it(
+    folder, small_weights, tmp_path, monkeypatch
+):
+    """A training that is killed as soon as it has saved the state does not write that line any more."""
+
+    def save_and_die(made, path):
+        save(made, path)
+        if made.step == 3:  # ten pictures make an epoch of two and a half batches
+            raise SystemError("killed")
+
+    save = Training.save
+    monkeypatch.setattr(Training, "save", save_and_die)
+    with pytest.raises(SystemError):
+        finetune(
+            folder,
+            tmp_path,
+            weights=small_weights,
+            validation=0.0,
+            recipe=replace(QUICK, stages=(Stage(32, 2),)),
+            options=Options(tell=lambda _: None, checkpoint_minutes=0),
+        )
+    assert logged_steps(tmp_path) == [3]
+
+
+def logged_steps(out):
+    return [int(row["step"]) for row in csv.DictReader((out / "log.csv").open())]
 
 
 @pytest.mark.parametrize(
@@ -361,7 +399,7 @@ def test_pictures_that_are_not_there_are_one_line_and_1(capsys, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_is_told(folder, tiny_weights, tmp_path):
+def test_a_folder_that_may_not_be_written_is_told(folder, small_weights, tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match=r"may not be written|cannot be made"):
-        finetune(folder, tmp_path / "out", weights=tiny_weights, recipe=QUICK)
+        finetune(folder, tmp_path / "out", weights=small_weights, recipe=QUICK)
