@@ -4,6 +4,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Files of tests that run at a time; most of the tests keep one core busy.
+JOBS ?= 2
 
 # TensorFlow has wheels for these; Debian has Python without ensurepip, which makes no environment.
 SUITS := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -25,7 +27,7 @@ app: $(VENV)/.app
 	@exec $(BIN)/cait-viz app $(ARGS)
 
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -571,12 +571,12 @@ def test_a_worker_killed_from_outside_is_replaced_while_the_page_waits(app, visi
     os.kill(killed, signal.SIGKILL)
     visitor.page.get_by_text("Sample photographs").click()
     visitor.page.get_by_role("button", name="Astronaut", exact=True).click()
-    waiting = visitor.page.get_by_text("The model is warming up")
+    shown = visitor.page.locator('img[alt*="astronaut.jpg"]')
     again = visitor.page.get_by_role("button", name="Try again")
-    waiting.or_(again).first.wait_for()
+    shown.or_(again).first.wait_for()
     if again.is_visible():  # the click came before the death was known
         again.click()
-    visitor.page.locator('img[alt*="astronaut.jpg"]').first.wait_for()
+    shown.first.wait_for()
     visitor.rest()
     assert visitor.notices == []
     assert worker_of(app) != killed
