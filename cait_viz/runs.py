@@ -199,9 +199,7 @@ def _run(
             bar.set_postfix(loss=f"{step_losses['loss']:.3f}", size=training.model.config.image_size)
             epochs = batches.epochs(training.step)
             if epochs > batches.epochs(training.step - 1) or training.step in training.schedule.ends:
-                with training.averaged() as model:
-                    accuracy = validate(training.logits, model.config.image_size)
-                log.write(training, epochs, losses, accuracy)
+                log.write(training, epochs, losses, _validated(training, validate, interrupted))
                 losses = []
                 # The validation is not part of the training's time.
                 before, begun = training.seconds, time.monotonic()
@@ -220,6 +218,25 @@ def _run(
                 raise KeyboardInterrupt
     training.save(state)
     log.close()
+
+
+class _UnfinishedError(Exception):
+    """Ctrl-C came in the middle of a validation."""
+
+
+def _validated(training: Training, validate: Validate, interrupted: threading.Event) -> dict[str, float]:
+    """The accuracy that the averaged weights have; empty if Ctrl-C comes before it is known."""
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        if interrupted.is_set():
+            raise _UnfinishedError
+        return training.logits(images)
+
+    with training.averaged() as model:
+        try:
+            return validate(predict, model.config.image_size)
+        except _UnfinishedError:
+            return {}
 
 
 def _progress(training: Training, batch_size: int, loss: float) -> str:

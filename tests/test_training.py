@@ -332,6 +332,27 @@ def test_a_run_that_was_killed_and_interrupted_ends_where_no_interruption_would_
     assert logged_steps(out) == logged_steps(whole.weights.parent)
 
 
+def test_control_c_in_a_validation_does_not_wait_for_its_end(folder, small_weights, tmp_path, monkeypatch):
+    def logits(made, images):
+        asked.append(made.step)
+        if len(asked) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return np.zeros((len(images), 2))
+
+    asked = []
+    monkeypatch.setattr(Training, "logits", logits)
+    monkeypatch.setattr("cait_viz.validation._BATCH", 1)
+    how = {"weights": small_weights, "validation": 0.4, "recipe": replace(QUICK, stages=(Stage(32, 1),))}
+    options = Options(tell=lambda _: None)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(folder, tmp_path, options=options, **how)
+    assert asked == [2]
+    assert logged_steps(tmp_path) == [2]
+    finetune(folder, tmp_path, options=replace(options, resume=True), **how)
+    assert asked == [2]  # there was nothing left to train
+    assert logged_steps(tmp_path) == [2]
+
+
 def test_the_line_of_an_epoch_is_written_before_the_state_that_lies_behind_it(
     folder, small_weights, tmp_path, monkeypatch
 ):
