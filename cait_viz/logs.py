@@ -58,7 +58,8 @@ class Log:
             **{f"validation_{name}": share for name, share in accuracy.items()},
             "seconds": round(training.seconds, 1),
         }
-        self._boards.set_model(training.learner)  # another one at every resolution
+        if training.learner is not self._boards.model:  # another one at every resolution
+            self._boards.set_model(training.learner)
         self._boards.on_epoch_end(epochs, row)
         _write_rows(self._path, [*_read_rows(self._path), {"epochs": epochs, **row}])
         validated = "".join(f", validation {name} {100 * share:.1f} %" for name, share in accuracy.items())

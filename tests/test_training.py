@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -135,6 +136,30 @@ def test_the_log_has_a_row_for_each_epoch(finetuned):
     assert [row["epochs"] for row in rows] == ["1", "2", "2"]
     assert all(float(row["loss"]) > 0 for row in rows)
     assert all(0 <= float(row["validation_top1"]) <= 1 for row in rows)
+
+
+def test_tensorboard_is_told_what_the_log_holds(folder, small_weights, tmp_path, monkeypatch):
+    """By a callback in its callback's place: its package is not among what the tests need."""
+
+    class Board(keras.callbacks.Callback):
+        told, models = [], []
+
+        def set_model(self, model):
+            self.models.append(model)
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.told.append((epoch, logs["loss"]))
+
+        def on_train_end(self, logs=None):
+            self.told.append("closed")
+
+    monkeypatch.setattr("cait_viz.runs.tensorboard", lambda _: Board())
+    options = Options(tensorboard=True, tell=lambda _: None)
+    recipe = replace(QUICK, stages=(Stage(32, 2),))
+    finetune(folder, tmp_path, weights=small_weights, validation=0.0, recipe=recipe, options=options)
+    rows = csv.DictReader((tmp_path / "log.csv").open())
+    assert Board.told == [*((int(row["epochs"]), float(row["loss"])) for row in rows), "closed"]
+    assert len(Board.models) == 1  # each one is a file of TensorBoard's
 
 
 def test_nothing_is_left_that_only_the_training_needed(finetuned):
