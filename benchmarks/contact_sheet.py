@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluate import at_least_none
+from evaluate import at_least_none, at_least_one
 from folders import pass_over, progress, spread
 from PIL import Image
 
@@ -210,14 +210,6 @@ def draw(arguments: argparse.Namespace) -> None:
             drawn = sheet([panel for panel, _ in part], heads, caption)
             file.write(drawn if path.suffix.lower() == ".png" else as_jpeg(drawn))
         print(path)
-
-
-def at_least_one(text: str) -> int:
-    """A whole number of at least 1, for an option."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} pictures make no sheet; give 1 or more")
-    return number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

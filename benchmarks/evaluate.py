@@ -1,11 +1,13 @@
 """Measure how often a model names the picture, and how much its answers hang on what its maps point at.
 
-    python benchmarks/evaluate.py FOLDER… [--model M] [--weights FILE] [--labels FILE] [--faithfulness N]
+    python benchmarks/evaluate.py FOLDER… [--model M] [--weights FILE] [--labels FILE]
+        [--teacher T.onnx --teacher-size S] [--faithfulness N]
 
 Each FOLDER holds one folder of pictures a class, named after its WordNet id ("n02123045"), as
 ImageNet's validation set, Imagenette and Imagewoof are; or, for a checkpoint with classes of its own,
 after a name in the --labels. Printed are, as Markdown, top-1, top-5, and top-1 among the folder's own
-classes; for a published model its published top-1 beside them.
+classes; for a published model its published top-1 beside them, and with --teacher the same of the ONNX
+network that a student was distilled from, on the same pictures.
 
 With --faithfulness, deletion and insertion (Petsiuk et al. 2018, see cait_viz/faithfulness.py) are
 measured on N pictures, spread evenly over the classes of all folders: for each class-attention block
@@ -14,7 +16,7 @@ the mean of its heads, beside random maps and a Gaussian in the middle. About 31
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -39,6 +41,7 @@ from cait_viz.labels import IMAGENET_CLASSES, class_index, class_names
 from cait_viz.preprocessing import normalize
 from cait_viz.probabilities import softmax
 from cait_viz.quiet import import_tensorflow
+from cait_viz.teacher import Teacher
 
 if TYPE_CHECKING:
     from cait_viz.checkpoints import Checkpoint
@@ -83,8 +86,18 @@ def run(model: "CaiT", pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, list[n
     return logits[kept], [attention[f"ca_ffn_block_{block}_att"][kept, :, 0] for block in blocks]
 
 
-def accuracy(model: "CaiT", folder: Path, found: Sequence[Example]) -> Accuracy:
-    """How often the model is right about the pictures of a folder.
+# Pictures (side, side, 3), uint8, to logits (B, classes).
+Classify = Callable[[Sequence[np.ndarray]], np.ndarray]
+
+
+def accuracy(classify: Classify, side: int, folder: Path, found: Sequence[Example]) -> Accuracy:
+    """How often a network is right about the pictures of a folder.
+
+    Args:
+        classify: the network, up to `BATCH` pictures at a time.
+        side: of its input, in pixels.
+        folder: where the pictures lie, to tell of.
+        found: the pictures.
 
     Raises:
         CaitVizError: none of them can be read.
@@ -92,9 +105,9 @@ def accuracy(model: "CaiT", folder: Path, found: Sequence[Example]) -> Accuracy:
     own = np.unique([example.label for example in found])
     right = []
     with progress(len(found), folder.name) as bar:
-        for batch in batches(readable(found, model.config.image_size)):
+        for batch in batches(readable(found, side)):
             truth = np.array([example.label for example, _ in batch])
-            logits, _ = run(model, [pixels for _, pixels in batch])
+            logits = classify([pixels for _, pixels in batch])
             ranking = np.argsort(-logits, axis=1, kind="stable")
             among_own = own[logits[:, own].argmax(axis=1)]
             named = (ranking[:, :5] == truth[:, None]).any(axis=1)
@@ -238,6 +251,54 @@ def described(checkpoint: "Checkpoint", model: "CaiT") -> str:
     )
 
 
+class Network(NamedTuple):
+    """A network whose accuracy is measured.
+
+    Attributes:
+        remark: what stands behind the folder in the table.
+        side: of its input, in pixels.
+        classify: what it says.
+        checkpoint: its weights, if it is a CaiT.
+    """
+
+    remark: str
+    side: int
+    classify: Classify
+    checkpoint: "Checkpoint | None" = None
+
+
+def opened_teacher(path: Path, size: int | None, checkpoint: "Checkpoint") -> Teacher:
+    """The teacher, if it speaks of the same classes.
+
+    Raises:
+        CaitVizError: it does not, or is none.
+    """
+    teacher = Teacher(path, size)
+    if teacher.classes != checkpoint.config.num_classes:
+        raise CaitVizError(
+            f"{path.name}: tells {teacher.classes} classes apart and {checkpoint.name} "
+            f"{checkpoint.config.num_classes}; give the teacher that it was distilled from"
+        )
+    return teacher
+
+
+def accuracy_report(networks: Sequence[Network], folders: Mapping[Path, Sequence[Example]]) -> Iterator[str]:
+    """The lines that tell how often each network is right, as soon as each is known."""
+    yield from table_head("folder", "pictures", "top-1", "top-5", "top-1 among its own classes")
+    remarks = []
+    for folder, found in folders.items():
+        for network in networks:
+            measured = accuracy(network.classify, network.side, folder, found)
+            shares = (measured.top1, measured.top5, measured.own)
+            columns = " | ".join(f"{100 * share:.1f} %" for share in shares)
+            yield f"| {folder}{network.remark} | {measured.pictures} | {columns} |"
+            if network.checkpoint:
+                remarks.append(beside_published(network.checkpoint, folder, measured))
+    for remark in filter(None, remarks):
+        yield ""
+        yield remark
+
+
 def evaluate(arguments: argparse.Namespace, tell: Callable[[str], object]) -> None:
     """Measure what is asked for and tell it line by line, as soon as it is known."""
     from cait_viz.checkpoints import resolve
@@ -248,24 +309,23 @@ def evaluate(arguments: argparse.Namespace, tell: Callable[[str], object]) -> No
     index = class_index(class_names(checkpoint.config.num_classes, arguments.labels))
     # Before TensorFlow starts: a folder that cannot be used is told at once.
     folders = {folder: examples(folder, index) for folder in arguments.folders}
+    teacher = None
+    if arguments.teacher:
+        teacher = opened_teacher(arguments.teacher, arguments.teacher_size, checkpoint)
     import_tensorflow()
     from cait_viz.pipeline import from_checkpoint
 
     model = from_checkpoint(checkpoint, arguments.labels)
     tell(described(checkpoint, model))
+    side = checkpoint.config.image_size
+    networks = [Network("", side, lambda pixels: run(model, pixels)[0], checkpoint)]
+    if teacher:
+        tell(f"teacher: {teacher.path.name}, SHA-256 {teacher.sha256}")
+        remark = f", the teacher at {teacher.size} px"
+        networks.append(Network(remark, teacher.size, lambda pixels: teacher(np.stack(pixels)).logits))
     tell("")
-    for line in table_head("folder", "pictures", "top-1", "top-5", "top-1 among its own classes"):
+    for line in accuracy_report(networks, folders):
         tell(line)
-    remarks = []
-    for folder, found in folders.items():
-        measured = accuracy(model, folder, found)
-        shares = (measured.top1, measured.top5, measured.own)
-        columns = " | ".join(f"{100 * share:.1f} %" for share in shares)
-        tell(f"| {folder} | {measured.pictures} | {columns} |")
-        remarks.append(beside_published(checkpoint, folder, measured))
-    for remark in filter(None, remarks):
-        tell("")
-        tell(remark)
     if arguments.faithfulness:
         groups = [
             [example for example in found if example.label == label]
@@ -287,6 +347,14 @@ def at_least_none(text: str) -> int:
     return number
 
 
+def at_least_one(text: str) -> int:
+    """A whole number of at least 1, for an option."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is too few; give 1 or more")
+    return number
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -296,6 +364,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--weights", type=Path, help="a safetensors file in place of the variant's own weights"
     )
     parser.add_argument("--labels", type=Path, help="a text with the name of one class a line")
+    parser.add_argument("--teacher", type=Path, metavar="T.onnx", help="measure this network as well")
+    parser.add_argument(
+        "--teacher-size",
+        type=at_least_one,
+        metavar="S",
+        help="side of its input in pixels; by default what its file fixes, else 224",
+    )
     parser.add_argument(
         "--faithfulness",
         type=at_least_none,

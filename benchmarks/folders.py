@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from cait_viz.datasets import class_folders
+from cait_viz.datasets import beside, class_folders
 from cait_viz.errors import CaitVizError, ImageError
 from cait_viz.images import read_image
 from cait_viz.preprocessing import network_picture
@@ -74,9 +74,7 @@ def readable(found: Iterable[Example], side: int) -> Iterator[tuple[Example, np.
 
 def pass_over(path: Path, error: ImageError) -> None:
     """Name a file that is no picture on standard error, above the progress bar if there is one."""
-    # The error names the file alone, of which other classes may have one too.
-    folder = f"{one_line(path.parent.name, 80)}/" if path.parent.name else ""
-    tqdm.write(f"{folder}{error}; passed over", file=sys.stderr)
+    tqdm.write(f"{beside(path)}{error}; passed over", file=sys.stderr)
 
 
 def progress(total: int, what: str) -> Any:

@@ -72,7 +72,10 @@ class Checkpoint:
     @property
     def saliency_block(self) -> int:
         """Index of the class-attention block that serves best as saliency, as far as it is known."""
-        if self.variant is None and _architecture(self.config) == _architecture(BUNDLED.config):
+        as_bundled = replace(
+            self.config, image_size=BUNDLED.config.image_size
+        )  # it may be trained at another
+        if self.variant is None and _architecture(as_bundled) == _architecture(BUNDLED.config):
             return BUNDLED.saliency_block  # trained from it, most likely; no published model is built so
         return self.variant.saliency_block if self.variant else 0
 

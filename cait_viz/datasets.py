@@ -1,25 +1,28 @@
 """Folders of pictures to train on: what lies in them, how they are split, and their pixels, decoded once.
 
-NumPy and Pillow only.
+No Keras.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import Image
 
+from cait_viz.containers import picture_format
 from cait_viz.errors import CaitVizError, ImageError
 from cait_viz.images import read_image
 from cait_viz.outputs import replacing, shown
 from cait_viz.preprocessing import resized_size
-from cait_viz.wording import listed
+from cait_viz.wording import listed, one_line
 
 UNKNOWN = -1
 
@@ -38,34 +41,48 @@ class Example:
     label: int
 
 
-def class_folders(folder: Path) -> dict[str, list[Path]]:
+def class_folders(folder: Path, without: Sequence[Path] = ()) -> dict[str, list[Path]]:
     """The files of a folder that holds one folder a class, by the class' name, both in their order.
 
     Hidden files and folders are passed over; a class' folder is searched to any depth.
+
+    Args:
+        folder: the folder of the classes' folders.
+        without: folders that are none of a class, should they lie there.
 
     Raises:
         DatasetError: there is no such folder, or it holds no folders.
     """
     _require_folder(folder)
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry))
+    apart = {other.resolve() for other in without}
+    classes = sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.is_dir() and not _hidden(entry) and entry.resolve() not in apart
+    )
     if not classes:
         raise DatasetError(f"{shown(folder)}: holds no folders; put each class' pictures in one of its own")
     return {entry.name: _files(entry) for entry in classes}
 
 
-def labelled(folder: Path, tell: Tell) -> tuple[list[Example], tuple[str, ...]]:
+def labelled(folder: Path, tell: Tell, without: Sequence[Path] = ()) -> tuple[list[Example], tuple[str, ...]]:
     """The pictures of a folder with one folder a class, and the names of the classes.
 
-    A folder without files makes no class, which is told.
+    A file that does not begin as a picture does is passed over, and a folder without pictures makes no
+    class; both are told.
 
     Args:
         folder: the folder of the classes' folders.
         tell: called with a sentence for a person.
+        without: folders that are none of a class, should they lie there.
 
     Raises:
         DatasetError: there is no such folder, it has fewer than two classes, or one that cannot be named.
     """
-    classes = class_folders(folder)
+    classes = {
+        name: [path for path in files if _begins_as_picture(path, tell)]
+        for name, files in class_folders(folder, without).items()
+    }
     empty = [name for name, files in classes.items() if not files]
     if empty:
         tell(f"{shown(folder)}: no pictures in {listed(empty)}, which is left out")
@@ -163,7 +180,9 @@ class Pixels:
         return Image.fromarray(values.reshape(height, width, 3))
 
 
-_INDEX, _VALUES = "pictures.json", "pictures.bin"
+_INDEX, _VALUES, _LOCK = "pictures.json", "pictures.bin", "lock"
+# As much of a file as shows what it is.
+_BEGINNING = 4096
 # Pictures that are read before the first of them is written, and after which the index is.
 _READ_AHEAD, _INDEXED = 64, 2048
 
@@ -197,14 +216,12 @@ def decode(
     """
     identity = fingerprint(files, side)
     try:
-        index = _read_index(folder)
-        if index["identity"] != identity:
-            raise KeyError("other pictures")
-    except (OSError, ValueError, KeyError):
-        index = {"identity": identity, "seen": 0, "sizes": [], "kept": [], "skipped": []}
-    try:
-        if index["seen"] < len(files):
-            _decode_rest(files, side, folder, index, tell, progress)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Another training may be about to decode the same pictures into the same folder.
+        with one_at_a_time(folder, tell):
+            index = _begun(folder, identity)
+            if index["seen"] < len(files):
+                _decode_rest(files, side, folder, index, tell, progress)
     except OSError as error:
         raise DatasetError(
             f"{shown(folder)}: the decoded pictures cannot be kept there ({error.strerror or error}); free "
@@ -213,6 +230,32 @@ def decode(
     if not index["sizes"]:
         raise DatasetError(f"none of the {len(files)} files is a picture that can be read")
     return Pixels(folder)
+
+
+@contextmanager
+def one_at_a_time(folder: Path, tell: Tell) -> Iterator[None]:
+    """A block that no other training is in for the same folder."""
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        tell(f"{shown(folder)}: another training is at work there; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _begun(folder: Path, identity: str) -> dict[str, Any]:
+    """What the folder holds of these pictures."""
+    try:
+        index = _read_index(folder)
+        if index["identity"] == identity:
+            return index
+    except (OSError, ValueError, KeyError):
+        pass
+    return {"identity": identity, "seen": 0, "sizes": [], "kept": [], "skipped": []}
 
 
 def _decode_rest(
@@ -231,7 +274,6 @@ def _decode_rest(
         except ImageError as error:
             return error
 
-    folder.mkdir(parents=True, exist_ok=True)
     begun = index["seen"]
     with (folder / _VALUES).open("ab") as values, ThreadPoolExecutor(os.cpu_count()) as pool:
         values.truncate(sum(3 * height * width for height, width in index["sizes"]))
@@ -240,8 +282,9 @@ def _decode_rest(
         results = (result for chunk in chunks for result in pool.map(read, chunk))
         for number, result in enumerate(progress(results, len(files) - begun), start=begun):
             if isinstance(result, ImageError):
-                index["skipped"].append(str(result))
-                tell(f"{result}; passed over")
+                sentence = f"{beside(files[number])}{result}"
+                index["skipped"].append(sentence)
+                tell(f"{sentence}; passed over")
             else:
                 values.write(result.tobytes())
                 index["sizes"].append(result.shape[:2])
@@ -282,12 +325,47 @@ def _class_of(path: Path, folder: Path, index: Mapping[str, int]) -> int:
     return next((index[name] for name in inside if name in index), UNKNOWN)
 
 
+def beside(path: Path) -> str:
+    """The folder that a file lies in, to stand before its name: other folders may have one of that name."""
+    return f"{one_line(path.parent.name, 80)}/" if path.parent.name else ""
+
+
+def _begins_as_picture(path: Path, tell: Tell) -> bool:
+    """Whether the first bytes are a picture's; if not, that is told."""
+    try:
+        with path.open("rb") as file:
+            known = picture_format(file.read(_BEGINNING)) is not None
+    except OSError as error:
+        tell(f"{beside(path)}{one_line(path.name)}: cannot be read ({error.strerror or error}); passed over")
+        return False
+    if not known:
+        tell(f"{beside(path)}{one_line(path.name)}: is no picture of a known format; passed over")
+    return known
+
+
 def _files(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    """The files below a folder that are not hidden, in their order.
+
+    Raises:
+        DatasetError: a folder that cannot be read.
+    """
+    return sorted(_walk(folder, frozenset()))
+
+
+def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """The files below a folder, those behind links too, but for links that lead back to one `above` it."""
+    real = folder.resolve()
+    if real in above:
+        return
+    try:
+        entries = [entry for entry in folder.iterdir() if not _hidden(entry)]
+    except OSError as error:
+        raise DatasetError(f"{shown(folder)}: cannot be read ({error.strerror or error})") from None
+    for entry in entries:
+        if entry.is_dir():
+            yield from _walk(entry, above | {real})
+        elif entry.is_file():
+            yield entry
 
 
 def _hidden(path: Path) -> bool:

@@ -51,11 +51,10 @@ def imagenet_synsets() -> tuple[str, ...]:
 
 
 def class_index(names: Sequence[str]) -> dict[str, int]:
-    """Index of each class by its name and, of ImageNet-1k's, by its WordNet id."""
+    """Index of each class by its name and, where that is one of ImageNet-1k's, by its WordNet id."""
     index = {name: label for label, name in enumerate(names)}
-    if tuple(names) == imagenet_names():
-        index |= {synset: label for label, synset in enumerate(imagenet_synsets())}
-    return index
+    ids = zip(imagenet_synsets(), imagenet_names(), strict=True)
+    return {synset: index[name] for synset, name in ids if name in index} | index
 
 
 def _named_in(path: Path, num_classes: int) -> tuple[str, ...]:

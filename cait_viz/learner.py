@@ -6,7 +6,7 @@ resolution to the next, and a state that can be saved and taken up again.
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -226,9 +226,11 @@ class Training:
 
         Raises:
             OutputError: it cannot be written.
+            TrainingError: there are weights that are no finite numbers; nothing is replaced.
         """
         state = {"step": self.step, "stage": self._stage, "seconds": self.seconds, "identity": self._identity}
         arrays = {f"{index:04}": _value(variable) for index, variable in enumerate(self._variables())}
+        require_finite(arrays.values(), "float32")
         with replacing(path) as file:
             np.savez(file, state=np.array(json.dumps(state)), **arrays)  # type: ignore[arg-type]
 
@@ -299,6 +301,23 @@ class Training:
         # XLA compiles for a minute on a CPU and is no faster there; JAX knows nothing else.
         learner.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
         self._learner = learner
+
+
+def require_finite(arrays: Iterable[np.ndarray], kind: str) -> None:
+    """Refuse weights with which nothing could be done.
+
+    Args:
+        arrays: the weights.
+        kind: the type of number they are, for the message.
+
+    Raises:
+        TrainingError: there are infinite numbers among them, or what is no number.
+    """
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise TrainingError(
+            f"there are weights that are no finite numbers as {kind}; lower the learning rate, or start from "
+            "other weights"
+        )
 
 
 def _value(variable: Any) -> np.ndarray:

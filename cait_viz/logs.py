@@ -12,14 +12,14 @@ import numpy as np
 
 from cait_viz.datasets import Tell
 from cait_viz.learner import Training, TrainingError
-from cait_viz.outputs import replacing
+from cait_viz.outputs import OutputError, replacing, shown
 
 
 class Log:
     """A line for each epoch: in a CSV file, for a person, and for TensorBoard if asked.
 
     Args:
-        path: the CSV file; rows of later steps than the training's are taken from it.
+        path: the CSV file; rows of later steps than the training's go with the next line.
         boards: callbacks of Keras that log as well.
         training: what is logged.
         tell: called with a sentence for a person.
@@ -29,7 +29,9 @@ class Log:
         self, path: Path, boards: Sequence[keras.callbacks.Callback], training: Training, tell: Tell
     ) -> None:
         self._path = path
-        _forget_rows_after(path, training.step)
+        # What a training that was killed wrote after its last saved state is forgotten.
+        self._rows = [row for row in _read_rows(path) if int(row["step"]) <= training.step]
+        self._saved = True
         self._boards = keras.callbacks.CallbackList(list(boards), model=training.learner)
         self._boards.on_train_begin()
         self._tell = tell
@@ -61,23 +63,33 @@ class Log:
         if training.learner is not self._boards.model:  # another one at every resolution
             self._boards.set_model(training.learner)
         self._boards.on_epoch_end(epochs, row)
-        _write_rows(self._path, [*_read_rows(self._path), {"epochs": epochs, **row}])
+        self._rows.append({"epochs": epochs, **row})
+        self._save()
         validated = "".join(f", validation {name} {100 * share:.1f} %" for name, share in accuracy.items())
         done = f"{epochs} epoch{'' if epochs == 1 else 's'}"
         self._tell(
             f"{done}, step {training.step} of {training.schedule.steps}: loss {means['loss']:.3f}{validated}"
         )
 
+    @staticmethod
+    def is_log(path: Path) -> bool:
+        """Whether a file is one that this class wrote."""
+        with path.open("rb") as file:
+            return file.readline().startswith(b"epochs,step,image_size,")
+
+    def _save(self) -> None:
+        try:
+            _write_rows(self._path, self._rows)
+            self._saved = True
+        except OutputError:  # a spreadsheet may hold it open, which is no reason to end the training
+            self._saved = False
+            self._tell(f"{shown(self._path)}: cannot be written now; this line is written with the next one")
+
     def close(self) -> None:
         """Say that the training is over."""
+        if not self._saved:
+            self._save()
         self._boards.on_train_end()
-
-
-def _forget_rows_after(path: Path, step: int) -> None:
-    """Take from the log what a training that was killed wrote after its last saved state."""
-    rows = _read_rows(path)
-    if rows:
-        _write_rows(path, [row for row in rows if int(row["step"]) <= step])
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

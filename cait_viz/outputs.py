@@ -11,6 +11,9 @@ from typing import BinaryIO
 from cait_viz.errors import CaitVizError, SelectionError
 from cait_viz.wording import one_line
 
+# A file that is being written; the digits are drawn by chance.
+_PART = ".cait-viz-{}.part"
+
 
 class OutputError(CaitVizError):
     """A file that cannot be written where it was asked for."""
@@ -63,7 +66,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         OutputError: it cannot be written; nothing is left of it.
     """
     target = path.resolve()
-    part = target.with_name(f".cait-viz-{secrets.token_hex(8)}.part")
+    part = target.with_name(_PART.format(secrets.token_hex(8)))
     try:
         with part.open("xb") as file:
             yield file
@@ -75,6 +78,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def remove_remains(folder: Path) -> None:
+    """Take away what `replacing` has left in a folder when the program was killed in the middle."""
+    for part in folder.glob(_PART.format("?" * 16)):
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _unwritable(path: Path, error: Exception) -> OutputError:

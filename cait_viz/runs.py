@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -30,10 +30,11 @@ from cait_viz.datasets import UNKNOWN, DatasetError, Example, Pixels, Tell, deco
 from cait_viz.files import versions
 from cait_viz.hub import sha256
 from cait_viz.layers import zero_weights
-from cait_viz.learner import Learner, Training, TrainingError, check_state, device
+from cait_viz.learner import Learner, Training, TrainingError, check_state, device, require_finite
 from cait_viz.logs import Log, tensorboard
 from cait_viz.model import CaiT
 from cait_viz.outputs import OutputError, replacing
+from cait_viz.pace import Pace
 from cait_viz.recipe import Recipe
 from cait_viz.teacher import Lessons, Teacher
 from cait_viz.validation import accuracy
@@ -43,6 +44,9 @@ from cait_viz.wording import listed
 
 WEIGHTS_FILE, LABELS_FILE, CARD_FILE, LOG_FILE = "model.safetensors", "labels.txt", "card.json", "log.csv"
 _STATE_FILE, _CACHE_FOLDER = "checkpoint.npz", "training-cache"
+_CACHED = ("pictures", "lessons")
+# The usual one with the time left told by us: what is left may be at another resolution.
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
 
 # Pictures whose shorter side is longer than this times the largest input are kept smaller: a crop of a third
 # of the area is then still shown at about the resolution it has.
@@ -108,6 +112,7 @@ class Plan:
         training: the pictures.
         draws: (D,) which of them an epoch shows; one that stands there twice is shown twice.
         validation: pictures to measure the accuracy on.
+        passed_over: what was said of files that are no pictures.
         data: what the card says of them.
         teacher: whom to learn from, besides the labels.
     """
@@ -122,6 +127,7 @@ class Plan:
     training: Sequence[Example]
     draws: np.ndarray
     validation: Sequence[Example]
+    passed_over: Sequence[str] = ()
     data: Mapping[str, Any]
     teacher: Teacher | None
 
@@ -139,7 +145,7 @@ def train(plan: Plan, options: Options) -> Outcome:
         "recipe": plan.recipe.to_dict(),
         "architecture": plan.config.to_dict(),
         "starting weights": plan.start.sha256 if plan.start else None,
-        "teacher": [sha256(plan.teacher.path), plan.teacher.size] if plan.teacher else None,
+        "teacher": [plan.teacher.sha256, plan.teacher.size] if plan.teacher else None,
     }
     if options.resume:
         check_state(plan.out / _STATE_FILE, identity)
@@ -156,25 +162,38 @@ def train(plan: Plan, options: Options) -> Outcome:
     if options.resume:
         training.restore(plan.out / _STATE_FILE)
         options.tell(f"taken up again at step {training.step} of {training.schedule.steps}")
-    validate = _validation(plan, cache)
+    validation = _Validation(plan, cache)
     log = Log(plan.out / LOG_FILE, boards, training, options.tell)
-    _run(plan, training, batches, validate, log, options)
-    outcome = _write(plan, training, batches, shown, validate, options)
+    _run(plan, training, batches, validation, log, options)
+    outcome = _write(plan, training, batches, shown, validation, options)
     if options.cache is None:
         cache.remove()
     (plan.out / _STATE_FILE).unlink(missing_ok=True)
     return outcome
 
 
-# Scores of prepared pictures and their resolution to what `accuracy` gives; empty without pictures.
-Validate = Callable[[Callable[[np.ndarray], np.ndarray], int], dict[str, float]]
+class _Validation:
+    """The pictures to validate with; there may be none."""
+
+    def __init__(self, plan: Plan, cache: "_Cache") -> None:
+        self.skipped: list[str] = []
+        self.pictures = 0
+        if plan.validation:
+            # At the last resolution they are then what `cait_viz.preprocess` makes of the files.
+            self._pixels = cache.pixels(plan.validation, plan.recipe.sizes[-1])
+            self._labels = np.array([plan.validation[number].label for number in self._pixels.kept], np.int64)
+            self.pictures, self.skipped = len(self._pixels), self._pixels.skipped
+
+    def accuracy(self, predict: Callable[[np.ndarray], np.ndarray], image_size: int) -> dict[str, float]:
+        """What `accuracy` gives for scores of prepared pictures; empty without pictures."""
+        return accuracy(predict, self._pixels, self._labels, image_size) if self.pictures else {}
 
 
 def _run(
     plan: Plan,
     training: Training,
     batches: Batches,
-    validate: Validate,
+    validation: _Validation,
     log: Log,
     options: Options,
 ) -> None:
@@ -187,19 +206,23 @@ def _run(
         desc=plan.kind,
         disable=None,
         smoothing=0.05,
+        bar_format=_BAR,
     )
+    pace = Pace(training.schedule.ends, plan.recipe.sizes)
     losses: list[dict[str, float]] = []
     saved = begun = time.monotonic()
     before = training.seconds
     with _interruptible() as interrupted, bar:
         for step_losses in training.run():
             training.seconds = before + time.monotonic() - begun
+            pace.count(training.step, training.seconds)
             losses.append(step_losses)
             bar.update(batches.size)
-            bar.set_postfix(loss=f"{step_losses['loss']:.3f}", size=training.model.config.image_size)
+            size = training.model.config.image_size
+            bar.set_postfix(left=pace.left, loss=f"{step_losses['loss']:.3f}", size=size)
             epochs = batches.epochs(training.step)
             if epochs > batches.epochs(training.step - 1) or training.step in training.schedule.ends:
-                log.write(training, epochs, losses, _validated(training, validate, interrupted))
+                log.write(training, epochs, losses, _validated(training, validation, interrupted))
                 losses = []
                 # The validation is not part of the training's time.
                 before, begun = training.seconds, time.monotonic()
@@ -208,7 +231,11 @@ def _run(
                 training.save(state)
                 saved = time.monotonic()
                 if bar.disable:  # no terminal to show a bar on
-                    options.tell(_progress(training, batches.size, step_losses["loss"]))
+                    rate = batches.size * pace.steps_per_second
+                    options.tell(
+                        f"step {training.step} of {training.schedule.steps}: loss {step_losses['loss']:.3f}, "
+                        f"{rate:.1f} pictures/s at {size} px, {pace.left} left"
+                    )
             if interrupted.is_set():
                 bar.close()
                 options.tell(
@@ -224,7 +251,7 @@ class _UnfinishedError(Exception):
     """Ctrl-C came in the middle of a validation."""
 
 
-def _validated(training: Training, validate: Validate, interrupted: threading.Event) -> dict[str, float]:
+def _validated(training: Training, validation: _Validation, interrupted: threading.Event) -> dict[str, float]:
     """The accuracy that the averaged weights have; empty if Ctrl-C comes before it is known."""
 
     def predict(images: np.ndarray) -> np.ndarray:
@@ -234,16 +261,9 @@ def _validated(training: Training, validate: Validate, interrupted: threading.Ev
 
     with training.averaged() as model:
         try:
-            return validate(predict, model.config.image_size)
+            return validation.accuracy(predict, model.config.image_size)
         except _UnfinishedError:
             return {}
-
-
-def _progress(training: Training, batch_size: int, loss: float) -> str:
-    done, total = training.step, training.schedule.steps
-    rate = done * batch_size / training.seconds
-    left = (total - done) * batch_size / rate / 60
-    return f"step {done} of {total}: loss {loss:.3f}, {rate:.1f} pictures/s, {left:.0f} min left at that pace"
 
 
 @contextmanager
@@ -275,7 +295,10 @@ def _prepare_folder(out: Path, resume: bool) -> None:
         ) from None
     if not os.access(out, os.W_OK | os.X_OK):
         raise OutputError(f"{outputs.shown(out)}: may not be written; choose another folder")
-    there = [name for name in (WEIGHTS_FILE, LABELS_FILE, CARD_FILE, LOG_FILE) if (out / name).exists()]
+    outputs.remove_remains(out)
+    there = [name for name in (WEIGHTS_FILE, LABELS_FILE, CARD_FILE) if (out / name).exists()]
+    if (out / LOG_FILE).exists() and (there or not Log.is_log(out / LOG_FILE)):
+        there.append(LOG_FILE)  # and not the remains of a training that ended before its state was saved
     name = outputs.shown(out)
     if resume and not (out / _STATE_FILE).exists():
         finished = "it is finished; " if WEIGHTS_FILE in there else ""
@@ -296,13 +319,10 @@ class _Cache:
 
     def __init__(self, place: Path, tell: Tell) -> None:
         self._place = place
-        self._made: list[Path] = []
         self.tell = tell
 
-    def folder(self, kind: str, digest: str) -> Path:
-        path = self._place / f"{kind}-{digest[:16]}"
-        self._made.append(path)
-        return path
+    def folder(self, kind: Literal["pictures", "lessons"], digest: str) -> Path:
+        return self._place / f"{kind}-{digest[:16]}"
 
     def pixels(self, examples: Sequence[Example], side: int) -> Pixels:
         files = [example.path for example in examples]
@@ -314,8 +334,10 @@ class _Cache:
         return decode(files, side, folder, self.tell, progress)
 
     def remove(self) -> None:
-        for folder in self._made:
-            shutil.rmtree(folder, ignore_errors=True)
+        """Take away what was made here, by earlier attempts too."""
+        for kind in _CACHED:
+            for folder in self._place.glob(f"{kind}-*"):
+                shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # somebody else's files are in it
             self._place.rmdir()
 
@@ -351,19 +373,6 @@ def _shown(plan: Plan, cache: _Cache) -> _Shown:
     return _Shown(pixels, labels, draws, _digest([files, draws.tolist(), labels.tolist()]))
 
 
-def _validation(plan: Plan, cache: _Cache) -> Validate:
-    if not plan.validation:
-        return lambda _predict, _image_size: {}
-    # At the last resolution they are then what `cait_viz.preprocess` makes of the files.
-    pixels = cache.pixels(plan.validation, plan.recipe.sizes[-1])
-    labels = np.array([plan.validation[number].label for number in pixels.kept], np.int64)
-
-    def validate(predict: Callable[[np.ndarray], np.ndarray], image_size: int) -> dict[str, float]:
-        return accuracy(predict, pixels, labels, image_size)
-
-    return validate
-
-
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
@@ -380,18 +389,20 @@ def _write(
     training: Training,
     batches: Batches,
     shown: _Shown,
-    validate: Validate,
+    validation: _Validation,
     options: Options,
 ) -> Outcome:
     tensors = training.tensors()
     if options.half:
-        tensors = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+        with np.errstate(over="ignore"):
+            tensors = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+    require_finite(tensors.values(), "float16" if options.half else "float32")
     weights, labels, card = (plan.out / name for name in (WEIGHTS_FILE, LABELS_FILE, CARD_FILE))
     # "pt": timm and the hub's libraries ask for it.
     _replace(weights, save(tensors, {"format": "pt"}))
     _replace(labels, "".join(f"{name}\n" for name in plan.names).encode())
-    reached = validate(*_as_written(training, tensors))
-    facts = _facts(plan, training, batches, shown, options) | {
+    reached = validation.accuracy(*_as_written(training, tensors))
+    facts = _facts(plan, training, batches, shown, validation, options) | {
         "accuracy": reached or None,
         "weights": {
             "file": weights.name,
@@ -423,7 +434,12 @@ def _as_written(
 
 
 def _facts(
-    plan: Plan, training: Training, batches: Batches, shown: _Shown, options: Options
+    plan: Plan,
+    training: Training,
+    batches: Batches,
+    shown: _Shown,
+    validation: _Validation,
+    options: Options,
 ) -> dict[str, Any]:
     backend = keras.backend.backend()
     pictures = training.step * batches.size
@@ -435,12 +451,12 @@ def _facts(
         "data": {
             **plan.data,
             "training_pictures": len(shown.pixels),
-            "validation_pictures": len(plan.validation),
-            "skipped": shown.pixels.skipped,
+            "validation_pictures": validation.pictures,
+            "skipped": [*plan.passed_over, *shown.pixels.skipped, *validation.skipped],
         },
         "start": plan.start and {"name": plan.start.name, "sha256": plan.start.sha256},
         "teacher": plan.teacher
-        and {"file": plan.teacher.path.name, "sha256": sha256(plan.teacher.path), "size": plan.teacher.size},
+        and {"file": plan.teacher.path.name, "sha256": plan.teacher.sha256, "size": plan.teacher.size},
         "seed": plan.recipe.seed,
         "epochs": round(training.step / batches.steps_per_epoch, 3),
         "pictures_shown": pictures,

@@ -11,13 +11,16 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cait_viz.datasets import one_at_a_time
 from cait_viz.errors import CaitVizError
+from cait_viz.hub import sha256
 from cait_viz.weightfile import shown
 from cait_viz.wording import listed, one_line
 
@@ -92,6 +95,12 @@ class Teacher:
         self._require_finite(logits, features)
         self.classes = logits.shape[1]
         self.grid = features.shape[1:]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file and, where it keeps its weights in one beside it, of that too; in hexadecimal."""
+        beside = self.path.with_name(f"{self.path.name}.data")
+        return sha256(self.path) + (sha256(beside) if beside.is_file() else "")
 
     def __call__(self, pictures: Pictures) -> Lesson:
         """What it says of pictures (B, S, S, 3), uint8 RGB.
@@ -175,7 +184,9 @@ class Lessons:
             "done": ((pictures * views,), np.bool_),
         }
         try:
-            self._open(folder, shapes, json.dumps(identity, sort_keys=True))
+            folder.mkdir(parents=True, exist_ok=True)
+            with one_at_a_time(folder, lambda _: None):
+                self._open(folder, shapes, json.dumps(identity, sort_keys=True))
         except OSError as error:
             raise TeacherError(
                 f"{shown(folder)}: what the teacher says cannot be kept there ({error.strerror or error}); "
@@ -183,7 +194,6 @@ class Lessons:
             ) from None
 
     def _open(self, folder: Path, shapes: dict[str, tuple[tuple[int, ...], type]], identity: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         described = folder / "lessons.json"
         same = described.is_file() and described.read_text(encoding="utf-8") == identity
         if not same:

@@ -4,7 +4,7 @@ What comes out is what the rest of the program takes in: a safetensors file with
 text with the classes' names; and a card, in JSON, that says how they came about.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from cait_viz import checkpoints
 from cait_viz.datasets import DatasetError, Example, Tell, labelled, matched, split
 from cait_viz.errors import CheckpointError, SelectionError
 from cait_viz.labels import class_index, class_names, imagenet_names, imagenet_synsets
+from cait_viz.outputs import OutputError, shown
 from cait_viz.recipe import DISTILLATION, FINETUNING, Recipe
 from cait_viz.runs import Options, Outcome, Plan, train
 from cait_viz.teacher import Teacher
@@ -57,10 +58,17 @@ def finetune(
         OutputError: the output cannot be written.
         KeyboardInterrupt: Ctrl-C; the state has been saved.
     """
-    found, folders = labelled(pictures, options.tell)
+    elsewhere = [validation] if isinstance(validation, Path) else []
+    _refuse_output_among_pictures(out, options.cache, [pictures, *elsewhere])
+    no_pictures: list[str] = []
+    found, folders = labelled(pictures, no_pictures.append, elsewhere)
+    for sentence in no_pictures:
+        options.tell(sentence)
+    held_back: Sequence[Example]
     if isinstance(validation, Path):
-        held_back = _validation_folder(validation, folders, options.tell)
-        training = _apart(found, held_back, options.tell)
+        index = {name: label for label, name in enumerate(folders)}
+        held_back, others = _validation([validation], index, options.tell)
+        training = _apart(found, [*held_back, *others], options.tell)
     else:
         training, held_back = split(found, validation, recipe.seed)
     names = _readable(folders)
@@ -84,6 +92,7 @@ def finetune(
             training=training,
             draws=np.arange(len(training)),
             validation=held_back,
+            passed_over=no_pictures,
             data={"folders": [str(pictures)], "validation": str(validation), "classes": len(names)},
             teacher=None,
         ),
@@ -127,6 +136,7 @@ def distil(
         TeacherError: the teacher cannot teach.
         DatasetError, CheckpointError, TrainingError, OutputError, KeyboardInterrupt: as `finetune`.
     """
+    _refuse_output_among_pictures(out, options.cache, [*pictures, *validation])
     start = None if weights is None else checkpoints.resolve(model, weights)
     config = start.config if start else (BUNDLED if model is None else get_variant(model)).config
     recipe = _settled(recipe, config)
@@ -138,9 +148,10 @@ def distil(
             f"{master.classes}; start from weights with the teacher's classes, or from none"
         )
     index = class_index(names)
-    held_back = [example for folder in validation for example in matched(folder, index) if example.label >= 0]
+    held_back, others = _validation(validation, index, options.tell)
     found = {
-        folder: _apart(matched(folder, index), held_back, options.tell) for folder in dict.fromkeys(pictures)
+        folder: _apart(matched(folder, index), [*held_back, *others], options.tell)
+        for folder in dict.fromkeys(pictures)
     }
     examples = [example for folder in found for example in found[folder]]
     first = dict(zip(found, np.cumsum([0, *map(len, found.values())]), strict=False))
@@ -169,25 +180,47 @@ def distil(
     )
 
 
-def _validation_folder(folder: Path, names: tuple[str, ...], tell: Tell) -> tuple[Example, ...]:
-    index = {name: label for label, name in enumerate(names)}
-    examples = matched(folder, index)
-    known = [example for example in examples if example.label >= 0]
-    if not known:
-        raise DatasetError(
-            f"{one_line(str(folder), 200)}: none of its folders is named as a class of the training is"
-        )
-    if len(known) < len(examples):
-        tell(f"{one_line(str(folder), 200)}: {len(examples) - len(known)} pictures of other classes left out")
-    return tuple(known)
+def _refuse_output_among_pictures(out: Path, cache: Path | None, folders: Sequence[Path]) -> None:
+    """Refuse to write where the next look for pictures would find it.
+
+    Raises:
+        OutputError: the output or the cache lies within one of the folders.
+    """
+    for place in (out, *([cache] if cache else [])):
+        for folder in folders:
+            if place.resolve().is_relative_to(folder.resolve()):
+                raise OutputError(
+                    f"{shown(place)}: lies among the pictures of {shown(folder)}; choose a folder beside them"
+                )
+
+
+def _validation(
+    folders: Sequence[Path], index: Mapping[str, int], tell: Tell
+) -> tuple[list[Example], list[Example]]:
+    """The pictures to validate with, and the others that lie beside them.
+
+    Raises:
+        DatasetError: there is no such folder, or none of its folders names a class.
+    """
+    known, others = [], []
+    for folder in folders:
+        examples = matched(folder, index)
+        with_label = [example for example in examples if example.label >= 0]
+        if not with_label:
+            raise DatasetError(f"{shown(folder)}: none of its folders is named as a class of the training is")
+        if len(with_label) < len(examples):
+            tell(f"{shown(folder)}: {len(examples) - len(with_label)} pictures of other classes left out")
+        known += with_label
+        others += [example for example in examples if example.label < 0]
+    return known, others
 
 
 def _apart(training: Sequence[Example], validation: Sequence[Example], tell: Tell) -> tuple[Example, ...]:
-    """The pictures to train on without those to validate with."""
+    """The pictures to train on without those of the validation."""
     kept_back = {example.path.resolve() for example in validation}
     apart = tuple(example for example in training if example.path.resolve() not in kept_back)
     if len(apart) < len(training):
-        tell(f"{len(training) - len(apart)} pictures are there to validate with and not trained on")
+        tell(f"{len(training) - len(apart)} pictures belong to the validation and are not trained on")
     return apart
 
 

@@ -6,7 +6,12 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
+from reference import lively_weights, timm_shapes
 from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from cait_viz.variants import CaiTConfig
 
 BACKENDS = ("jax", "torch")
 REQUIRED = os.environ.get("CAIT_VIZ_REQUIRE_BACKENDS") == "1"
@@ -40,14 +45,39 @@ from dataclasses import replace
 from pathlib import Path
 from cait_viz.quiet import import_keras
 import_keras(sys.argv[1])
-from cait_viz.augmentation import Augmentation
-from cait_viz.recipe import FINETUNING, Stage
-from cait_viz.training import Options, finetune
-recipe = replace(FINETUNING, stages=(Stage(32, 2), Stage(64, 1)), batch_size=6, sd_prob=0.1,
-                 augmentation=Augmentation(), precision=sys.argv[5])
-outcome = finetune(Path(sys.argv[2]), Path(sys.argv[4]), weights=Path(sys.argv[3]), validation=0.2,
-                   recipe=recipe, options=Options(tell=lambda _: None))
+from cait_viz.recipe import DISTILLATION, FINETUNING, Stage
+from cait_viz.training import Options, distil, finetune
+pictures, weights, teacher, out = map(Path, sys.argv[2:])
+how = {"weights": weights, "options": Options(tell=lambda _: None)}
+recipe = replace(FINETUNING, stages=(Stage(32, 2), Stage(64, 1)), batch_size=6, sd_prob=0.1)
+outcome = finetune(pictures, out / "finetuned", validation=0.2, recipe=recipe, **how)
+recipe = replace(DISTILLATION, stages=(Stage(32, 1),), batch_size=8, precision="bfloat16", kept_views=1)
+distil([pictures], out / "distilled", teacher=teacher, teacher_size=32, recipe=recipe, **how)
 print(json.dumps(json.loads(outcome.card.read_text())["hardware"]))
+"""
+
+# What torch decays is decided by Keras' own code for torch.
+DECAY = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from cait_viz.quiet import import_keras
+import_keras("torch")
+from cait_viz.batches import Batches
+from cait_viz.checkpoints import read_config, read_tensors
+from cait_viz.datasets import decode
+from cait_viz.learner import Training
+from cait_viz.recipe import Recipe, Stage
+pixels = decode(sorted(Path(sys.argv[1]).rglob("*.png")), 32, Path(sys.argv[3]), print)
+config = read_config(Path(sys.argv[2]))
+tensors = []
+for decay in (0.0, 0.5):
+    recipe = Recipe(stages=(Stage(32, 1),), batch_size=4, weight_decay=decay, averaging=0.0)
+    batches = Batches(pixels, np.arange(len(pixels)) % 3, np.arange(len(pixels)), 3, recipe)
+    training = Training(config, read_tensors(Path(sys.argv[2]), config), batches, recipe, {})
+    next(training.run())
+    tensors.append(training.tensors())
+print(json.dumps([name for name in tensors[0] if not np.array_equal(tensors[0][name], tensors[1][name])]))
 """
 
 
@@ -68,17 +98,48 @@ def test_the_forward_pass_is_tensorflows(backend, run_python, tiny_weights, tiny
             np.testing.assert_allclose(there[name], value, atol=1e-5, err_msg=name)
 
 
-def test_a_cait_is_trained_there_too(backend, run_python, tiny_weights, tmp_path):
-    from PIL import Image
+@pytest.fixture(scope="module")
+def small_weights(tmp_path_factory):
+    """A checkpoint of few blocks: JAX takes its time to compile each of them."""
+    config = CaiTConfig(
+        image_size=64, projection_dim=48, sa_ffn_layers=1, ca_ffn_layers=1, num_heads=4, num_classes=3
+    )
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_file(lively_weights(timm_shapes(config)), path)
+    return path
 
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
     for name, colour in {"red": (220, 30, 30), "green": (30, 220, 30)}.items():
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (folder / name).mkdir()
         for number in range(8):
-            Image.new("RGB", (40, 40 + number), colour).save(tmp_path / "pictures" / name / f"{number}.png")
-    precision = {"jax": "float32", "torch": "bfloat16"}[backend]
-    out = tmp_path / "out"
-    said, _ = run_python(TRAIN, backend, tmp_path / "pictures", tiny_weights, out, precision)
+            Image.new("RGB", (40, 40 + number), colour).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_a_cait_is_trained_there_too(backend, run_python, pictures, small_weights, teacher_file, tmp_path):
+    said, _ = run_python(TRAIN, backend, pictures, small_weights, teacher_file, tmp_path)
     assert json.loads(said)["backend"] == backend
-    with safe_open(out / "model.safetensors", "np") as file:
-        assert np.isfinite(file.get_tensor("head.weight")).all()
-        assert file.get_tensor("pos_embed").shape == (1, 16, 48)
+    for name, size, classes in (("finetuned", 64, 2), ("distilled", 32, 3)):
+        with safe_open(tmp_path / name / "model.safetensors", "np") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        assert all(np.isfinite(tensor).all() for tensor in tensors.values())
+        assert tensors["head.weight"].shape == (classes, 48)
+        assert tensors["pos_embed"].shape == (1, (size // 16) ** 2, 48)
+        with safe_open(small_weights, "np") as file:
+            before = file.get_tensor("blocks.0.attn.qkv.weight")
+        assert 0 < np.abs(tensors["blocks.0.attn.qkv.weight"] - before).max() < 0.1
+
+
+@pytest.mark.parametrize("backend", ["torch"], indirect=True)
+def test_only_kernels_decay_there_too(backend, run_python, pictures, small_weights, tmp_path):
+    said, _ = run_python(DECAY, pictures, small_weights, tmp_path / "cache")
+    with safe_open(small_weights, "np") as file:
+        kernels = {
+            name
+            for name in file.keys()  # noqa: SIM118
+            if name.endswith("weight") and file.get_tensor(name).ndim in (2, 4)
+        }
+    assert set(json.loads(said)) == kernels

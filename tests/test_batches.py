@@ -4,9 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cait_viz.augmentation import Augmentation
 from cait_viz.batches import Batches
+from cait_viz.datasets import decode
 from cait_viz.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from cait_viz.recipe import Recipe, Stage
 from cait_viz.teacher import Lessons, Teacher
@@ -161,3 +163,20 @@ def test_stopping_early_leaves_no_thread_waiting(batches):
 def test_mixed_labels_need_no_teacher(batches):
     made = batches(augmentation=Augmentation(mixup=1.0), label_smoothing=0.0)
     np.testing.assert_allclose(made.batch(0, 32)[1]["classes"].sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_teacher_is_shown_the_same_part_of_the_picture(teacher_file, tmp_path):
+    generator = np.random.default_rng(0)
+    files = [tmp_path / f"{number}.png" for number in range(4)]
+    for path in files:
+        blobs = generator.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        Image.fromarray(blobs).resize((60, 50), Image.Resampling.BICUBIC).save(path)
+    pixels = decode(files, 64, tmp_path / "pixels", print)
+    lessons = Lessons(Teacher(teacher_file, 32), len(pixels), 0, tmp_path, {})
+    how = recipe(augmentation=Augmentation(smallest_crop=0.2, mixup=1.0))
+    made = Batches(pixels, np.zeros(4, int), np.arange(4), 3, how, lessons)
+    images, targets = made.batch(0, 32)
+    # The tiny teacher's features are the means of its patches of 16 pixels.
+    shown = (images * IMAGENET_STD + IMAGENET_MEAN).reshape(4, 2, 16, 2, 16, 3).mean(axis=(2, 4))
+    mean, deviation = made.feature_scale
+    np.testing.assert_allclose(targets["features"] * deviation + mean, shown, atol=2e-3)

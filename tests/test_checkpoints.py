@@ -20,7 +20,15 @@ from reference import lively_weights, timm_shapes
 from safetensors.numpy import save, save_file
 
 from cait_viz import checkpoints
-from cait_viz.checkpoints import locate, match_variant, read_config, read_tensors, resolve, tensor_shapes
+from cait_viz.checkpoints import (
+    Checkpoint,
+    locate,
+    match_variant,
+    read_config,
+    read_tensors,
+    resolve,
+    tensor_shapes,
+)
 from cait_viz.errors import CheckpointError, UnknownModelError
 from cait_viz.resources import BUNDLED_WEIGHTS
 from cait_viz.variants import BUNDLED, VARIANTS, CaiTConfig, get_variant
@@ -376,6 +384,15 @@ def test_nothing_given_is_the_bundled_model():
     assert len(checkpoint.sha256) == 64
     assert checkpoint.saliency_block == BUNDLED.saliency_block
     assert set(read_tensors(checkpoint.path, checkpoint.config)) == set(tensor_shapes(BUNDLED.config))
+
+
+def test_what_was_trained_from_the_bundled_model_has_its_saliency_at_any_resolution():
+    for size in (160, 224):
+        config = replace(BUNDLED.config, image_size=size, num_classes=3)
+        checkpoint = Checkpoint(
+            name="mine", path=Path("mine.safetensors"), config=config, variant=None, as_published=False
+        )
+        assert checkpoint.saliency_block == BUNDLED.saliency_block
 
 
 def test_bundled_weights_given_as_a_file_are_still_bundled(tmp_path):

@@ -1,12 +1,24 @@
 """Folders of pictures: what is found in them, how they are split, and their pixels."""
 
+from concurrent.futures import ThreadPoolExecutor
+from queue import Queue
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cait_viz.datasets import UNKNOWN, DatasetError, Example, decode, labelled, matched, split
+from cait_viz.datasets import (
+    UNKNOWN,
+    DatasetError,
+    Example,
+    decode,
+    labelled,
+    matched,
+    one_at_a_time,
+    split,
+)
 
 
 def save(path, size=(20, 16), colour=(200, 10, 30)):
@@ -38,6 +50,37 @@ def test_a_class_without_pictures_is_named_and_left_out(folder):
     assert {example.label for example in examples} == {0, 1}
     assert len(told) == 1
     assert "bird" in told[0]
+
+
+def test_a_folder_of_other_files_makes_no_class_and_each_file_is_named_with_it(folder):
+    (folder / "bird").mkdir()
+    (folder / "bird" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    (folder / "cat" / "notes.txt").write_text("a cat")
+    told = []
+    examples, names = labelled(folder, told.append)
+    assert names == ("cat", "dog")
+    assert len(examples) == 6
+    assert [sentence.partition(":")[0] for sentence in told[:2]] == ["bird/Thumbs.db", "cat/notes.txt"]
+    assert "no pictures in bird" in told[2]
+
+
+def test_a_folder_that_is_another_thing_makes_no_class(folder):
+    save(folder / "val" / "cat" / "0.png")
+    assert labelled(folder, print)[1] == ("cat", "dog", "val")
+    assert labelled(folder, print, [folder / "val"])[1] == ("cat", "dog")
+
+
+def test_links_to_folders_are_followed_and_none_in_a_circle(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    save(elsewhere / "owls" / "0.png")
+    (folder / "owl").symlink_to(elsewhere / "owls")
+    (folder / "cat" / "more").symlink_to(elsewhere)
+    (elsewhere / "owls" / "back").symlink_to(elsewhere)
+    examples, names = labelled(folder, print)
+    assert names == ("cat", "dog", "owl")
+    assert [example.label for example in examples] == [0, 0, 0, 0, 1, 1, 1, 2]
+    labels = sorted(example.label for example in matched(folder, {"cat": 0, "owl": 2}))
+    assert labels == [UNKNOWN, UNKNOWN, UNKNOWN, 0, 0, 0, 0, 2]
 
 
 def test_hidden_files_and_folders_are_passed_over_at_any_depth(folder):
@@ -121,7 +164,10 @@ def test_a_file_that_is_no_picture_is_named_and_passed_over(tmp_path):
     pixels = decode([bad, good, tmp_path / "gone.png"], 32, tmp_path / "cache", told.append)
     assert len(pixels) == 1
     assert pixels.kept.tolist() == [1]
-    assert [sentence.partition(":")[0] for sentence in told] == ["bad.jpg", "gone.png"]
+    assert [sentence.partition(":")[0] for sentence in told] == [
+        f"{tmp_path.name}/bad.jpg",
+        f"{tmp_path.name}/gone.png",
+    ]
     assert len(pixels.skipped) == 2
 
 
@@ -167,6 +213,19 @@ def test_decoding_that_was_cut_off_goes_on_where_it_was(tmp_path, monkeypatch):
     assert sorted(reads) == files[4:]
     assert pixels.sizes.tolist() == whole.sizes.tolist()
     assert all(pixels[number].tobytes() == whole[number].tobytes() for number in range(9))
+
+
+def test_two_trainings_do_not_decode_into_one_folder_at_once(tmp_path):
+    path = save(tmp_path / "a.png")
+    told = Queue()
+    with ThreadPoolExecutor(1) as pool:
+        (tmp_path / "cache").mkdir()
+        with one_at_a_time(tmp_path / "cache", print):
+            second = pool.submit(decode, [path], 32, tmp_path / "cache", told.put)
+            assert "another training is at work" in told.get(timeout=30)
+            assert not second.done()
+            assert not (tmp_path / "cache" / "pictures.bin").exists()
+        assert len(second.result(timeout=30)) == 1
 
 
 def test_what_is_kept_of_a_large_picture_is_what_the_network_is_evaluated_on(tmp_path):

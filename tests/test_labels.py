@@ -3,7 +3,7 @@
 import pytest
 
 from cait_viz.errors import CheckpointError
-from cait_viz.labels import class_names
+from cait_viz.labels import class_index, class_names
 
 
 @pytest.fixture
@@ -41,6 +41,11 @@ def test_thousand_classes_have_imagenets_names_in_the_usual_order(index, name):
 
 def test_no_two_imagenet_classes_have_the_same_name():
     assert len(set(class_names(1000))) == 1000
+
+
+def test_classes_are_found_by_name_and_imagenets_by_their_wordnet_id_too():
+    assert class_index(("golden retriever", "mine")) == {"golden retriever": 0, "mine": 1, "n02099601": 0}
+    assert len(class_index(class_names(1000))) == 2000
 
 
 @pytest.mark.parametrize("count", [1, 10, 999, 1001])

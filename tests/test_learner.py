@@ -96,6 +96,55 @@ def test_a_training_taken_up_again_goes_on_bit_for_bit(training, whole_run, stop
     assert same(resumed.tensors(), weights)
 
 
+def test_a_student_taken_up_again_goes_on_with_what_was_kept_of_its_teacher(
+    training, teacher_file, coloured_pixels, tmp_path
+):
+    def taught():
+        lessons = Lessons(Teacher(teacher_file, 32), len(coloured_pixels), 2, tmp_path / "kept", {})
+        return training(how, lessons)
+
+    how = recipe(stages=(Stage(32, 2),), kept_views=2)
+    before = taught()
+    lost = losses(before, 1)
+    before.save(tmp_path / "state.npz")  # the teacher has spoken of half the pictures
+    lost += losses(before)
+    after = taught()
+    after.restore(tmp_path / "state.npz")
+    assert losses(after) == lost[1:]
+    assert same(after.tensors(), before.tensors())
+
+
+def test_the_learning_rate_rises_and_falls_along_a_cosine(training):
+    made = training(recipe(stages=(Stage(32, 10),), learning_rate=0.01, warmup=0.2))
+    rates = [made.learning_rate]
+    rates += [made.learning_rate for _ in made.run()]
+    assert len(rates) == 21
+    np.testing.assert_allclose(np.diff(rates[:5]), (0.01 - rates[0]) / 4, rtol=1e-3)
+    assert rates[0] < 0.003
+    assert rates[4] == max(rates) == pytest.approx(0.01)
+    wanted = 1e-4 + 0.0099 * (1 + np.cos(np.pi * np.arange(17) / 16)) / 2
+    np.testing.assert_allclose(rates[4:], wanted, rtol=1e-3)
+
+
+def test_gradients_are_clipped(training):
+    made = training(recipe(clip_norm=1e-12, averaging=0))
+    before = made.tensors()
+    losses(made, 1)
+    after = made.tensors()
+    # AdamW's step does not shrink with the gradient unless that is small beside its epsilon of 1e-7.
+    assert max(np.abs(after[name] - before[name]).max() for name in before) < 1e-5
+
+
+def test_weights_that_are_no_numbers_do_not_replace_a_good_state(training, tmp_path):
+    made = training()
+    made.save(tmp_path / "state.npz")
+    good = (tmp_path / "state.npz").read_bytes()
+    made.model.trainable_variables[0].assign(np.full(made.model.trainable_variables[0].shape, np.nan))
+    with pytest.raises(TrainingError, match="no finite numbers as float32; lower the learning rate"):
+        made.save(tmp_path / "state.npz")
+    assert (tmp_path / "state.npz").read_bytes() == good
+
+
 def test_all_that_is_random_follows_the_seed(training, whole_run):
     other = training(replace(LONG, seed=2))
     assert losses(other, 1)[0] != whole_run[0][0]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cait_viz.errors import SelectionError
-from cait_viz.outputs import OutputError, check_output, replacing
+from cait_viz.outputs import OutputError, check_output, remove_remains, replacing
 
 
 def test_an_output_takes_its_place_only_when_it_is_whole(tmp_path):
@@ -94,3 +94,10 @@ def test_a_folder_or_file_that_may_not_be_written_is_refused(tmp_path):
             check_output(tmp_path / "new.png", [".png"])
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_what_a_killed_program_left_half_written_is_taken_away_and_nothing_else(tmp_path):
+    (tmp_path / ".cait-viz-0123456789abcdef.part").write_bytes(b"half")
+    (tmp_path / ".cait-viz-mine.part").write_bytes(b"mine")
+    remove_remains(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".cait-viz-mine.part"]

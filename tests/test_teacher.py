@@ -141,3 +141,15 @@ def test_answers_that_cannot_be_kept_are_told(teacher, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TeacherError, match="cannot be kept there"):
         Lessons(teacher, 4, 2, tmp_path / "file", {})
+
+
+def test_weights_that_lie_beside_the_file_are_part_of_what_it_is(teacher_file, tmp_path):
+    path = tmp_path / "t.onnx"
+    path.write_bytes(teacher_file.read_bytes())
+    alone = Teacher(path).sha256
+    assert alone == Teacher(teacher_file).sha256
+    digests = set()
+    for content in (b"some weights", b"others"):
+        (tmp_path / "t.onnx.data").write_bytes(content)
+        digests.add(Teacher(path).sha256)
+    assert len(digests | {alone}) == 3

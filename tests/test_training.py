@@ -18,7 +18,7 @@ from reference import lively_weights, timm_shapes
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from cait_viz import checkpoints, cli, training
+from cait_viz import checkpoints, cli, logs, training
 from cait_viz.augmentation import Augmentation
 from cait_viz.datasets import DatasetError, Example
 from cait_viz.errors import CheckpointError, SelectionError
@@ -105,7 +105,7 @@ def test_what_was_odd_is_told_and_what_was_done_stands_in_the_card(finetuned, fo
     card = json.loads(outcome.card.read_text())
     assert card["data"]["training_pictures"] == 6
     assert card["data"]["validation_pictures"] == 4
-    assert card["data"]["skipped"][0].startswith("broken.jpg")
+    assert card["data"]["skipped"][0].startswith("red/broken.jpg: is no picture")
     assert card["command"] == "cait-viz finetune …"
     assert card["seed"] == 0
     assert card["epochs"] == 2.667  # two stages of an epoch of six pictures, each two steps of four
@@ -205,13 +205,57 @@ def test_the_classifier_is_kept_where_its_classes_are_the_pictures(finetuned, fo
     assert [path.name for path in (tmp_path / "training-cache").iterdir()] == ["mine.txt"]
 
 
+def test_an_output_among_the_pictures_is_refused_before_it_is_made(folder, teacher_file, tmp_path):
+    out = folder / "red" / "mine"
+    for inside, cache in ((out, None), (tmp_path, out)):
+        options = Options(cache=cache)
+        with pytest.raises(OutputError, match=r"mine: lies among the pictures of .*; choose"):
+            finetune(folder, inside, recipe=QUICK, options=options)
+        with pytest.raises(OutputError, match="lies among the pictures"):
+            distil([tmp_path / "x", folder], inside, teacher=teacher_file, recipe=QUICK, options=options)
+    assert not out.exists()
+
+
+def test_a_validation_folder_among_the_pictures_is_no_class_and_not_trained_on(folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "pictures")
+    shutil.copytree(folder / "red", tmp_path / "pictures" / "held back" / "red")
+    plans = []
+    monkeypatch.setattr(training, "train", lambda plan, _: plans.append(plan))
+    pictures = tmp_path / "pictures"
+    validation = pictures / "held back"
+    options = Options(tell=lambda _: None)
+    finetune(pictures, tmp_path / "out", validation=validation, recipe=QUICK, options=options)
+    assert plans[0].names == ("green", "red")
+    assert len(plans[0].training) == 10
+    assert {example.label for example in plans[0].validation} == {1}
+
+
+def test_nothing_that_lies_in_a_validation_folder_is_learned_from(
+    folder, make_teacher, tmp_path, monkeypatch
+):
+    shutil.copytree(folder, tmp_path / "pictures")
+    for name in ("red", "unknown"):
+        shutil.copytree(folder / "red", tmp_path / "pictures" / "val" / name)
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
+    plans = []
+    monkeypatch.setattr(training, "train", lambda plan, _: plans.append(plan))
+    how = {"teacher": make_teacher(), "teacher_size": 32, "recipe": QUICK, "labels": tmp_path / "names.txt"}
+    how |= {"options": Options(tell=lambda _: None)}
+    pictures = tmp_path / "pictures"
+    distil([pictures], tmp_path / "out", validation=[pictures / "val"], **how)
+    assert not [example for example in plans[0].training if "val" in example.path.parts]
+    assert {example.path.parent.name for example in plans[0].validation} == {"red"}
+    with pytest.raises(DatasetError, match="unknown: none of its folders is named as a class"):
+        distil([pictures], tmp_path / "out", validation=[pictures / "val" / "unknown"], **how)
+
+
 def test_pictures_to_validate_with_are_not_trained_on(folder):
     training_pictures = [Example(folder / "red" / f"{number}.png", 0) for number in range(5)]
     other_way = Example(folder / "green" / ".." / "red" / "1.png", 0)
     told = []
     apart = training._apart(training_pictures, [other_way], told.append)
     assert [example.path.name for example in apart] == ["0.png", "2.png", "3.png", "4.png"]
-    assert told == ["1 pictures are there to validate with and not trained on"]
+    assert told == ["1 pictures belong to the validation and are not trained on"]
 
 
 def test_a_resume_with_other_options_is_refused_before_anything_is_made(folder, teacher_file, tmp_path):
@@ -376,6 +420,73 @@ def test_control_c_in_a_validation_does_not_wait_for_its_end(folder, small_weigh
     finetune(folder, tmp_path, options=replace(options, resume=True), **how)
     assert asked == [2]  # there was nothing left to train
     assert logged_steps(tmp_path) == [2]
+
+
+def test_the_state_is_saved_every_so_many_minutes_of_steps(folder, small_weights, tmp_path, monkeypatch):
+    class Clock:
+        now = 0.0
+        monotonic = staticmethod(lambda: Clock.now)
+
+    def learn_for_twenty_seconds(made, images, targets):
+        Clock.now += 20
+        return learn(made, images, targets)
+
+    learn, save, saved = Training._learn, Training.save, []
+    monkeypatch.setattr("cait_viz.runs.time", Clock)
+    monkeypatch.setattr(Training, "_learn", learn_for_twenty_seconds)
+    monkeypatch.setattr(Training, "save", lambda made, path: saved.append(made.step) or save(made, path))
+    told = []
+    finetune(
+        folder,
+        tmp_path,
+        weights=small_weights,
+        validation=0.0,
+        recipe=replace(QUICK, stages=(Stage(32, 4),)),
+        options=Options(tell=told.append, checkpoint_minutes=1),
+    )
+    assert saved == [4, 8, 10]
+    progress = next(sentence for sentence in told if sentence.startswith("step 4 of 10: loss"))
+    assert "0.2 pictures/s at 32 px, 02:00 left" in progress
+    assert json.loads((tmp_path / "card.json").read_text())["seconds"] == 200
+
+
+def test_a_log_that_cannot_be_written_is_written_with_the_next_line(
+    folder, small_weights, tmp_path, monkeypatch
+):
+    """As long as a spreadsheet holds it open, on Windows."""
+
+    def refuse_the_first(path, rows):
+        lengths.append(len(rows))
+        if len(lengths) == 1:
+            raise OutputError("held open")
+        write(path, rows)
+
+    write, lengths, told = logs._write_rows, [], []
+    monkeypatch.setattr(logs, "_write_rows", refuse_the_first)
+    recipe = replace(QUICK, stages=(Stage(32, 2),))
+    options = Options(tell=told.append)
+    finetune(folder, tmp_path, weights=small_weights, validation=0.0, recipe=recipe, options=options)
+    assert lengths == [1, 2]
+    assert logged_steps(tmp_path) == [3, 5]
+    assert [sentence for sentence in told if "log.csv: cannot be written now" in sentence]
+
+
+def test_a_training_that_failed_before_its_state_was_saved_can_be_begun_anew(folder, small_weights, tmp_path):
+    (tmp_path / "log.csv").write_text("epochs,step,image_size,learning_rate,loss,seconds\n1,3,32,0.1,9,9\n")
+    (tmp_path / ".cait-viz-0123456789abcdef.part").write_bytes(b"half a state")
+    (tmp_path / "training-cache" / "pictures-0123456789abcdef").mkdir(parents=True)
+    recipe = replace(QUICK, stages=(Stage(32, 1),))
+    options = Options(tell=lambda _: None, half=True)
+    finetune(folder, tmp_path, weights=small_weights, validation=0.0, recipe=recipe, options=options)
+    assert logged_steps(tmp_path) == [2]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"model.safetensors", "labels.txt", "card.json", "log.csv"}
+
+
+def test_somebody_elses_log_is_not_written_over(folder, small_weights, tmp_path):
+    (tmp_path / "log.csv").write_text("time,temperature\n")
+    with pytest.raises(OutputError, match=r"holds log\.csv already"):
+        finetune(folder, tmp_path, weights=small_weights, recipe=QUICK)
 
 
 def test_the_line_of_an_epoch_is_written_before_the_state_that_lies_behind_it(
