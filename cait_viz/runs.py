@@ -295,7 +295,6 @@ def _prepare_folder(out: Path, resume: bool) -> None:
         ) from None
     if not os.access(out, os.W_OK | os.X_OK):
         raise OutputError(f"{outputs.shown(out)}: may not be written; choose another folder")
-    outputs.remove_remains(out)
     there = [name for name in (WEIGHTS_FILE, LABELS_FILE, CARD_FILE) if (out / name).exists()]
     if (out / LOG_FILE).exists() and (there or not Log.is_log(out / LOG_FILE)):
         there.append(LOG_FILE)  # and not the remains of a training that ended before its state was saved
@@ -312,6 +311,7 @@ def _prepare_folder(out: Path, resume: bool) -> None:
         )
     if not resume and there:
         raise OutputError(f"{name}: holds {listed(there)} already; choose another folder")
+    outputs.remove_remains(out)
 
 
 class _Cache:
