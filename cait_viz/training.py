@@ -60,10 +60,13 @@ def finetune(
     """
     elsewhere = [validation] if isinstance(validation, Path) else []
     _refuse_output_among_pictures(out, options.cache, [pictures, *elsewhere])
-    no_pictures: list[str] = []
-    found, folders = labelled(pictures, no_pictures.append, elsewhere)
-    for sentence in no_pictures:
+    passed_over: list[str] = []
+
+    def note(sentence: str) -> None:
+        passed_over.append(sentence)
         options.tell(sentence)
+
+    found, folders = labelled(pictures, note, elsewhere)
     held_back: Sequence[Example]
     if isinstance(validation, Path):
         index = {name: label for label, name in enumerate(folders)}
@@ -92,7 +95,7 @@ def finetune(
             training=training,
             draws=np.arange(len(training)),
             validation=held_back,
-            passed_over=no_pictures,
+            passed_over=passed_over,
             data={"folders": [str(pictures)], "validation": str(validation), "classes": len(names)},
             teacher=None,
         ),
