@@ -6,7 +6,7 @@
 Each SOURCE is a folder of class folders, from all of which N pictures are chosen evenly, or a picture
 file, all of which are drawn. --samples draws the photographs of assets/samples. For each picture: what
 the network sees of it, the mean of the heads of every class-attention block, and the first predictions,
-a tick at the right one. SHEET is a .png, which holds the numbers as well, or a .jpg, a tenth as large.
+a tick at the right one. SHEET is a .png, which holds the numbers as well, or a .jpg, a fifth as large.
 Sheets are 1600 pixels wide; of several, each gets its number: SHEET-1.png.
 """
 
@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluate import at_least_none, at_least_one
+from evaluate import at_least
 from folders import pass_over, progress, spread
 from PIL import Image
 
@@ -218,11 +218,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("sources", nargs="*", type=Path, metavar="SOURCE")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="SHEET")
     parser.add_argument("--samples", action="store_true", help="the photographs of assets/samples")
-    parser.add_argument(
-        "--pictures", type=at_least_one, default=24, metavar="N", help="from the folders (24)"
-    )
-    parser.add_argument("--per-sheet", type=at_least_one, default=12, metavar="N", help="on a sheet (12)")
-    parser.add_argument("--seed", type=at_least_none, default=0, help="decides which pictures (0)")
+    parser.add_argument("--pictures", type=at_least(1), default=24, metavar="N", help="from the folders (24)")
+    parser.add_argument("--per-sheet", type=at_least(1), default=12, metavar="N", help="on a sheet (12)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="decides which pictures (0)")
     parser.add_argument("--style", choices=STYLES, default="overlay", help="how the maps are drawn (overlay)")
     parser.add_argument("--model", help="a variant; by default the bundled one, or what the weights show")
     parser.add_argument(

@@ -339,19 +339,15 @@ def evaluate(arguments: argparse.Namespace, tell: Callable[[str], object]) -> No
             tell(line)
 
 
-def at_least_none(text: str) -> int:
-    """A whole number of at least 0, for an option."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{number} is no number of pictures; give 0 or more")
-    return number
+def at_least(least: int) -> Callable[[str], int]:
+    """A reader of whole numbers from `least` on, for an option."""
 
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is too few; give {least} or more")
+        return value
 
-def at_least_one(text: str) -> int:
-    """A whole number of at least 1, for an option."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is too few; give 1 or more")
     return number
 
 
@@ -367,20 +363,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--teacher", type=Path, metavar="T.onnx", help="measure this network as well")
     parser.add_argument(
         "--teacher-size",
-        type=at_least_one,
+        type=at_least(1),
         metavar="S",
         help="side of its input in pixels; by default what its file fixes, else 224",
     )
     parser.add_argument(
         "--faithfulness",
-        type=at_least_none,
+        type=at_least(0),
         default=0,
         metavar="N",
         help="pictures to measure deletion and insertion on (0, the default: none)",
     )
-    parser.add_argument(
-        "--seed", type=at_least_none, default=0, help="decides on these pictures (default: 0)"
-    )
+    parser.add_argument("--seed", type=at_least(0), default=0, help="decides on these pictures (default: 0)")
     parsed = parser.parse_args(arguments)
     try:
         evaluate(parsed, lambda line: print(line, flush=True))

@@ -216,7 +216,6 @@ def decode(
     """
     identity = fingerprint(files, side)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         # Another training may be about to decode the same pictures into the same folder.
         with one_at_a_time(folder, tell):
             index = _begun(folder, identity)
@@ -234,7 +233,8 @@ def decode(
 
 @contextmanager
 def one_at_a_time(folder: Path, tell: Tell) -> Iterator[None]:
-    """A block that no other training is in for the same folder."""
+    """A block that no other training is in for the same folder, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
     try:
         lock.acquire(timeout=1)
@@ -334,13 +334,12 @@ def _begins_as_picture(path: Path, tell: Tell) -> bool:
     """Whether the first bytes are a picture's; if not, that is told."""
     try:
         with path.open("rb") as file:
-            known = picture_format(file.read(_BEGINNING)) is not None
+            fault = "" if picture_format(file.read(_BEGINNING)) else "is no picture of a known format"
     except OSError as error:
-        tell(f"{beside(path)}{one_line(path.name)}: cannot be read ({error.strerror or error}); passed over")
-        return False
-    if not known:
-        tell(f"{beside(path)}{one_line(path.name)}: is no picture of a known format; passed over")
-    return known
+        fault = f"cannot be read ({error.strerror or error})"
+    if fault:
+        tell(f"{beside(path)}{one_line(path.name)}: {fault}; passed over")
+    return not fault
 
 
 def _files(folder: Path) -> list[Path]:

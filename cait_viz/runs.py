@@ -287,18 +287,18 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 def _prepare_folder(out: Path, resume: bool) -> None:
+    name = outputs.shown(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"{outputs.shown(out)}: cannot be made ({error.strerror or error}); choose another folder"
+            f"{name}: cannot be made ({error.strerror or error}); choose another folder"
         ) from None
     if not os.access(out, os.W_OK | os.X_OK):
-        raise OutputError(f"{outputs.shown(out)}: may not be written; choose another folder")
+        raise OutputError(f"{name}: may not be written; choose another folder")
     there = [name for name in (WEIGHTS_FILE, LABELS_FILE, CARD_FILE) if (out / name).exists()]
     if (out / LOG_FILE).exists() and (there or not Log.is_log(out / LOG_FILE)):
         there.append(LOG_FILE)  # and not the remains of a training that ended before its state was saved
-    name = outputs.shown(out)
     if resume and not (out / _STATE_FILE).exists():
         finished = "it is finished; " if WEIGHTS_FILE in there else ""
         raise TrainingError(
@@ -401,7 +401,7 @@ def _write(
     # "pt": timm and the hub's libraries ask for it.
     _replace(weights, save(tensors, {"format": "pt"}))
     _replace(labels, "".join(f"{name}\n" for name in plan.names).encode())
-    reached = validation.accuracy(*_as_written(training, tensors))
+    reached = validation.accuracy(*_as_written(training, tensors)) if validation.pictures else {}
     facts = _facts(plan, training, batches, shown, validation, options) | {
         "accuracy": reached or None,
         "weights": {

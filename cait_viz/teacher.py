@@ -184,7 +184,6 @@ class Lessons:
             "done": ((pictures * views,), np.bool_),
         }
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             with one_at_a_time(folder, lambda _: None):
                 self._open(folder, shapes, json.dumps(identity, sort_keys=True))
         except OSError as error:

@@ -55,6 +55,26 @@ def tiny_weights(tiny_config, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def make_small_weights(tmp_path_factory):
+    """Make a checkpoint of few blocks: each takes a second or more to compile, at every resolution anew."""
+
+    def make(num_classes):
+        config = CaiTConfig(
+            image_size=64,
+            projection_dim=48,
+            sa_ffn_layers=1,
+            ca_ffn_layers=1,
+            num_heads=4,
+            num_classes=num_classes,
+        )
+        path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+        save_file(lively_weights(timm_shapes(config)), path)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tiny_weights):
     """The network of `tiny_weights`; tests may call it but not change it."""
     from cait_viz.pipeline import load_model

@@ -7,11 +7,7 @@ import os
 import numpy as np
 import pytest
 from PIL import Image
-from reference import lively_weights, timm_shapes
 from safetensors import safe_open
-from safetensors.numpy import save_file
-
-from cait_viz.variants import CaiTConfig
 
 BACKENDS = ("jax", "torch")
 REQUIRED = os.environ.get("CAIT_VIZ_REQUIRE_BACKENDS") == "1"
@@ -99,14 +95,8 @@ def test_the_forward_pass_is_tensorflows(backend, run_python, tiny_weights, tiny
 
 
 @pytest.fixture(scope="module")
-def small_weights(tmp_path_factory):
-    """A checkpoint of few blocks: JAX takes its time to compile each of them."""
-    config = CaiTConfig(
-        image_size=64, projection_dim=48, sa_ffn_layers=1, ca_ffn_layers=1, num_heads=4, num_classes=3
-    )
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_file(lively_weights(timm_shapes(config)), path)
-    return path
+def small_weights(make_small_weights):
+    return make_small_weights(3)
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from reference import lively_weights, timm_shapes
-from safetensors.numpy import save_file
 
 import cait_viz
 from cait_viz.checkpoints import Checkpoint
-from cait_viz.variants import BUNDLED, VARIANTS, CaiTConfig
+from cait_viz.variants import BUNDLED, VARIANTS
 
 BENCHMARKS = Path(cait_viz.__file__).parents[1] / "benchmarks"
 # The programs import each other as they do when they are run: from their own folder.
@@ -109,19 +107,15 @@ def test_what_is_no_picture_is_named_and_passed_over_and_no_bar_is_drawn_without
     assert "passed over" in err
 
 
-def test_the_teacher_is_measured_on_the_same_pictures(make_teacher, tmp_path, capsys):
+def test_the_teacher_is_measured_on_the_same_pictures(make_teacher, make_small_weights, tmp_path, capsys):
     """Of a student of three classes; the teacher knows them, by their colour."""
-    config = CaiTConfig(
-        image_size=32, projection_dim=16, sa_ffn_layers=1, ca_ffn_layers=1, num_heads=2, num_classes=3
-    )
-    save_file(lively_weights(timm_shapes(config)), tmp_path / "student.safetensors")
     (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
     for name in ("red", "green"):
         (tmp_path / "val" / name).mkdir(parents=True)
         for number in range(3):
             Image.new("RGB", (40, 50), name).save(tmp_path / "val" / name / f"{number}.png")
     Image.new("RGB", (40, 50), "blue").save(tmp_path / "val" / "red" / "3.png")
-    arguments = [tmp_path / "val", "--weights", tmp_path / "student.safetensors"]
+    arguments = [tmp_path / "val", "--weights", make_small_weights(3)]
     arguments += ["--labels", tmp_path / "names.txt", "--teacher", make_teacher(), "--teacher-size", 48]
     assert evaluate.main([str(argument) for argument in arguments]) == 0
     rows = [cells(line) for line in capsys.readouterr().out.splitlines() if str(tmp_path / "val") in line]

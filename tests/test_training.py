@@ -14,9 +14,8 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from reference import lively_weights, timm_shapes
+from reference import timm_shapes
 from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from cait_viz import checkpoints, cli, logs, training
 from cait_viz.augmentation import Augmentation
@@ -27,7 +26,7 @@ from cait_viz.outputs import OutputError
 from cait_viz.pipeline import analyze, load_model
 from cait_viz.recipe import FINETUNING, Stage
 from cait_viz.training import Options, distil, finetune
-from cait_viz.variants import BUNDLED, CaiTConfig
+from cait_viz.variants import BUNDLED
 
 QUICK = replace(
     FINETUNING, stages=(Stage(32, 1), Stage(None, 1)), batch_size=4, augmentation=Augmentation(mixup=0.1)
@@ -49,14 +48,14 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def small_weights(tmp_path_factory):
-    """A checkpoint of few blocks, since TensorFlow takes a second for each of them at every resolution."""
-    config = CaiTConfig(
-        image_size=64, projection_dim=48, sa_ffn_layers=1, ca_ffn_layers=1, num_heads=4, num_classes=10
-    )
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_file(lively_weights(timm_shapes(config)), path)
-    return path
+def small_weights(make_small_weights):
+    return make_small_weights(10)
+
+
+def finetune_briefly(folder, out, weights, epochs, options):
+    """At one low resolution and without validation, for tests of what happens around the steps."""
+    recipe = replace(QUICK, stages=(Stage(32, epochs),))
+    return finetune(folder, out, weights=weights, validation=0.0, recipe=recipe, options=options)
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +154,7 @@ def test_tensorboard_is_told_what_the_log_holds(folder, small_weights, tmp_path,
 
     monkeypatch.setattr("cait_viz.runs.tensorboard", lambda _: Board())
     options = Options(tensorboard=True, tell=lambda _: None)
-    recipe = replace(QUICK, stages=(Stage(32, 2),))
-    finetune(folder, tmp_path, weights=small_weights, validation=0.0, recipe=recipe, options=options)
+    finetune_briefly(folder, tmp_path, small_weights, 2, options)
     rows = csv.DictReader((tmp_path / "log.csv").open())
     assert Board.told == [*((int(row["epochs"]), float(row["loss"])) for row in rows), "closed"]
     assert len(Board.models) == 1  # each one is a file of TensorBoard's
@@ -436,14 +434,8 @@ def test_the_state_is_saved_every_so_many_minutes_of_steps(folder, small_weights
     monkeypatch.setattr(Training, "_learn", learn_for_twenty_seconds)
     monkeypatch.setattr(Training, "save", lambda made, path: saved.append(made.step) or save(made, path))
     told = []
-    finetune(
-        folder,
-        tmp_path,
-        weights=small_weights,
-        validation=0.0,
-        recipe=replace(QUICK, stages=(Stage(32, 4),)),
-        options=Options(tell=told.append, checkpoint_minutes=1),
-    )
+    options = Options(tell=told.append, checkpoint_minutes=1)
+    finetune_briefly(folder, tmp_path, small_weights, 4, options)
     assert saved == [4, 8, 10]
     progress = next(sentence for sentence in told if sentence.startswith("step 4 of 10: loss"))
     assert "0.2 pictures/s at 32 px, 02:00 left" in progress
@@ -463,9 +455,7 @@ def test_a_log_that_cannot_be_written_is_written_with_the_next_line(
 
     write, lengths, told = logs._write_rows, [], []
     monkeypatch.setattr(logs, "_write_rows", refuse_the_first)
-    recipe = replace(QUICK, stages=(Stage(32, 2),))
-    options = Options(tell=told.append)
-    finetune(folder, tmp_path, weights=small_weights, validation=0.0, recipe=recipe, options=options)
+    finetune_briefly(folder, tmp_path, small_weights, 2, Options(tell=told.append))
     assert lengths == [1, 2]
     assert logged_steps(tmp_path) == [3, 5]
     assert [sentence for sentence in told if "log.csv: cannot be written now" in sentence]
@@ -475,9 +465,8 @@ def test_a_training_that_failed_before_its_state_was_saved_can_be_begun_anew(fol
     (tmp_path / "log.csv").write_text("epochs,step,image_size,learning_rate,loss,seconds\n1,3,32,0.1,9,9\n")
     (tmp_path / ".cait-viz-0123456789abcdef.part").write_bytes(b"half a state")
     (tmp_path / "training-cache" / "pictures-0123456789abcdef").mkdir(parents=True)
-    recipe = replace(QUICK, stages=(Stage(32, 1),))
     options = Options(tell=lambda _: None, half=True)
-    finetune(folder, tmp_path, weights=small_weights, validation=0.0, recipe=recipe, options=options)
+    finetune_briefly(folder, tmp_path, small_weights, 1, options)
     assert logged_steps(tmp_path) == [2]
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"model.safetensors", "labels.txt", "card.json", "log.csv"}
@@ -501,15 +490,9 @@ def test_the_line_of_an_epoch_is_written_before_the_state_that_lies_behind_it(
 
     save = Training.save
     monkeypatch.setattr(Training, "save", save_and_die)
+    options = Options(tell=lambda _: None, checkpoint_minutes=0)
     with pytest.raises(SystemError):
-        finetune(
-            folder,
-            tmp_path,
-            weights=small_weights,
-            validation=0.0,
-            recipe=replace(QUICK, stages=(Stage(32, 2),)),
-            options=Options(tell=lambda _: None, checkpoint_minutes=0),
-        )
+        finetune_briefly(folder, tmp_path, small_weights, 2, options)
     assert logged_steps(tmp_path) == [3]
 
 
