@@ -249,7 +249,16 @@ def _add_distil(commands: Any, training: argparse.ArgumentParser) -> None:
         metavar="PICTURES",
         type=Path,
         nargs="+",
-        help="folders of pictures; one that is named twice is shown twice as often",
+        help="folders of pictures",
+    )
+    parser.add_argument(
+        "--folder-weight",
+        metavar="FOLDER=W",
+        type=_folder_weight,
+        action="append",
+        default=[],
+        help="show each picture of a folder W times an epoch on average, 0.1 being a tenth of them; a folder "
+        "within another may have a weight of its own; may be given several times (default: once)",
     )
     parser.add_argument("--teacher", metavar="T.onnx", type=Path, required=True, help="the teacher's file")
     parser.add_argument(
@@ -389,6 +398,18 @@ def _add_output(parser: Any, metavar: str, help: str) -> None:
 
 def _count(text: str) -> int:
     return _whole(text, 1, None)
+
+
+def _folder_weight(text: str) -> tuple[Path, float]:
+    folder, equals, weight = text.rpartition("=")
+    try:
+        if not equals or not folder:
+            raise ValueError
+        return Path(folder), float(weight)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no folder with a weight; write FOLDER=W, such as pictures/dogs=0.1"
+        ) from None
 
 
 def _port(text: str) -> int:

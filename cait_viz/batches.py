@@ -32,7 +32,7 @@ class Batches:
     Args:
         pixels: all pictures.
         labels: (P,) int64, the class of each, negative where it is unknown.
-        draws: (D,) int64, the pictures of an epoch; one that stands there twice is shown twice.
+        weights: (P,) float64, how often an epoch shows each, on average; parts of a time count.
         classes: how many there are.
         recipe: the training's.
         lessons: the teacher's, if there is one.
@@ -48,23 +48,22 @@ class Batches:
         self,
         pixels: Pixels,
         labels: Integers,
-        draws: Integers,
+        weights: NDArray[np.float64],
         classes: int,
         recipe: Recipe,
         lessons: Lessons | None = None,
     ) -> None:
         self._pixels = pixels
         self._labels = labels
-        self._draws = draws
+        self._weights = weights
         self._classes = classes
         self._recipe = recipe
         self._lessons = lessons
-        self._repeats = np.bincount(draws, minlength=len(pixels))[draws]
-        self._occurrence = _occurrences(draws)
-        self.size = min(recipe.batch_size, len(draws))
-        self.steps_per_epoch = len(draws) / self.size
+        self._epoch_size = max(1, round(float(weights.sum())))
+        self.size = min(recipe.batch_size, self._epoch_size)
+        self.steps_per_epoch = self._epoch_size / self.size
         self._renderers = ThreadPoolExecutor(_THREADS)
-        self._order = lru_cache(maxsize=4)(self._draw_order)
+        self._epoch = lru_cache(maxsize=4)(self._draw_epoch)
         self.feature_scale: Floats | None = None if lessons is None else self._measure_features(lessons)
 
     def batch(self, step: int, image_size: int) -> tuple[Floats, Targets]:
@@ -74,12 +73,10 @@ class Batches:
         (B, rows, cols, channels), standardised.
         """
         shown = np.arange(step * self.size, (step + 1) * self.size)
-        epochs, positions = np.divmod(shown, len(self._draws))  # a batch may reach into the next epoch
-        rows = np.array(
-            [self._order(int(epoch))[position] for epoch, position in zip(epochs, positions, strict=True)]
-        )
-        pictures = self._draws[rows]
-        numbers = epochs * self._repeats[rows] + self._occurrence[rows]
+        epochs, positions = np.divmod(shown, self._epoch_size)  # a batch may reach into the next epoch
+        pictures, numbers = np.array(
+            [self._epoch(int(epoch))[:, position] for epoch, position in zip(epochs, positions, strict=True)]
+        ).T
         if self._recipe.kept_views:
             numbers = numbers % self._recipe.kept_views
         views = self._views(pictures, numbers)
@@ -112,10 +109,22 @@ class Batches:
 
     def epochs(self, step: int) -> int:
         """How many whole epochs the steps before `step` have shown."""
-        return step * self.size // len(self._draws)
+        return step * self.size // self._epoch_size
 
-    def _draw_order(self, epoch: int) -> Integers:
-        return np.random.default_rng((self._recipe.seed, epoch)).permutation(len(self._draws))
+    def _draw_epoch(self, epoch: int) -> Integers:
+        """The pictures of an epoch in their order, and which of its views each shows: (2, D).
+
+        Systematic sampling: evenly spaced points on the line of all weights, so that each picture is drawn
+        as often as its weight says, to the whole number below or above it.
+        """
+        generator = np.random.default_rng((self._recipe.seed, epoch))
+        order = generator.permutation(len(self._weights))
+        ends = np.cumsum(self._weights[order])
+        points = (np.arange(self._epoch_size) + generator.random()) * (ends[-1] / self._epoch_size)
+        drawn = order[np.minimum(np.searchsorted(ends, points, side="right"), len(order) - 1)]
+        times = np.ceil(self._weights).astype(np.int64)
+        numbers = epoch * times[drawn] + _occurrences(drawn)
+        return np.stack([drawn, numbers])[:, generator.permutation(self._epoch_size)]
 
     def _views(self, pictures: Integers, numbers: Integers) -> list[View]:
         how, sizes, seed = self._recipe.augmentation, self._pixels.sizes, self._recipe.seed
@@ -150,7 +159,7 @@ class Batches:
 
     def _measure_features(self, lessons: Lessons) -> Floats:
         """Mean and deviation of each channel over the first views of some pictures."""
-        chosen = self._draws[self._order(0)[: min(len(self._draws), _MEASURED)]]
+        chosen = self._epoch(0)[0, :_MEASURED]
         features = lessons.get(chosen, np.zeros_like(chosen), self._show_teacher).features
         flat = features.reshape(-1, features.shape[-1]).astype(np.float64)
         deviation = np.maximum(flat.std(axis=0), _LEAST_DEVIATION)

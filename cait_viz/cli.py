@@ -303,6 +303,7 @@ def _distil(arguments: argparse.Namespace) -> int:
         outcome = distil(
             arguments.pictures,
             arguments.output,
+            folder_weights=dict(arguments.folder_weight),
             teacher=arguments.teacher,
             teacher_size=arguments.teacher_size,
             model=arguments.model,

@@ -5,16 +5,19 @@ No Keras.
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 from PIL import Image
 
 from cait_viz.containers import picture_format
@@ -116,6 +119,37 @@ def matched(folder: Path, index: Mapping[str, int]) -> list[Example]:
     if not files:
         raise DatasetError(f"{shown(folder)}: holds no pictures; name the folder that does")
     return [Example(path, _class_of(path, folder, index)) for path in files]
+
+
+def example_weights(examples: Sequence[Example], folder_weights: Mapping[Path, float]) -> NDArray[np.float64]:
+    """How often an epoch shows each picture, on average: the weight of the innermost folder that has one.
+
+    Args:
+        examples: the pictures.
+        folder_weights: weights of folders, at least 0; a picture in none of them has 1.
+
+    Raises:
+        DatasetError: a weight is no such number, or of a folder that holds none of the pictures.
+    """
+    for folder, weight in folder_weights.items():
+        if not 0 <= weight < math.inf:
+            raise DatasetError(f"{shown(folder)}: its weight must be a number of at least 0, not {weight}")
+    by_folder = {folder.resolve(): weight for folder, weight in folder_weights.items()}
+    used: set[Path] = set()
+
+    @cache
+    def weight_of(folder: Path) -> float:
+        named = next((place for place in (folder, *folder.parents) if place in by_folder), None)
+        if named is None:
+            return 1.0
+        used.add(named)
+        return by_folder[named]
+
+    weights = np.array([weight_of(example.path.parent.resolve()) for example in examples], np.float64)
+    for folder in folder_weights:
+        if folder.resolve() not in used:
+            raise DatasetError(f"{shown(folder)}: has a weight, and none of the pictures lies in it")
+    return weights
 
 
 def split(

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from cait_viz import outputs
 from cait_viz.batches import Batches
 from cait_viz.checkpoints import Checkpoint
-from cait_viz.datasets import UNKNOWN, DatasetError, Example, Pixels, Tell, decode, fingerprint
+from cait_viz.datasets import DatasetError, Example, Pixels, Tell, decode, fingerprint
 from cait_viz.files import versions
 from cait_viz.hub import sha256
 from cait_viz.layers import zero_weights
@@ -110,7 +110,7 @@ class Plan:
         tensors: timm name -> array, to start from.
         names: of the classes.
         training: the pictures.
-        draws: (D,) which of them an epoch shows; one that stands there twice is shown twice.
+        weights: (P,) float64, how often an epoch shows each of them, on average.
         validation: pictures to measure the accuracy on.
         passed_over: what was said of files that are no pictures.
         data: what the card says of them.
@@ -125,7 +125,7 @@ class Plan:
     tensors: Mapping[str, np.ndarray] | None
     names: tuple[str, ...]
     training: Sequence[Example]
-    draws: np.ndarray
+    weights: np.ndarray
     validation: Sequence[Example]
     passed_over: Sequence[str] = ()
     data: Mapping[str, Any]
@@ -145,7 +145,7 @@ def train(plan: Plan, options: Options) -> Outcome:
         "recipe": plan.recipe.to_dict(),
         "architecture": plan.config.to_dict(),
         "starting weights": plan.start.sha256 if plan.start else None,
-        "teacher": [plan.teacher.sha256, plan.teacher.size] if plan.teacher else None,
+        "teacher": [plan.teacher.sha256, plan.teacher.size, plan.teacher.precision] if plan.teacher else None,
     }
     if options.resume:
         check_state(plan.out / _STATE_FILE, identity)
@@ -157,7 +157,9 @@ def train(plan: Plan, options: Options) -> Outcome:
         answered = _views(identity)
         folder = cache.folder("lessons", _digest(answered))
         lessons = Lessons(plan.teacher, len(shown.pixels), plan.recipe.kept_views, folder, answered)
-    batches = Batches(shown.pixels, shown.labels, shown.draws, plan.config.num_classes, plan.recipe, lessons)
+    batches = Batches(
+        shown.pixels, shown.labels, shown.weights, plan.config.num_classes, plan.recipe, lessons
+    )
     training = Training(plan.config, plan.tensors, batches, plan.recipe, identity)
     if options.resume:
         training.restore(plan.out / _STATE_FILE)
@@ -344,25 +346,22 @@ class _Cache:
 
 @dataclass(frozen=True)
 class _Shown:
-    """The pictures that can be read, their labels, and the numbers of those of an epoch."""
+    """The pictures that can be read, their labels, and how often an epoch shows each."""
 
     pixels: Pixels
     labels: np.ndarray
-    draws: np.ndarray
+    weights: np.ndarray
     digest: str
 
 
 def _shown(plan: Plan, cache: _Cache) -> _Shown:
-    if not len(plan.draws):
+    if not plan.weights.any():
         raise DatasetError("no pictures are left to train on; name more than those to validate with")
     resolutions = (*plan.recipe.sizes, plan.teacher.size if plan.teacher else 0)
     side = round(_KEPT_SIZE * max(resolutions))
     pixels = cache.pixels(plan.training, side)
     labels = np.array([plan.training[number].label for number in pixels.kept], np.int64)
-    numbers = np.full(len(plan.training), UNKNOWN)
-    numbers[pixels.kept] = np.arange(len(pixels))
-    draws = numbers[plan.draws]
-    draws = draws[draws >= 0]
+    weights = plan.weights[pixels.kept]
     if plan.teacher is None:
         unread = sorted({example.label for example in plan.training} - set(labels.tolist()))
         if unread:
@@ -370,7 +369,7 @@ def _shown(plan: Plan, cache: _Cache) -> _Shown:
         if len(plan.names) - len(unread) < 2:
             raise DatasetError("fewer than two classes are left with pictures that can be read")
     files = fingerprint([example.path for example in plan.training], side)
-    return _Shown(pixels, labels, draws, _digest([files, draws.tolist(), labels.tolist()]))
+    return _Shown(pixels, labels, weights, _digest([files, weights.tolist(), labels.tolist()]))
 
 
 def _digest(value: object) -> str:
@@ -443,7 +442,7 @@ def _facts(
 ) -> dict[str, Any]:
     backend = keras.backend.backend()
     pictures = training.step * batches.size
-    software = {backend, "keras", *(("onnxruntime",) if plan.teacher else ())}
+    software = {backend, "keras", *(("openvino",) if plan.teacher else ())}
     return {
         "made_by": plan.kind,
         "date": datetime.now(UTC).date().isoformat(),

@@ -7,12 +7,13 @@ text with the classes' names; and a card, in JSON, that says how they came about
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import keras
 import numpy as np
 
 from cait_viz import checkpoints
-from cait_viz.datasets import DatasetError, Example, Tell, labelled, matched, split
+from cait_viz.datasets import DatasetError, Example, Tell, example_weights, labelled, matched, split
 from cait_viz.errors import CheckpointError, SelectionError
 from cait_viz.labels import class_index, class_names, imagenet_names, imagenet_synsets
 from cait_viz.outputs import OutputError, shown
@@ -93,7 +94,7 @@ def finetune(
             tensors=tensors,
             names=names,
             training=training,
-            draws=np.arange(len(training)),
+            weights=np.ones(len(training)),
             validation=held_back,
             passed_over=passed_over,
             data={"folders": [str(pictures)], "validation": str(validation), "classes": len(names)},
@@ -107,6 +108,7 @@ def distil(
     pictures: Sequence[Path],
     out: Path,
     *,
+    folder_weights: Mapping[Path, float] = MappingProxyType({}),
     teacher: Path,
     teacher_size: int | None = None,
     model: str | None = None,
@@ -122,9 +124,11 @@ def distil(
     the very same views, mixup included, for as many epochs as one has time for.
 
     Args:
-        pictures: folders, searched to any depth; one that is named twice is shown twice as often. A picture
-            in a folder that is named as a class, or after its WordNet id, has a label.
+        pictures: folders, searched to any depth. A picture in a folder that is named as a class, or after its
+            WordNet id, has a label.
         out: the folder to write to.
+        folder_weights: how often an epoch shows each picture of a folder, on average: 2 for twice, 0.1 for a
+            tenth of them. The innermost folder that is named decides; without one it is once.
         teacher: an ONNX file, see `Teacher`.
         teacher_size: side of the teacher's input in pixels; by default what its file fixes, else 224.
         model: name of the variant whose architecture the student has; the bundled one's by default.
@@ -139,11 +143,15 @@ def distil(
         TeacherError: the teacher cannot teach.
         DatasetError, CheckpointError, TrainingError, OutputError, KeyboardInterrupt: as `finetune`.
     """
+    if len(set(pictures)) < len(pictures):
+        raise DatasetError(
+            "a folder is named twice; give it a weight of 2 to show its pictures twice as often"
+        )
     _refuse_output_among_pictures(out, options.cache, [*pictures, *validation])
     start = None if weights is None else checkpoints.resolve(model, weights)
     config = start.config if start else (BUNDLED if model is None else get_variant(model)).config
     recipe = _settled(recipe, config)
-    master = Teacher(teacher, teacher_size, options.threads)
+    master = Teacher(teacher, teacher_size, recipe.precision, options.threads)
     names = class_names(master.classes, labels)
     if start and (start.config.pre_logits or start.config.num_classes != master.classes):
         raise CheckpointError(
@@ -153,12 +161,9 @@ def distil(
     index = class_index(names)
     held_back, others = _validation(validation, index, options.tell)
     found = {
-        folder: _apart(matched(folder, index), [*held_back, *others], options.tell)
-        for folder in dict.fromkeys(pictures)
+        folder: _apart(matched(folder, index), [*held_back, *others], options.tell) for folder in pictures
     }
     examples = [example for folder in found for example in found[folder]]
-    first = dict(zip(found, np.cumsum([0, *map(len, found.values())]), strict=False))
-    draws = np.concatenate([first[folder] + np.arange(len(found[folder])) for folder in pictures])
     return train(
         Plan(
             kind="distil",
@@ -169,10 +174,11 @@ def distil(
             tensors=checkpoints.read_tensors(start.path, start.config) if start else None,
             names=names,
             training=examples,
-            draws=draws,
+            weights=example_weights(examples, folder_weights),
             validation=held_back,
             data={
                 "folders": [str(folder) for folder in pictures],
+                "folder_weights": {str(folder): weight for folder, weight in folder_weights.items()},
                 "validation": [str(folder) for folder in validation],
                 "classes": len(names),
                 "labelled": sum(example.label >= 0 for example in examples),

@@ -22,11 +22,11 @@ def recipe(**changes):
 
 @pytest.fixture
 def batches(coloured_pixels):
-    def make(draws=None, lessons=None, labels=None, **changes):
+    def make(weights=None, lessons=None, labels=None, **changes):
         pixels = coloured_pixels
         labels = np.arange(len(pixels)) % 3 if labels is None else labels
-        draws = np.arange(len(pixels)) if draws is None else np.array(draws)
-        return Batches(pixels, labels, draws, 3, recipe(**changes), lessons)
+        weights = np.ones(len(pixels)) if weights is None else np.array(weights, float)
+        return Batches(pixels, labels, weights, 3, recipe(**changes), lessons)
 
     return make
 
@@ -70,8 +70,21 @@ def test_labels_are_smoothed(batches):
         np.testing.assert_allclose(row, wanted, atol=1e-6)
 
 
-def test_a_picture_named_twice_is_shown_twice_and_each_time_in_another_view(batches):
-    made = batches([9, 9, 11, 9], augmentation=Augmentation(mixup=0.0), batch_size=4)
+def test_a_weight_says_how_often_an_epoch_shows_a_picture(batches):
+    made = batches([1, 0, 0.25, 0.25, 0.25, 0.25, 2, 1, 1, 0, 0, 3], batch_size=9)
+    assert made.steps_per_epoch == 1
+    epochs = [brightness(made.batch(epoch, 32)[0]) for epoch in range(100)]
+    for epoch in epochs:
+        assert [epoch.count(number) for number in (0, 1, 6, 7, 8, 9, 10, 11)] == [1, 0, 2, 1, 1, 0, 0, 3]
+    seldom = [sum(epoch.count(number) for epoch in epochs) for number in (2, 3, 4, 5)]
+    assert sum(seldom) == 100
+    assert min(seldom) > 10
+
+
+def test_a_picture_shown_three_times_is_shown_each_time_in_another_view(batches):
+    weights = np.zeros(12)
+    weights[[9, 11]] = 3, 1
+    made = batches(weights, augmentation=Augmentation(mixup=0.0), batch_size=4)
     images, _ = made.batch(0, 32)
     assert made.steps_per_epoch == 1
     firsts = {image.tobytes() for image in images}
@@ -174,7 +187,7 @@ def test_the_teacher_is_shown_the_same_part_of_the_picture(teacher_file, tmp_pat
     pixels = decode(files, 64, tmp_path / "pixels", print)
     lessons = Lessons(Teacher(teacher_file, 32), len(pixels), 0, tmp_path, {})
     how = recipe(augmentation=Augmentation(smallest_crop=0.2, mixup=1.0))
-    made = Batches(pixels, np.zeros(4, int), np.arange(4), 3, how, lessons)
+    made = Batches(pixels, np.zeros(4, int), np.ones(4), 3, how, lessons)
     images, targets = made.batch(0, 32)
     # The tiny teacher's features are the means of its patches of 16 pixels.
     shown = (images * IMAGENET_STD + IMAGENET_MEAN).reshape(4, 2, 16, 2, 16, 3).mean(axis=(2, 4))

@@ -33,11 +33,15 @@ def test_many_pictures_are_answered_one_by_one(teacher):
     np.testing.assert_allclose(together.logits, np.concatenate([one.logits for one in alone]), atol=2e-2)
 
 
-def test_a_file_with_a_fixed_size_is_used_at_that_and_at_no_other(make_teacher):
+def test_a_file_with_a_fixed_size_is_used_at_that_unless_another_is_asked_for(make_teacher, teacher):
     path = make_teacher(size=48)
     assert Teacher(path).size == 48
-    with pytest.raises(TeacherError, match="cannot teach at 32 pixels"):
-        Teacher(path, 32)
+    np.testing.assert_array_equal(Teacher(path, 32)(pictures(3)).logits, teacher(pictures(3)).logits)
+
+
+def test_a_size_that_the_network_cannot_take_is_refused(teacher_file):
+    with pytest.raises(TeacherError, match=r"cannot teach at 8 pixels"):
+        Teacher(teacher_file, 8)
 
 
 def test_a_file_for_one_picture_at_a_time_is_asked_one_by_one(make_teacher, teacher):
@@ -73,9 +77,9 @@ def test_numbers_that_are_not_finite_are_refused(make_teacher):
         Teacher(make_teacher(scale=np.inf), 32)  # 0 times infinity, before any picture is decoded
 
 
-def test_without_onnxruntime_the_way_out_is_told(teacher_file, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(TeacherError, match="pip install onnxruntime"):
+def test_without_openvino_the_way_out_is_told(teacher_file, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    with pytest.raises(TeacherError, match="pip install openvino"):
         Teacher(teacher_file)
 
 
