@@ -16,19 +16,19 @@ from typing import Any
 import streamlit as st
 from starlette.formparsers import MultiPartParser
 
-from cait_viz import server
+from cait_viz._resources import SAMPLES
+from cait_viz._text import one_line
 from cait_viz.analysis import CONFIDENT, Analysis
-from cait_viz.checkpoints import FILENAME, fetch
+from cait_viz.attention.maps import COLORMAPS, FIGURE_FORMATS, INTERPOLATIONS, SCALES, STYLES
+from cait_viz.drawing.figures import percent
+from cait_viz.drawing.overlay import DEFAULT_ALPHA, DEFAULT_COLORMAPS, Look
 from cait_viz.errors import CaitVizError, ImageError
-from cait_viz.figures import percent
-from cait_viz.maps import COLORMAPS, FIGURE_FORMATS, INTERPOLATIONS, SCALES, STYLES
-from cait_viz.offers import Offer
-from cait_viz.preprocessing import View
-from cait_viz.rendering import DEFAULT_ALPHA, DEFAULT_COLORMAPS, Look
-from cait_viz.resources import SAMPLES
-from cait_viz.variants import Variant
-from cait_viz.wording import one_line
-from cait_viz.worker import Request
+from cait_viz.images.preprocess import View
+from cait_viz.serving import state as server
+from cait_viz.serving.models import AvailableModel
+from cait_viz.serving.worker import Request
+from cait_viz.weights.registry import Variant
+from cait_viz.weights.resolve import FILENAME, fetch
 
 PAPER = "https://arxiv.org/abs/2103.17239"
 
@@ -287,7 +287,7 @@ def thumbnail(path: Path) -> Any:
         return ImageOps.fit(picture, (2 * SAMPLE_SIDE, 2 * SAMPLE_SIDE))
 
 
-def choose_model() -> Offer:
+def choose_model() -> AvailableModel:
     """Any model that is offered, with its size, accuracy and whether it is on this machine."""
     st.subheader("Model")
     models = server.models()
@@ -309,7 +309,7 @@ def choose_model() -> Offer:
     return model
 
 
-def describe_model(model: Offer) -> str:
+def describe_model(model: AvailableModel) -> str:
     """One line of the list of models, short enough for the sidebar."""
     millions = model.parameters / 1e6
     facts = [model.name, f"{millions:.0f} M" if millions >= 1 else f"{millions:.1f} M"]
@@ -320,7 +320,7 @@ def describe_model(model: Offer) -> str:
     return " · ".join(facts)
 
 
-def about_model(model: Offer) -> str:
+def about_model(model: AvailableModel) -> str:
     """How good the model is that speaks."""
     if model.variant is None:
         return f"Your own weights ({verbatim(model.weights)}), {model.accuracy}."
@@ -349,7 +349,7 @@ def choose(label: str, key: str, options: tuple[Any, ...], name: Callable[[Any],
     )
 
 
-def choose_block_and_head(model: Offer) -> tuple[int, int | None]:
+def choose_block_and_head(model: AvailableModel) -> tuple[int, int | None]:
     """A class-attention block and a head of it, or the mean of its heads."""
     st.subheader("Attention")
     blocks = tuple(range(model.config.ca_ffn_layers))
@@ -425,7 +425,7 @@ def offer_download(variant: Variant) -> None:
 # The network
 
 
-def analyse(subject: Subject, model: Offer, view: View) -> Shown | None:
+def analyse(subject: Subject, model: AvailableModel, view: View) -> Shown | None:
     """The picture's analysis: on the screen already, kept by the server, or asked of a worker.
 
     If it fails the page says why, once and without asking again, and what was shown before stays, as far
@@ -495,7 +495,7 @@ def notice(sentence: str) -> str:
 # The results
 
 
-def show_map(shown: Shown, model: Offer, block: int, head: int | None, look: Look) -> None:
+def show_map(shown: Shown, model: AvailableModel, block: int, head: int | None, look: Look) -> None:
     """The chosen map, large, with the predictions beside it."""
     picture, words = st.columns([3, 2], gap="large")
     with picture:
@@ -653,7 +653,7 @@ def show_downloads(shown: Shown, block: int, head: int | None, look: Look) -> No
 FIGURE_FORMATS_MIME = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
 
 
-def show_explanation(model: Offer) -> None:
+def show_explanation(model: AvailableModel) -> None:
     """What class attention is, and what it is not."""
     st.subheader("What you are looking at")
     patch_stage = counted(model.config.sa_ffn_layers, "block")

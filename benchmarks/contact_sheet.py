@@ -23,20 +23,29 @@ from evaluate import at_least
 from folders import pass_over, progress, spread
 from PIL import Image
 
-from cait_viz.datasets import class_folders
+from cait_viz._backend import import_tensorflow
+from cait_viz._files import check_output, replacing
+from cait_viz._resources import SAMPLES
+from cait_viz.attention.maps import STYLES
+from cait_viz.drawing.export import SOFTWARE
+from cait_viz.drawing.figures import percent
+from cait_viz.drawing.pages import (
+    FAINT,
+    INK,
+    Caption,
+    Page,
+    exclusive_matplotlib,
+    leading,
+    shortened,
+    wrapped,
+)
 from cait_viz.errors import CaitVizError, CheckpointError, ImageError
-from cait_viz.figures import percent
-from cait_viz.files import SOFTWARE
-from cait_viz.labels import class_index, class_names
-from cait_viz.maps import STYLES
-from cait_viz.outputs import check_output, replacing
-from cait_viz.pages import FAINT, INK, Caption, Page, exclusive_matplotlib, leading, shortened, wrapped
-from cait_viz.quiet import import_tensorflow
-from cait_viz.resources import SAMPLES
+from cait_viz.training.datasets import class_folders
+from cait_viz.weights.labels import class_index, class_names
 
 if TYPE_CHECKING:
     from cait_viz.analysis import Analysis
-    from cait_viz.model import CaiT
+    from cait_viz.model.cait import CaiT
 
 # Of a sheet, in inches; a PNG has 200 dots an inch.
 WIDTH, MARGIN, GAP = 8.0, 0.2, 0.05
@@ -95,7 +104,7 @@ def samples() -> list[Shot]:
 
 def panels(shots: Iterable[Shot], model: "CaiT", style: str) -> Iterator["tuple[Panel, Analysis]"]:
     """Each picture analysed and drawn; a file that is no picture is named and passed over."""
-    from cait_viz.pipeline import analyze
+    from cait_viz.api import analyze
 
     for shot in shots:
         try:
@@ -110,7 +119,7 @@ def panels(shots: Iterable[Shot], model: "CaiT", style: str) -> Iterator["tuple[
             lines.append(
                 (f"{percent(probability)}  {label}{'  ✓' if right else ''}", INK if right else FAINT)
             )
-        yield Panel([Image.fromarray(analysis.picture), *overlays], lines), analysis
+        yield Panel([Image.fromarray(analysis.image), *overlays], lines), analysis
 
 
 def sheet(drawn: Sequence[Panel], heads: Sequence[str], caption: Caption) -> bytes:
@@ -163,7 +172,7 @@ def outputs(path: Path, count: int) -> list[Path]:
 
 def draw(arguments: argparse.Namespace) -> None:
     """Analyse the pictures and write the sheets."""
-    from cait_viz.checkpoints import resolve
+    from cait_viz.weights.resolve import resolve
 
     for source in arguments.sources:
         if not source.exists():
@@ -177,7 +186,7 @@ def draw(arguments: argparse.Namespace) -> None:
     from_folders = chosen(arguments.sources, labels, arguments.seed)
     fixed = given + (samples() if arguments.samples else [])
     import_tensorflow()
-    from cait_viz.pipeline import from_checkpoint
+    from cait_viz.api import from_checkpoint
 
     model = from_checkpoint(checkpoint, arguments.labels)
     total = len(fixed) + min(arguments.pictures, len(from_folders))

@@ -25,9 +25,12 @@ import numpy as np
 from folders import Example, examples, progress, readable, spread
 from numpy.typing import NDArray
 
-from cait_viz import maps
+from cait_viz._backend import import_tensorflow
+from cait_viz.attention import maps
+from cait_viz.attention.probabilities import softmax
 from cait_viz.errors import CaitVizError, CheckpointError
-from cait_viz.faithfulness import (
+from cait_viz.images.preprocess import normalize
+from cait_viz.metrics.faithfulness import (
     BATCH,
     CONFIDENCE,
     RESAMPLES,
@@ -37,15 +40,12 @@ from cait_viz.faithfulness import (
     gaussian_map,
     random_map,
 )
-from cait_viz.labels import IMAGENET_CLASSES, class_index, class_names
-from cait_viz.preprocessing import normalize
-from cait_viz.probabilities import softmax
-from cait_viz.quiet import import_tensorflow
-from cait_viz.teacher import Teacher
+from cait_viz.training.teacher import Teacher
+from cait_viz.weights.labels import IMAGENET_CLASSES, class_index, class_names
 
 if TYPE_CHECKING:
-    from cait_viz.checkpoints import Checkpoint
-    from cait_viz.model import CaiT
+    from cait_viz.model.cait import CaiT
+    from cait_viz.weights.resolve import Checkpoint
 
 RANDOM_MAPS = 5
 RANDOM, CENTRE = "random map", "centred Gaussian"
@@ -76,7 +76,7 @@ def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 def run(model: "CaiT", pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
     """Logits (B, classes) and each block's class attention (B, heads, 1 + N) of up to `BATCH` pictures."""
-    from cait_viz.inference import forward
+    from cait_viz.engine.keras import forward
 
     images = normalize(np.stack(pixels))
     # Filled up, so that one shape is compiled.
@@ -147,7 +147,7 @@ def faithfulness(model: "CaiT", found: Sequence[Example], count: int, seed: int)
     measured: list[list[tuple[float, float]]] = []
 
     def predict(images: np.ndarray) -> np.ndarray:
-        from cait_viz.inference import forward
+        from cait_viz.engine.keras import forward
 
         return softmax(forward(model, images)[0])
 
@@ -301,7 +301,7 @@ def accuracy_report(networks: Sequence[Network], folders: Mapping[Path, Sequence
 
 def evaluate(arguments: argparse.Namespace, tell: Callable[[str], object]) -> None:
     """Measure what is asked for and tell it line by line, as soon as it is known."""
-    from cait_viz.checkpoints import resolve
+    from cait_viz.weights.resolve import resolve
 
     checkpoint = resolve(arguments.model, arguments.weights)
     if checkpoint.config.pre_logits:
@@ -313,7 +313,7 @@ def evaluate(arguments: argparse.Namespace, tell: Callable[[str], object]) -> No
     if arguments.teacher:
         teacher = opened_teacher(arguments.teacher, arguments.teacher_size, checkpoint)
     import_tensorflow()
-    from cait_viz.pipeline import from_checkpoint
+    from cait_viz.api import from_checkpoint
 
     model = from_checkpoint(checkpoint, arguments.labels)
     tell(described(checkpoint, model))

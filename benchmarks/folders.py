@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from cait_viz.datasets import beside, class_folders
+from cait_viz._text import listed, one_line
 from cait_viz.errors import CaitVizError, ImageError
-from cait_viz.images import read_image
-from cait_viz.preprocessing import network_picture
-from cait_viz.wording import listed, one_line
+from cait_viz.images.preprocess import resize_and_crop
+from cait_viz.images.read import read_image
+from cait_viz.training.datasets import beside, class_folders
 
 Item = TypeVar("Item")
 
@@ -69,7 +69,7 @@ def readable(found: Iterable[Example], side: int) -> Iterator[tuple[Example, np.
         except ImageError as error:
             pass_over(example.path, error)
             continue
-        yield example, np.asarray(network_picture(picture, side))
+        yield example, np.asarray(resize_and_crop(picture, side))
 
 
 def pass_over(path: Path, error: ImageError) -> None:

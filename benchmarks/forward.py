@@ -25,9 +25,9 @@ def prepare_ours(name: str, batch: int) -> Callable[[], object]:
     """Our compiled forward pass of the variant on random pixels."""
     import numpy as np
 
-    from cait_viz.inference import forward
-    from cait_viz.model import CaiT
-    from cait_viz.variants import get_variant
+    from cait_viz.engine.keras import forward
+    from cait_viz.model.cait import CaiT
+    from cait_viz.weights.registry import get_variant
 
     config = get_variant(name).config
     model = CaiT(config)

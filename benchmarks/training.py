@@ -4,7 +4,7 @@
 
 The bundled architecture with a teacher's feature map to match, batches of 128, random pictures; the making
 of views and the teacher are not timed. Every row is a process of its own; "memory kept" is what
-`cait_viz.quiet.keep_freed_memory` does.
+`cait_viz._backend.keep_freed_memory` does.
 """
 
 import argparse
@@ -20,7 +20,7 @@ WARM_UP, TIMED = 2, 4
 
 def measure(backend: str, precision: str, size: int, memory_kept: bool) -> float:
     """Pictures a second."""
-    from cait_viz.quiet import import_keras, keep_freed_memory
+    from cait_viz._backend import import_keras, keep_freed_memory
 
     import_keras(backend)
     if memory_kept:
@@ -28,13 +28,13 @@ def measure(backend: str, precision: str, size: int, memory_kept: bool) -> float
     import keras
     import numpy as np
 
-    from cait_viz.learner import Learner
-    from cait_viz.model import CaiT
-    from cait_viz.variants import BUNDLED
+    from cait_viz.model.cait import CaiT
+    from cait_viz.training.trainer import TrainingModel
+    from cait_viz.weights.registry import BUNDLED
 
     config = replace(BUNDLED.config, image_size=size)
     policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
-    learner = Learner(CaiT(config, dtype=policy), CHANNELS, 0.5)
+    learner = TrainingModel(CaiT(config, dtype=policy), CHANNELS, 0.5)
     optimizer = keras.optimizers.AdamW(1e-3, global_clipnorm=1.0, use_ema=True)
     learner.compile(optimizer=optimizer, jit_compile=backend == "jax")
     generator = np.random.default_rng(0)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cait_viz.analysis import Analysis
+    from cait_viz.api import analyze, load_model, preprocess
     from cait_viz.errors import (
         CaitVizError,
         CheckpointError,
@@ -24,28 +25,28 @@ if TYPE_CHECKING:
         SelectionError,
         UnknownModelError,
     )
-    from cait_viz.images import read_image
-    from cait_viz.model import CaiT
-    from cait_viz.pipeline import analyze, load_model, preprocess
-    from cait_viz.variants import VARIANTS, CaiTConfig
+    from cait_viz.images.read import read_image
+    from cait_viz.model.cait import CaiT
+    from cait_viz.model.config import CaiTConfig
+    from cait_viz.weights.registry import VARIANTS
 
 __version__ = "0.1.0"
 
 _ROOMS = {
     "Analysis": "analysis",
-    "CaiT": "model",
-    "CaiTConfig": "variants",
+    "CaiT": "model.cait",
+    "CaiTConfig": "model.config",
     "CaitVizError": "errors",
     "CheckpointError": "errors",
     "DownloadError": "errors",
     "ImageError": "errors",
     "SelectionError": "errors",
     "UnknownModelError": "errors",
-    "VARIANTS": "variants",
-    "analyze": "pipeline",
-    "load_model": "pipeline",
-    "preprocess": "pipeline",
-    "read_image": "images",
+    "VARIANTS": "weights.registry",
+    "analyze": "api",
+    "load_model": "api",
+    "preprocess": "api",
+    "read_image": "images.read",
 }
 
 __all__ = [

@@ -1,6 +1,6 @@
 """`python -m cait_viz`, the same as `cait-viz`."""
 
-from cait_viz.cli import entry
+from cait_viz.cli.main import entry
 
 if __name__ == "__main__":
     entry()

@@ -17,13 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cait_viz import maps
+from cait_viz._files import replacing
+from cait_viz.attention import maps
+from cait_viz.attention.maps import Floats, check_choice, check_index
+from cait_viz.drawing.export import SOFTWARE, safe_name, versions, zip_bytes
+from cait_viz.drawing.overlay import (
+    Look,
+    LookOptions,
+    png_bytes,
+    reduced,
+    render,
+    seen_part,
+)
 from cait_viz.errors import CheckpointError, SelectionError
-from cait_viz.files import SOFTWARE, safe_name, versions, zip_bytes
-from cait_viz.maps import Floats, check_choice, check_index
-from cait_viz.outputs import replacing
-from cait_viz.preprocessing import Box, View
-from cait_viz.rendering import Look, LookOptions, png_bytes, reduced, render, seen_part
+from cait_viz.images.preprocess import Box, View
 
 # A class above this probability is named under the saliency (paper, Figure 7).
 CONFIDENT = 0.10
@@ -79,9 +86,9 @@ class Analysis:
     """The result of one picture.
 
     Attributes:
-        picture: `(height, width, 3)` uint8, upright sRGB.
-        picture_name: the picture's file name, or what it was called.
-        picture_sha256: SHA-256 of the bytes that were given, or of the pixels where none were.
+        image: `(height, width, 3)` uint8, upright sRGB.
+        image_name: the picture's file name, or what it was called.
+        image_sha256: SHA-256 of the bytes that were given, or of the pixels where none were.
         model: the model that spoke.
         view: "crop", the centre square, or "whole", the whole picture squashed to a square.
         box: the part of `picture` that the network saw, in its pixels; the edges need not be whole.
@@ -98,9 +105,9 @@ class Analysis:
         CheckpointError: numbers that are not finite, which is what damaged weights give.
     """
 
-    picture: NDArray[np.uint8]
-    picture_name: str
-    picture_sha256: str
+    image: NDArray[np.uint8]
+    image_name: str
+    image_sha256: str
     model: ModelInfo
     view: View
     box: Box
@@ -112,7 +119,7 @@ class Analysis:
     def __post_init__(self) -> None:
         attention = {key: _frozen(array, np.float32) for key, array in self.class_attention.items()}
         settle = object.__setattr__
-        settle(self, "picture", _frozen(self.picture, None))
+        settle(self, "image", _frozen(self.image, None))
         settle(self, "labels", tuple(self.labels))
         settle(self, "probabilities", _frozen(self.probabilities, np.float32))
         settle(self, "logits", _frozen(self.logits, np.float32))
@@ -127,7 +134,7 @@ class Analysis:
 
     def __repr__(self) -> str:
         label, probability = self.predictions[0]
-        return f"<Analysis of {self.picture_name!r} by {self.model.name}: {label!r}, {probability:.1%}>"
+        return f"<Analysis of {self.image_name!r} by {self.model.name}: {label!r}, {probability:.1%}>"
 
     def _repr_png_(self) -> bytes:
         return self.png(max_side=_NOTEBOOK_SIDE)
@@ -136,7 +143,7 @@ class Analysis:
     def nbytes(self) -> int:
         """The memory that the arrays take, in bytes."""
         attention = sum(array.nbytes for array in self.class_attention.values())
-        return self.picture.nbytes + self.probabilities.nbytes + self.logits.nbytes + attention
+        return self.image.nbytes + self.probabilities.nbytes + self.logits.nbytes + attention
 
     # What the network said
 
@@ -274,7 +281,7 @@ class Analysis:
         chosen = Look(**look)
         grid = self.grid(block, head, chosen.scale)
         on = self if max_side is None else self.reduced(max_side)
-        return render(Image.fromarray(on.picture), on.box, grid, chosen)
+        return render(Image.fromarray(on.image), on.box, grid, chosen)
 
     def reduced(self, max_side: int) -> "Analysis":
         """The same result with a smaller copy of its picture, for drawing many views on a screen.
@@ -288,20 +295,20 @@ class Analysis:
         Raises:
             SelectionError: `max_side` is no whole number of at least 1.
         """
-        picture, box = reduced(Image.fromarray(self.picture), self.box, max_side)
+        picture, box = reduced(Image.fromarray(self.image), self.box, max_side)
         if picture.size == self.size:
             return self
-        return replace(self, picture=np.asarray(picture), box=box)
+        return replace(self, image=np.asarray(picture), box=box)
 
     def seen(self) -> "Analysis":
         """The same result with only what the network saw of the picture."""
-        part = np.asarray(seen_part(Image.fromarray(self.picture), self.box))
-        return replace(self, picture=part, box=Box(0.0, 0.0, float(part.shape[1]), float(part.shape[0])))
+        part = np.asarray(seen_part(Image.fromarray(self.image), self.box))
+        return replace(self, image=part, box=Box(0.0, 0.0, float(part.shape[1]), float(part.shape[0])))
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the picture in pixels."""
-        height, width, _ = self.picture.shape
+        height, width, _ = self.image.shape
         return width, height
 
     def title(self, block: int | None = None, head: int | None = None) -> str:
@@ -309,7 +316,7 @@ class Analysis:
         chosen = self._head(head)
         which = "mean of the heads" if chosen is None else f"head {chosen + 1}"
         return (
-            f"Where {self.model.name} looked in {self.picture_name}: "
+            f"Where {self.model.name} looked in {self.image_name}: "
             f"class-attention block {self.block_index(block) + 1}, {which}"
         )
 
@@ -340,7 +347,7 @@ class Analysis:
         """A figure of the paper as a file: `figures.draw_figure` of this one result. Arguments as there."""
         # The larger half of Matplotlib takes a quarter of a second to load, and the model's own
         # process, which makes results and draws none, never needs it.
-        from cait_viz.figures import draw_figure
+        from cait_viz.drawing.figures import draw_figure
 
         return draw_figure(
             [self],
@@ -423,7 +430,7 @@ class Analysis:
     @property
     def file_prefix(self) -> str:
         """The beginning of a file name, after the picture and the model: `my-cat_bundled`."""
-        name = self.picture_name.replace("\\", "/").rpartition("/")[2]
+        name = self.image_name.replace("\\", "/").rpartition("/")[2]
         return f"{safe_name(Path(name).stem, 'picture')}_{safe_name(self.model.name, 'model')}"
 
     def facts(self) -> dict[str, Any]:
@@ -434,9 +441,9 @@ class Analysis:
             "model": self.model.name,
             "weights": self.model.weights,
             "weights_sha256": self.model.weights_sha256,
-            "picture": self.picture_name,
-            "picture_size": list(self.size),
-            "picture_sha256": self.picture_sha256,
+            "image": self.image_name,
+            "image_size": list(self.size),
+            "image_sha256": self.image_sha256,
             "view": self.view,
             "box": list(self.box),
             "predictions": [
@@ -527,7 +534,7 @@ def _check_finite(analysis: Analysis) -> None:
 
 
 def _check_shapes(analysis: Analysis) -> None:
-    picture = analysis.picture
+    picture = analysis.image
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0 or picture.dtype != np.uint8:
         raise ValueError(f"the picture must be uint8 (height, width, 3), not {picture.dtype} {picture.shape}")
     width, height = analysis.size

@@ -27,3 +27,27 @@ class UnknownModelError(CaitVizError, ValueError):
 
 class SelectionError(CaitVizError, ValueError):
     """A block, head, style or other choice that does not exist."""
+
+
+class OutputError(CaitVizError):
+    """A file that cannot be written where it was asked for."""
+
+
+class UsageError(CaitVizError):
+    """Arguments that are no command."""
+
+
+class TeacherError(CaitVizError, ValueError):
+    """An ONNX file that cannot teach."""
+
+
+class DatasetError(CaitVizError, ValueError):
+    """A folder of pictures that cannot be trained on."""
+
+
+class TrainingError(CaitVizError):
+    """A training that cannot go on."""
+
+
+class WorkerDiedError(CaitVizError):
+    """The model's process ended in the middle of a picture; it has been replaced."""

@@ -13,7 +13,7 @@ from PIL import Image
 from reference import lively_weights, timm_shapes
 from safetensors.numpy import save_file
 
-from cait_viz.variants import CaiTConfig
+from cait_viz.model.config import CaiTConfig
 
 # A shell starts what it puts in the background with Ctrl-C ignored, and every process below inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,7 +33,7 @@ def pytest_configure(config):
 @pytest.fixture(scope="session")
 def bundled():
     """The bundled model."""
-    from cait_viz.pipeline import load_model
+    from cait_viz.api import load_model
 
     return load_model()
 
@@ -77,7 +77,7 @@ def make_small_weights(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_model(tiny_weights):
     """The network of `tiny_weights`; tests may call it but not change it."""
-    from cait_viz.pipeline import load_model
+    from cait_viz.api import load_model
 
     return load_model(weights=tiny_weights)
 
@@ -130,7 +130,7 @@ def teacher_file(make_teacher):
 @pytest.fixture(scope="session")
 def coloured_pixels(tmp_path_factory):
     """Twelve decoded pictures, each of one grey: ten times its number."""
-    from cait_viz.datasets import decode
+    from cait_viz.training.datasets import decode
 
     folder = tmp_path_factory.mktemp("coloured")
     files = [folder / f"{number:02}.png" for number in range(12)]

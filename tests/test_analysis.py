@@ -20,12 +20,12 @@ import pytest
 from PIL import Image
 
 import cait_viz
-from cait_viz import maps
 from cait_viz.analysis import Analysis, ModelInfo
+from cait_viz.attention import maps
+from cait_viz.drawing.figures import draw_figure, percent
+from cait_viz.drawing.overlay import color_table
 from cait_viz.errors import CheckpointError, SelectionError
-from cait_viz.figures import draw_figure, percent
-from cait_viz.preprocessing import Box
-from cait_viz.rendering import color_table
+from cait_viz.images.preprocess import Box
 
 LABELS = ("tench", "goldfish", "tabby, tabby cat", "Egyptian cat", "lynx")
 MODEL = ModelInfo("cait_xxs24_224", "model.safetensors", "cd" * 32, 0, 224, 16)
@@ -45,9 +45,9 @@ def analysis_of(
     side, half = min(width, height), abs(width - height) / 2
     left, top = (half, 0.0) if width > height else (0.0, half)
     given = {
-        "picture": picture,
-        "picture_name": "my cat.jpg",
-        "picture_sha256": "ab" * 32,
+        "image": picture,
+        "image_name": "my cat.jpg",
+        "image_sha256": "ab" * 32,
         "model": MODEL,
         "view": "crop",
         "box": Box(left, top, left + side, top + side),
@@ -150,8 +150,8 @@ def test_a_drawing_has_the_pictures_own_size(analysis, style):
     drawn = analysis.overlay(block=0, head=None, style=style)
     assert (drawn.size, drawn.mode) == ((60, 40), "RGB")
     unseen = np.r_[0:10, 50:60]
-    assert (np.asarray(drawn)[:, unseen] == analysis.picture[:, unseen]).all()
-    assert (np.asarray(drawn)[:, 10:50] != analysis.picture[:, 10:50]).any()
+    assert (np.asarray(drawn)[:, unseen] == analysis.image[:, unseen]).all()
+    assert (np.asarray(drawn)[:, 10:50] != analysis.image[:, 10:50]).any()
 
 
 def test_every_head_and_block_is_drawn_differently(analysis):
@@ -168,7 +168,7 @@ def test_a_drawing_for_a_screen_is_that_of_the_smaller_picture(analysis):
 
 def test_what_was_seen_is_the_part_in_the_box(analysis):
     seen = analysis.seen()
-    assert (seen.picture == analysis.picture[:, 10:50]).all()
+    assert (seen.image == analysis.image[:, 10:50]).all()
     assert seen.overlay().tobytes() == analysis.overlay().crop((10, 0, 50, 40)).tobytes()
 
 
@@ -238,9 +238,9 @@ def test_a_png_is_the_drawing_and_tells_what_made_it(analysis):
         "model": "cait_xxs24_224",
         "weights": "model.safetensors",
         "weights_sha256": "cd" * 32,
-        "picture": "my cat.jpg",
-        "picture_size": "[60, 40]",
-        "picture_sha256": "ab" * 32,
+        "image": "my cat.jpg",
+        "image_size": "[60, 40]",
+        "image_sha256": "ab" * 32,
         "view": "crop",
         "box": "[10.0, 0.0, 50.0, 40.0]",
         "block": "1",
@@ -266,7 +266,7 @@ def test_a_png_is_the_drawing_and_tells_what_made_it(analysis):
 def test_a_notebook_shows_the_overlay_no_larger_than_a_screen():
     shown = read_png(analysis_of(1500, 1000)._repr_png_())
     assert shown.size == (1024, 683)
-    assert json.loads(shown.text["picture_size"]) == [1500, 1000]
+    assert json.loads(shown.text["image_size"]) == [1500, 1000]
 
 
 def test_the_archive_holds_every_block_and_head_and_the_means(analysis):
@@ -290,9 +290,9 @@ def test_the_manifest_tells_what_made_the_pictures(analysis):
     assert manifest["model"] == "cait_xxs24_224"
     assert manifest["weights"] == "model.safetensors"
     assert manifest["weights_sha256"] == "cd" * 32
-    assert manifest["picture"] == "my cat.jpg"
-    assert manifest["picture_size"] == [60, 40]
-    assert manifest["picture_sha256"] == "ab" * 32
+    assert manifest["image"] == "my cat.jpg"
+    assert manifest["image_size"] == [60, 40]
+    assert manifest["image_sha256"] == "ab" * 32
     assert (manifest["view"], manifest["box"]) == ("crop", [10, 0, 50, 40])
     assert (manifest["style"], manifest["colormap"], manifest["scale"]) == ("overlay", "inferno", "head")
     assert manifest["interpolation"] == "bicubic"
@@ -349,15 +349,15 @@ def test_the_numbers_come_back_as_they_were(analysis):
     ],
 )
 def test_files_are_named_safely_after_the_picture(name, beginning):
-    found = analysis_of(picture_name=name)
+    found = analysis_of(image_name=name)
     assert found.file_stem() == f"{beginning}_cait_xxs24_224_ca0_mean"
     assert found.file_stem(1, 3) == f"{beginning}_cait_xxs24_224_ca1_head3"
     assert len(found.file_stem(1, 3).encode()) < 240
 
 
 def test_a_name_that_cannot_be_encoded_spoils_no_file():
-    found = analysis_of(picture_name="caf\udce9\0.jpg", labels=("caf\udce9", "$\\frac$", "猫", "a\nb", "é"))
-    assert read_png(found.png()).text["picture"] == "caf? .jpg"
+    found = analysis_of(image_name="caf\udce9\0.jpg", labels=("caf\udce9", "$\\frac$", "猫", "a\nb", "é"))
+    assert read_png(found.png()).text["image"] == "caf? .jpg"
     assert found.archive()
     assert found.npz()
     for kind in maps.FIGURES:
@@ -418,7 +418,7 @@ def test_any_number_of_heads_makes_a_figure_of_sane_size(heads, kind):
 
 
 def test_a_figure_of_several_pictures_holds_each():
-    several = [analysis_of(picture_name=f"{name}.png") for name in ("one", "two", "three")]
+    several = [analysis_of(image_name=f"{name}.png") for name in ("one", "two", "three")]
     assert words(draw_figure(several, "heads", "svg")).count("Head 4") == 3
     assert draw_figure(several, "saliency", "svg").count(b"<image") == 6
 
@@ -452,7 +452,7 @@ def test_the_same_figure_is_the_same_file(analysis, kind, file_format):
 def test_figures_tell_what_made_them(analysis):
     png = read_png(analysis.figure("heads")).text
     assert png["Software"] == f"cait-viz {cait_viz.__version__}"
-    assert json.loads(png["Description"])[0]["picture_sha256"] == "ab" * 32
+    assert json.loads(png["Description"])[0]["image_sha256"] == "ab" * 32
     svg = analysis.figure("saliency", "svg")
     ElementTree.fromstring(svg)
     assert b"ab" * 32 in svg
@@ -560,20 +560,20 @@ def test_an_analysis_survives_the_way_between_processes(analysis):
     assert copy.box == analysis.box
     assert copy.predictions == analysis.predictions
     assert copy.png(1, 2) == analysis.png(1, 2)
-    assert not copy.picture.flags.writeable
+    assert not copy.image.flags.writeable
 
 
 def test_an_analysis_cannot_be_changed(analysis):
     with pytest.raises(FrozenInstanceError):
         analysis.view = "whole"
-    for array in (analysis.picture, analysis.probabilities, analysis.class_attention["ca_ffn_block_0_att"]):
+    for array in (analysis.image, analysis.probabilities, analysis.class_attention["ca_ffn_block_0_att"]):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
 
 
 def test_the_arrays_given_stay_their_owners():
     picture = np.zeros((4, 4, 3), np.uint8)
-    analysis_of(picture=picture, box=Box(0, 0, 4, 4))
+    analysis_of(image=picture, box=Box(0, 0, 4, 4))
     picture[0] = 1
 
 
@@ -602,10 +602,10 @@ def test_damaged_weights_are_named_as_the_cause():
     ("changes", "sentence"),
     [
         (
-            {"picture": np.zeros((4, 4), np.uint8)},
+            {"image": np.zeros((4, 4), np.uint8)},
             r"^the picture must be uint8 \(height, width, 3\), not uint8",
         ),
-        ({"picture": np.zeros((4, 4, 3))}, r"^the picture must be uint8 .* not float64 \(4, 4, 3\)$"),
+        ({"image": np.zeros((4, 4, 3))}, r"^the picture must be uint8 .* not float64 \(4, 4, 3\)$"),
         ({"box": Box(0, 0, 61, 40)}, r"does not lie within a picture of 60 x 40 pixels$"),
         ({"box": Box(5, 0, 5, 40)}, r"does not lie within"),
         ({"labels": LABELS[:4]}, r"^there must be one label, probability and logit for each class, not 4"),

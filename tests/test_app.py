@@ -20,12 +20,17 @@ from reference import lively_weights, timm_shapes
 from safetensors.numpy import save, save_file
 from streamlit.testing.v1 import AppTest
 
-from cait_viz import checkpoints, hub, offers, server
-from cait_viz.maps import COLORMAPS, FIGURE_FORMATS, STYLES
-from cait_viz.resources import APP
-from cait_viz.server import Analyses
-from cait_viz.variants import BUNDLED, VARIANTS, CaiTConfig, get_variant
-from cait_viz.worker import ModelChoice, WorkerDiedError, Workers
+from cait_viz._resources import APP
+from cait_viz.attention.maps import COLORMAPS, FIGURE_FORMATS, STYLES
+from cait_viz.errors import WorkerDiedError
+from cait_viz.model.config import CaiTConfig
+from cait_viz.serving import models as offers
+from cait_viz.serving import state as server
+from cait_viz.serving.state import Analyses
+from cait_viz.serving.worker import ModelChoice, Workers
+from cait_viz.weights import hub
+from cait_viz.weights import resolve as checkpoints
+from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
 
 # As the server has it; the tests have it open on the bundled model, whatever is on this machine.
 FIRST_MODEL = server.first_model.__wrapped__
@@ -123,11 +128,11 @@ def upload(page, name, content):
     return page
 
 
-def picture(seed=0, size=(96, 64), picture_format="PNG"):
+def picture(seed=0, size=(96, 64), image_format="PNG"):
     """A file with a picture that no other seed has."""
     pixels = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     file = io.BytesIO()
-    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(file, picture_format)
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(file, image_format)
     return file.getvalue()
 
 
@@ -292,7 +297,7 @@ def test_no_look_runs_the_network_even_when_the_server_has_forgotten_the_picture
 def test_changing_the_picture_runs_the_network_once(asked):
     page = visit()
     page.button(key="sample_rocket").click().run()
-    assert [request.picture_name for request in asked] == ["cat.jpg", "rocket.jpg"]
+    assert [request.image_name for request in asked] == ["cat.jpg", "rocket.jpg"]
     assert chosen(page)[0] == "sample_rocket"
     page.run()
     assert len(asked) == 2
@@ -400,8 +405,8 @@ def test_the_camera_is_off_until_it_is_asked_for_and_its_photograph_is_analysed(
     page = visit()
     assert not page.get("camera_input")
     page.toggle[0].set_value(True).run()
-    page.camera_input[0].upload("photo.jpg", picture(picture_format="JPEG")).run()
-    assert asked[-1].picture_name == "photo.jpg"
+    page.camera_input[0].upload("photo.jpg", picture(image_format="JPEG")).run()
+    assert asked[-1].image_name == "photo.jpg"
     assert "photo.jpg" in maps(page)[0][0]
 
 
@@ -504,7 +509,7 @@ OWN_NAMES = ["rose", "tulip & lily", "<b>daisy</b>", "poppy", "iris"]
 
 @pytest.fixture
 def give(tmp_path, monkeypatch):
-    """Offer a person's own model, saved under this path; gives what is offered."""
+    """AvailableModel a person's own model, saved under this path; gives what is offered."""
 
     def give(path="petals.safetensors", config=OWN_CONFIG):
         weights, labels = tmp_path / path, tmp_path / "names.txt"
@@ -719,7 +724,7 @@ def test_a_download_shows_its_progress_and_then_the_picture(home, asked, monkeyp
 
 # --- pictures that cannot be read, and names that nobody should give ----------------------------------
 
-JPEG = picture(size=(640, 480), picture_format="JPEG")
+JPEG = picture(size=(640, 480), image_format="JPEG")
 BAD_PICTURES = {
     "a text": ("letter.png", b"Dear reader, this is no picture.\n" * 10),
     "half a JPEG": ("half.jpg", JPEG[: len(JPEG) // 2]),
@@ -835,7 +840,7 @@ def test_a_worker_killed_from_outside_is_replaced_and_the_next_click_works(worke
 VISIT = """
 import os, sys, time
 from streamlit.testing.v1 import AppTest
-from cait_viz import server
+from cait_viz.serving import state as server
 page = AppTest.from_file(sys.argv[1], default_timeout=180).run()
 assert not page.exception and page.session_state["shown"], page
 times = []

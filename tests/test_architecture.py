@@ -1,8 +1,7 @@
-"""The rooms import only what they may, so that reading and drawing cost no TensorFlow start-up."""
+"""What a folder may import follows from where it stands; the rules hold for new files too."""
 
 import ast
 import json
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,23 +9,39 @@ import pytest
 
 import cait_viz
 
-ROOT = Path(cait_viz.__file__).parent.parent
-APP = ROOT / "app.py"
-FILES = {path.stem: path for path in sorted((ROOT / "cait_viz").glob("*.py"))} | {"app": APP}
-ROOMS = {name for name in FILES if not name.startswith("__")}
+PACKAGE = Path(cait_viz.__file__).parent
+ROOT = PACKAGE.parent
+HEAVY = {"keras", "tensorflow", "torch", "jax"}
 
-NETWORK = {"layers", "model", "weights", "inference", "learner", "logs", "runs", "training"}
-# Of the network, what runs on every backend of Keras.
-ANY_BACKEND = {"layers", "model", "weights", "learner", "logs", "runs", "training"}
-# What a training is shown, and what is made of it.
-SHOWING = {"datasets", "augmentation", "recipe", "batches", "teacher", "validation"}
-STARTS_THE_NETWORK = {"quiet", "worker"}  # within functions alone
-TIES_BOTH_HALVES = {"pipeline"}
-READING = {"images", "containers", "preprocessing"}
-DRAWING = {"maps", "rendering", "pages", "layouts", "figures"}
-MEASURING = {"faithfulness"}
-DOORS = {"arguments", "cli", "server", "app"}
-HEAVY = {"keras", "tensorflow"}
+# Each folder, or module beside them, with what it may import of the package and of heavy libraries.
+# `shared` are the helpers beside the folders, `all` what stands in a row above.
+SHARED = {"errors", "_text", "_files", "_resources", "_backend", "__init__"}
+RULES: dict[str, set[str]] = {
+    "errors": set(),
+    "_text": set(),
+    "_files": set(),
+    "_resources": set(),
+    "_backend": set(),
+    "__init__": set(),
+    "images": set(),
+    "model": set(),
+    "attention": set(),
+    "weights": {"model"},
+    "engine": {"model"},
+    "drawing": {"images", "attention"},
+    "metrics": {"images", "attention"},
+    "analysis": {"images", "attention", "drawing"},
+    "training": {"images", "model", "attention", "weights", "metrics", "drawing"},
+    "api": {"images", "model", "attention", "weights", "engine", "analysis"},
+    "tutorial": {"images", "model", "attention", "weights", "engine", "analysis", "api"},
+    "serving": {"images", "model", "attention", "weights", "engine", "drawing", "analysis", "api"},
+    "cli": {"images", "model", "attention", "weights", "engine", "drawing", "metrics", "analysis", "training"}
+    | {"api", "serving"},
+    "__main__": {"cli"},
+}
+# Folders whose modules may import Keras at their top; `_backend` and `serving` do so within functions.
+NETWORK = {"model", "engine", "training", "api", "tutorial"}
+LIGHT = {"numpy", "PIL", "matplotlib", "pillow_heif"}
 
 
 class Import(NamedTuple):
@@ -35,7 +50,7 @@ class Import(NamedTuple):
 
 
 def imports(path):
-    """Everything that a file imports, with the names taken from a package as modules of it."""
+    """Everything that a file imports, wherever in it."""
     found = []
 
     def visit(node, place):
@@ -46,9 +61,10 @@ def imports(path):
         if isinstance(node, ast.Import):
             found.extend(Import(alias.name, place) for alias in node.names)
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name} imports by a relative path"
+            assert node.level == 0, f"{path} imports by a relative path"
             found.append(Import(node.module, place))
-            found.extend(Import(f"{node.module}.{alias.name}", place) for alias in node.names)
+            if node.module.partition(".")[0] == "cait_viz":
+                found.extend(Import(f"{node.module}.{alias.name}", place) for alias in node.names)
         for child in ast.iter_child_nodes(node):
             visit(child, place)
 
@@ -56,105 +72,88 @@ def imports(path):
     return found
 
 
+FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 IMPORTS = {name: imports(path) for name, path in FILES.items()}
+APP = imports(ROOT / "app.py")
 
 
-def packages(name, *places):
-    """The packages that a room imports in those places, anywhere if none is given."""
-    return {found.module.partition(".")[0] for found in IMPORTS[name] if not places or found.place in places}
+def place(name):
+    """The folder that a file stands in, or the file itself beside them."""
+    return name.partition("/")[0].removesuffix(".py")
 
 
-def rooms(name, *places):
-    """The rooms that a room imports in those places, anywhere if none is given."""
-    modules = {found.module for found in IMPORTS[name] if not places or found.place in places}
-    return {
-        parts[1] for module in modules if (parts := module.split("."))[0] == "cait_viz" and len(parts) > 1
-    } & ROOMS
+def packages(found, *places):
+    return {one.module.partition(".")[0] for one in found if not places or one.place in places}
 
 
-def reached(name):
-    """The rooms that importing a room imports."""
-    seen, ahead = set(), {name}
+def places_used(found, *places):
+    """The folders and modules of the package that are imported."""
+    parts = [one.module.split(".") for one in found if not places or one.place in places]
+    known = {place(name) for name in FILES}
+    return {part[1] for part in parts if part[0] == "cait_viz" and len(part) > 1 and part[1] in known}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_imports_what_its_folder_may(name):
+    assert place(name) in RULES, "a new folder needs a rule"
+    allowed = RULES[place(name)] | SHARED | {place(name)}
+    if name in ("__init__.py", "training/__init__.py"):  # the lazy public names
+        allowed |= set(RULES)
+    assert places_used(IMPORTS[name]) <= allowed
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_import_goes_in_a_circle_not_even_within_a_function(name):
+    def modules(file):
+        known = {file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): file for file in FILES}
+        wanted = {one.module.removeprefix("cait_viz.") for one in IMPORTS[file] if one.module != "cait_viz"}
+        return {known[module] for module in wanted & set(known)} - {"__init__.py", "training/__init__.py"}
+
+    seen, ahead = set(), modules(name)
     while ahead:
-        room = ahead.pop()
-        seen.add(room)
-        ahead |= rooms(room, "top") - seen
-    return seen
+        file = ahead.pop()
+        seen.add(file)
+        ahead |= modules(file) - seen
+    assert name not in seen
 
 
-@pytest.mark.parametrize("name", sorted(FILES))
-def test_keras_is_imported_by_the_network_and_by_nobody_else(name):
-    if name not in NETWORK:
-        assert not packages(name, "top", "types") & HEAVY
-    if name not in NETWORK | STARTS_THE_NETWORK:
-        assert not packages(name) & HEAVY
+@pytest.mark.parametrize("name", FILES)
+def test_keras_stays_in_the_network(name):
+    if place(name) not in NETWORK:
+        assert not packages(IMPORTS[name], "top", "types") & HEAVY
+    if place(name) not in NETWORK | {"_backend", "serving"}:
+        assert not packages(IMPORTS[name]) & HEAVY
 
 
-@pytest.mark.parametrize("name", sorted(set(FILES) - NETWORK - TIES_BOTH_HALVES))
-def test_a_room_outside_the_network_reaches_it_within_functions_alone(name):
-    assert not reached(name) & (NETWORK | TIES_BOTH_HALVES)
+@pytest.mark.parametrize("name", [name for name in FILES if place(name) in ("model", "training")])
+def test_the_network_and_its_training_know_no_backend_but_through_keras(name):
+    assert "tensorflow" not in packages(IMPORTS[name])
+    assert not packages(IMPORTS[name], "top") & {"torch", "jax"}
 
 
-@pytest.mark.parametrize("name", sorted(ANY_BACKEND))
-def test_training_knows_no_backend_but_through_keras(name):
-    assert "tensorflow" not in packages(name)
-    assert not packages(name, "top") & {"torch", "jax"}
-    assert "inference" not in reached(name)
+@pytest.mark.parametrize(
+    "name", [name for name in FILES if place(name) in ("images", "attention", "drawing")]
+)
+def test_reading_and_drawing_know_numpy_pillow_and_matplotlib_and_no_other_library(name):
+    import sys
+
+    assert packages(IMPORTS[name]) <= LIGHT | {"cait_viz", *sys.stdlib_module_names}
 
 
-@pytest.mark.parametrize("name", sorted(SHOWING))
-def test_what_a_training_is_shown_is_made_without_keras(name):
-    assert not reached(name) & (NETWORK | DRAWING | DOORS)
-    assert not packages(name) & HEAVY
-
-
-def test_streamlit_is_imported_by_the_app_alone():
-    assert {name for name in FILES if "streamlit" in packages(name)} == {"app"}
-
-
-def test_the_app_reaches_the_model_through_the_worker_alone():
-    assert not rooms("app") & (NETWORK | TIES_BOTH_HALVES)
-    assert "worker" in rooms("app")
-
-
-def test_the_app_holds_no_arithmetic():
-    assert "numpy" not in packages("app")
-
-
-def test_pyplot_is_imported_by_nobody():
+def test_streamlit_is_imported_by_the_app_alone_and_pyplot_by_nobody():
+    assert not [name for name in FILES if "streamlit" in packages(IMPORTS[name])]
     stateful = ("matplotlib.pyplot", "matplotlib.pylab", "pylab")
-    assert not [name for name in FILES if any(found.module.startswith(stateful) for found in IMPORTS[name])]
+    assert not [
+        found for file in (*IMPORTS.values(), APP) for found in file if found.module.startswith(stateful)
+    ]
 
 
-@pytest.mark.parametrize("name", sorted((READING | DRAWING | MEASURING) & ROOMS))
-def test_reading_drawing_and_measuring_know_numpy_pillow_and_matplotlib_and_nothing_else(name):
-    known = {"cait_viz", "numpy", "PIL", "matplotlib", "pillow_heif", *sys.stdlib_module_names}
-    assert packages(name) <= known
-
-
-@pytest.mark.parametrize("name", sorted(READING & ROOMS))
-def test_reading_knows_nothing_of_drawing_and_results(name):
-    assert not reached(name) & (DRAWING | DOORS | {"analysis", "checkpoints", "hub"})
-
-
-@pytest.mark.parametrize("name", sorted((DRAWING | MEASURING) & ROOMS))
-def test_drawing_and_measuring_know_nothing_of_weights_and_results(name):
-    assert not reached(name) & (DOORS | {"analysis", "checkpoints", "hub", "worker"})
-
-
-@pytest.mark.parametrize("name", sorted(ROOMS - DOORS))
-def test_the_house_does_not_know_its_doors(name):
-    assert not rooms(name) & DOORS
-
-
-@pytest.mark.parametrize("name", sorted(ROOMS))
-def test_imports_go_one_way(name):
-    assert not [room for room in rooms(name, "top") if name in reached(room)]
-
-
-def test_every_room_of_the_plan_is_there():
-    planned = NETWORK | SHOWING | STARTS_THE_NETWORK | TIES_BOTH_HALVES | {"images", "preprocessing"}
-    assert planned | {"maps", "rendering", "analysis", "variants", "labels", "cli", "app"} <= ROOMS
+def test_the_app_holds_no_arithmetic_and_reaches_the_model_through_its_worker_alone():
+    assert not packages(APP) & {*HEAVY, "numpy"}
+    assert not places_used(APP) & {"api", "engine", "training", "cli"}
+    assert not [
+        found for found in APP if found.module.startswith(("cait_viz.model.cait", "cait_viz.model.layers"))
+    ]
 
 
 def test_every_public_name_is_listed_and_can_be_had():
@@ -166,28 +165,51 @@ def test_every_public_name_is_listed_and_can_be_had():
         _ = cait_viz.no_such_name
 
 
-def test_reading_and_drawing_start_no_tensorflow(run_python, photo, tmp_path):
+def test_all_but_the_network_imports_without_keras_and_streamlit(run_python, photo, tmp_path):
+    """Every file outside the network is imported, and reading and drawing are done."""
     (tmp_path / "photo.png").write_bytes(photo)
     script = """
-import json, sys
+import importlib, json, sys
 import numpy as np
 import cait_viz
 from cait_viz.analysis import ModelInfo
-from cait_viz.preprocessing import prepare, seen_box
+from cait_viz.images.preprocess import prepare, seen_box
 
-assert set(sys.modules).isdisjoint({"keras", "tensorflow"})
+for module in sys.argv[2:]:
+    importlib.import_module(module)
 picture = cait_viz.read_image(sys.argv[1])
 prepare(sys.argv[1], 64)
 analysis = cait_viz.Analysis(
-    picture=np.asarray(picture), picture_name="photo.png", picture_sha256="0" * 64,
+    image=np.asarray(picture), image_name="photo.png", image_sha256="0" * 64,
     model=ModelInfo("mine", "mine.safetensors", "0" * 64, 0, 64, 16), view="crop",
     box=seen_box(picture.size, 64, "crop"), labels=("a", "b"),
     probabilities=np.full(2, 0.5, np.float32), logits=np.zeros(2, np.float32),
     class_attention={"ca_ffn_block_0_att": np.full((2, 17), 1 / 17, np.float32)},
 )
 analysis.png(), analysis.archive(), analysis.npz(), analysis.figure("heads", "svg")
-import cait_viz.cli, cait_viz.checkpoints, cait_viz.worker
 print(json.dumps(sorted(sys.modules)))
 """
-    modules = set(json.loads(run_python(script, tmp_path / "photo.png")[0]))
-    assert not modules & {"keras", "tensorflow", "streamlit", "torch", "matplotlib.pyplot"}
+    light = [name for name in FILES if not place(name).startswith("__") and not heavy(name)]
+    names = [
+        f"cait_viz.{name.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}" for name in light
+    ]
+    assert len(names) > 25
+    modules = set(json.loads(run_python(script, tmp_path / "photo.png", *names)[0]))
+    assert not modules & {*HEAVY, "streamlit", "matplotlib.pyplot"}
+
+
+def heavy(name):
+    """Whether importing a file imports Keras, by itself or through what it imports at its top."""
+    seen, ahead = set(), {name}
+    while ahead:
+        file = ahead.pop()
+        seen.add(file)
+        if packages(IMPORTS[file], "top") & HEAVY:
+            return True
+        wanted = {
+            one.module.removeprefix("cait_viz.").replace(".", "/")
+            for one in IMPORTS[file]
+            if one.place == "top"
+        }
+        ahead |= {other for other in FILES if other.removesuffix(".py") in wanted} - seen
+    return False

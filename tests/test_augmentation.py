@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cait_viz.augmentation import Augmentation, Crop, View, draw_view, mixed_labels, render
+from cait_viz.training.augmentation import (
+    Augmentation,
+    Crop,
+    View,
+    draw_view,
+    mixed_labels,
+    render,
+)
 
 PLAIN = Augmentation(smallest_crop=1.0, flip=0.0, jitter=0.0, mixup=0.0)
 
@@ -42,12 +49,12 @@ def whole(picture, number=0, **changes):
 def test_a_crop_lies_within_its_picture_and_is_large_enough(sizes, smallest, seed, number):
     sizes = np.array(sizes)
     view = draw_view(Augmentation(smallest_crop=smallest), sizes, seed, 0, number)
-    assert view.first.picture == 0
+    assert view.first.image == 0
     assert 0.5 <= view.weight <= 1
     assert (view.second is None) == (view.weight == 1)
     for crop in filter(None, (view.first, view.second)):
         left, top, right, bottom = crop.box
-        height, width = sizes[crop.picture]
+        height, width = sizes[crop.image]
         assert 0 <= left < right <= width + 1e-9
         assert 0 <= top < bottom <= height + 1e-9
         assert all(0.7 <= factor <= 1.3 for factor in (crop.brightness, crop.contrast, crop.saturation))

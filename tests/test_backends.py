@@ -15,13 +15,13 @@ REQUIRED = os.environ.get("CAIT_VIZ_REQUIRE_BACKENDS") == "1"
 FORWARD = """
 import sys
 from pathlib import Path
-from cait_viz.quiet import import_keras
+from cait_viz._backend import import_keras
 import_keras(sys.argv[1])
 import keras, numpy as np
 assert keras.backend.backend() == sys.argv[1]
-from cait_viz.checkpoints import read_config, read_tensors
-from cait_viz.model import CaiT
-from cait_viz.weights import assign, state_dict
+from cait_viz.weights.resolve import read_config, read_tensors
+from cait_viz.model.cait import CaiT
+from cait_viz.model.timm_names import assign, state_dict
 path = Path(sys.argv[2])
 config = read_config(path)
 model = CaiT(config)
@@ -39,10 +39,10 @@ TRAIN = """
 import json, sys
 from dataclasses import replace
 from pathlib import Path
-from cait_viz.quiet import import_keras
+from cait_viz._backend import import_keras
 import_keras(sys.argv[1])
-from cait_viz.recipe import DISTILLATION, FINETUNING, Stage
-from cait_viz.training import Options, distil, finetune
+from cait_viz.training.config import DISTILLATION, FINETUNING, Stage
+from cait_viz.training.api import Options, distil, finetune
 pictures, weights, teacher, out = map(Path, sys.argv[2:])
 how = {"weights": weights, "options": Options(tell=lambda _: None)}
 recipe = replace(FINETUNING, stages=(Stage(32, 2), Stage(64, 1)), batch_size=6, sd_prob=0.1)
@@ -57,18 +57,18 @@ DECAY = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from cait_viz.quiet import import_keras
+from cait_viz._backend import import_keras
 import_keras("torch")
-from cait_viz.batches import Batches
-from cait_viz.checkpoints import read_config, read_tensors
-from cait_viz.datasets import decode
-from cait_viz.learner import Training
-from cait_viz.recipe import Recipe, Stage
+from cait_viz.training.loader import Batches
+from cait_viz.weights.resolve import read_config, read_tensors
+from cait_viz.training.datasets import decode
+from cait_viz.training.trainer import Training
+from cait_viz.training.config import TrainingConfig, Stage
 pixels = decode(sorted(Path(sys.argv[1]).rglob("*.png")), 32, Path(sys.argv[3]), print)
 config = read_config(Path(sys.argv[2]))
 tensors = []
 for decay in (0.0, 0.5):
-    recipe = Recipe(stages=(Stage(32, 1),), batch_size=4, weight_decay=decay, averaging=0.0)
+    recipe = TrainingConfig(stages=(Stage(32, 1),), batch_size=4, weight_decay=decay, averaging=0.0)
     batches = Batches(pixels, np.arange(len(pixels)) % 3, np.arange(len(pixels)), 3, recipe)
     training = Training(config, read_tensors(Path(sys.argv[2]), config), batches, recipe, {})
     next(training.run())

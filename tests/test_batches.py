@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cait_viz.augmentation import Augmentation
-from cait_viz.batches import Batches
-from cait_viz.datasets import decode
-from cait_viz.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from cait_viz.recipe import Recipe, Stage
-from cait_viz.teacher import Lessons, Teacher
+from cait_viz.images.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from cait_viz.training.augmentation import Augmentation
+from cait_viz.training.config import Stage, TrainingConfig
+from cait_viz.training.datasets import decode
+from cait_viz.training.loader import Batches
+from cait_viz.training.teacher import Teacher, TeacherCache
 
 PLAIN = Augmentation(smallest_crop=1.0, flip=0.0, jitter=0.0, mixup=0.0)
 
 
 def recipe(**changes):
-    return Recipe(**{"stages": (Stage(32, 1),), "batch_size": 4, "augmentation": PLAIN, **changes})
+    return TrainingConfig(**{"stages": (Stage(32, 1),), "batch_size": 4, "augmentation": PLAIN, **changes})
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_with_fewer_pictures_than_a_batch_all_of_them_are_one(batches):
 @pytest.fixture
 def lessons(teacher_file, coloured_pixels, tmp_path):
     def make(views=0):
-        return Lessons(Teacher(teacher_file, 32), len(coloured_pixels), views, tmp_path, {})
+        return TeacherCache(Teacher(teacher_file, 32), len(coloured_pixels), views, tmp_path, {})
 
     return make
 
@@ -185,7 +185,7 @@ def test_the_teacher_is_shown_the_same_part_of_the_picture(teacher_file, tmp_pat
         blobs = generator.integers(0, 256, (5, 6, 3), dtype=np.uint8)
         Image.fromarray(blobs).resize((60, 50), Image.Resampling.BICUBIC).save(path)
     pixels = decode(files, 64, tmp_path / "pixels", print)
-    lessons = Lessons(Teacher(teacher_file, 32), len(pixels), 0, tmp_path, {})
+    lessons = TeacherCache(Teacher(teacher_file, 32), len(pixels), 0, tmp_path, {})
     how = recipe(augmentation=Augmentation(smallest_crop=0.2, mixup=1.0))
     made = Batches(pixels, np.zeros(4, int), np.ones(4), 3, how, lessons)
     images, targets = made.batch(0, 32)

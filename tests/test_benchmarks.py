@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cait_viz
-from cait_viz.checkpoints import Checkpoint
-from cait_viz.variants import BUNDLED, VARIANTS
+from cait_viz.weights.registry import BUNDLED, VARIANTS
+from cait_viz.weights.resolve import Checkpoint
 
 BENCHMARKS = Path(cait_viz.__file__).parents[1] / "benchmarks"
 # The programs import each other as they do when they are run: from their own folder.
@@ -92,7 +92,7 @@ def test_the_table_holds_the_shares_that_the_model_gets_right(measure, classes, 
 def test_the_model_that_was_measured_is_described(measure, classes, tiny_model):
     _, out, _ = measure(classes)
     first = out.splitlines()[0]
-    assert tiny_model.checkpoint.sha256 in first
+    assert tiny_model.source.sha256 in first
     assert f"{tiny_model.count_params():,} parameters" in first
     assert (
         "3 self-attention and 2 class-attention blocks, dim 48, 4 heads, patch 16, 64 px, 10 classes" in first
@@ -162,10 +162,10 @@ def test_the_same_seed_measures_the_same(measure, classes):
 
 
 def test_the_areas_are_those_of_each_picture_and_map_by_itself(classes, tiny_model):
-    from cait_viz.faithfulness import deletion, insertion
-    from cait_viz.inference import forward
-    from cait_viz.maps import upsample
-    from cait_viz.preprocessing import network_picture
+    from cait_viz.attention.maps import upsample
+    from cait_viz.engine.keras import forward
+    from cait_viz.images.preprocess import resize_and_crop
+    from cait_viz.metrics.faithfulness import deletion, insertion
 
     # More pictures than go through the network together, from several classes.
     found = folders.examples(classes, {name: number for number, name in enumerate(KINDS)})
@@ -174,7 +174,7 @@ def test_the_areas_are_those_of_each_picture_and_map_by_itself(classes, tiny_mod
     readable = [example.path for example in found if example.path.name != "broken.png"]
     for number in (0, 9):
         analysis = cait_viz.analyze(readable[number], tiny_model)
-        pixels = np.asarray(network_picture(cait_viz.read_image(readable[number]), 64))
+        pixels = np.asarray(resize_and_crop(cait_viz.read_image(readable[number]), 64))
         for block in (0, 1):
             saliency = upsample(analysis.saliency(block), (64, 64))
             expected = [
@@ -333,7 +333,7 @@ def test_pictures_may_be_given_by_themselves_and_what_is_none_is_passed_over(she
     assert status == 0
     assert "none.png" in err
     with Image.open(paths[0]) as sheet:
-        assert [part["picture"] for part in json.loads(sheet.text["Description"])] == ["one.png"]
+        assert [part["image"] for part in json.loads(sheet.text["Description"])] == ["one.png"]
         exact = np.asarray(sheet.convert("RGB"), int)
     status, paths, _ = sheets(tmp_path / "one.png", "-o", tmp_path / "sheet.jpg")
     assert status == 0

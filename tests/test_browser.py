@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cait_viz.resources import SAMPLES
-from cait_viz.variants import BUNDLED
+from cait_viz._resources import SAMPLES
+from cait_viz.weights.registry import BUNDLED
 
 pytestmark = pytest.mark.browser
 
@@ -302,7 +302,7 @@ def kept(app, browser):
 @pytest.fixture(scope="module")
 def own(bundled):
     """The library's own analysis of the picture that was uploaded."""
-    from cait_viz.pipeline import analyze
+    from cait_viz.api import analyze
 
     return analyze(PHOTOGRAPH, bundled, name="my cup.png")
 
@@ -345,7 +345,7 @@ def test_the_downloaded_map_is_the_librarys_own_drawing_pixel_by_pixel(kept, own
     dimmed = float(found.text["dim_unseen"])
     assert dimmed > 0
     assert_same_picture(found, own.overlay(0, 2, style="paper", dim_unseen=dimmed))
-    assert found.text["picture_sha256"] == own.picture_sha256
+    assert found.text["image_sha256"] == own.image_sha256
     assert (found.text["block"], found.text["head"]) == ("0", "2")
 
 

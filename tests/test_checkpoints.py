@@ -19,19 +19,20 @@ from hypothesis import strategies as st
 from reference import lively_weights, timm_shapes
 from safetensors.numpy import save, save_file
 
-from cait_viz import checkpoints
-from cait_viz.checkpoints import (
+from cait_viz._files import sha256
+from cait_viz._resources import BUNDLED_WEIGHTS
+from cait_viz.errors import CheckpointError, UnknownModelError
+from cait_viz.model.config import CaiTConfig
+from cait_viz.model.timm_names import timm_tensors
+from cait_viz.weights import resolve as checkpoints
+from cait_viz.weights.architecture import read_config, read_tensors
+from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
+from cait_viz.weights.resolve import (
     Checkpoint,
     locate,
     match_variant,
-    read_config,
-    read_tensors,
     resolve,
-    tensor_shapes,
 )
-from cait_viz.errors import CheckpointError, UnknownModelError
-from cait_viz.resources import BUNDLED_WEIGHTS
-from cait_viz.variants import BUNDLED, VARIANTS, CaiTConfig, get_variant
 
 TINY = CaiTConfig(
     image_size=64, projection_dim=48, sa_ffn_layers=3, ca_ffn_layers=2, num_heads=4, num_classes=10
@@ -73,15 +74,15 @@ def refusal(action, *arguments, **options):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_names_and_shapes_are_those_of_timm_and_count_to_the_published_number(name):
     variant = VARIANTS[name]
-    shapes = tensor_shapes(variant.config)
+    shapes = {name: tensor.shape for name, tensor in timm_tensors(variant.config).items()}
     assert shapes == timm_shapes(variant.config)
     assert sum(int(np.prod(shape)) for shape in shapes.values()) == variant.parameters
 
 
 def test_without_a_head_there_are_no_head_tensors():
     config = replace(TINY, pre_logits=True)
-    assert tensor_shapes(config) == timm_shapes(config)
-    assert not any(name.startswith("head") for name in tensor_shapes(config))
+    assert {name: tensor.shape for name, tensor in timm_tensors(config).items()} == timm_shapes(config)
+    assert not any(name.startswith("head") for name in timm_tensors(config))
 
 
 @settings(max_examples=25, deadline=None)
@@ -118,7 +119,7 @@ def test_architecture_is_read_off_the_shapes(
 
 def test_tensors_come_back_as_they_were_saved(write, weights):
     tensors = read_tensors(write(weights), TINY)
-    assert list(tensors) == list(tensor_shapes(TINY))
+    assert list(tensors) == list(timm_tensors(TINY))
     for name, tensor in tensors.items():
         assert tensor.dtype == np.float32
         np.testing.assert_array_equal(tensor, weights[name])
@@ -145,7 +146,7 @@ def test_bfloat16_is_read_without_torch(tmp_path, weights):
         data += upper_half
     path = raw_file(tmp_path / "bf16.safetensors", header, data)
     code = (
-        "import sys, numpy; from cait_viz.checkpoints import *\n"
+        "import sys, numpy; from cait_viz.weights.architecture import read_config, read_tensors\n"
         "tensors = read_tensors(path := __import__('pathlib').Path(sys.argv[1]), read_config(path))\n"
         "assert not {'torch', 'tensorflow', 'keras'} & set(sys.modules)\n"
         "numpy.savez(sys.argv[2], **tensors)"
@@ -383,7 +384,7 @@ def test_nothing_given_is_the_bundled_model():
     assert read_config(checkpoint.path) == BUNDLED.config == checkpoint.config
     assert len(checkpoint.sha256) == 64
     assert checkpoint.saliency_block == BUNDLED.saliency_block
-    assert set(read_tensors(checkpoint.path, checkpoint.config)) == set(tensor_shapes(BUNDLED.config))
+    assert set(read_tensors(checkpoint.path, checkpoint.config)) == set(timm_tensors(BUNDLED.config))
 
 
 def test_what_was_trained_from_the_bundled_model_has_its_saliency_at_any_resolution():
@@ -467,6 +468,6 @@ def test_variant_is_recognised_whatever_its_head(name):
 def test_sha256_follows_a_file_that_changes(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"one")
-    first = checkpoints.sha256(path)
+    first = sha256(path)
     path.write_bytes(b"three")
-    assert checkpoints.sha256(path) != first
+    assert sha256(path) != first

@@ -18,8 +18,9 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import cait_viz
-from cait_viz import cli, maps
-from cait_viz.variants import VARIANTS
+from cait_viz.attention import maps
+from cait_viz.cli import main as cli
+from cait_viz.weights.registry import VARIANTS
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "assets" / "samples"
@@ -40,12 +41,12 @@ def run(capsys):
 @pytest.fixture
 def succeed(run, bundled, monkeypatch):
     """Run a command that ends well and give its standard output. The bundled model is loaded once for all."""
-    from cait_viz import pipeline
+    from cait_viz import api as pipeline
 
     load = pipeline.from_checkpoint
 
     def once(checkpoint, labels):
-        return bundled if checkpoint == bundled.checkpoint and labels is None else load(checkpoint, labels)
+        return bundled if checkpoint == bundled.source and labels is None else load(checkpoint, labels)
 
     monkeypatch.setattr(pipeline, "from_checkpoint", once)
 
@@ -80,7 +81,7 @@ def shell(environment, tmp_path):
 
 def test_models_lists_each_model_with_its_size_accuracy_and_whether_it_is_here(run, monkeypatch):
     here = {"bundled", "cait_xs24_384"}
-    monkeypatch.setattr(cli.checkpoints, "locate", lambda variant: CAT if variant.name in here else None)
+    monkeypatch.setattr(cli, "locate", lambda variant: CAT if variant.name in here else None)
     status, out, err = run("models")
     assert (status, err) == (0, "")
     rows = {line.split()[0]: line for line in out.splitlines() if line.split()[:1]}
@@ -116,7 +117,7 @@ def test_version_is_the_package_s(run):
 def test_what_needs_no_network_starts_neither_tensorflow_nor_streamlit(run_python):
     out, err = run_python(
         "import sys\n"
-        "from cait_viz.cli import main\n"
+        "from cait_viz.cli.main import main\n"
         "for command in ('models', '--help', '--version', 'app --help', 'fetch bundled'):\n"
         "    assert main(command.split()) == 0\n"
         "heavy = {'tensorflow', 'keras', 'streamlit', 'matplotlib.pyplot', 'matplotlib.figure'}\n"
@@ -231,7 +232,7 @@ def test_render_draws_the_saliency_unless_told_otherwise(succeed, analysis, tmp_
     assert out == f"{output}: {analysis.title()}\n"
     assert "class-attention block 2, mean of the heads" in out
     np.testing.assert_array_equal(pixels_of(output), pixels_of(analysis.png()))
-    assert pixels_of(output).shape == analysis.picture.shape
+    assert pixels_of(output).shape == analysis.image.shape
 
 
 @pytest.mark.parametrize("style", maps.STYLES)
@@ -278,7 +279,7 @@ def test_figure_is_written_in_the_format_of_its_ending(succeed, analysis, tmp_pa
 
 
 def test_figure_takes_several_pictures_and_the_options_of_drawing(succeed, bundled, analysis, tmp_path):
-    from cait_viz.figures import draw_figure
+    from cait_viz.drawing.figures import draw_figure
 
     look = {"colormap": "grey", "interpolation": "nearest", "scale": "shared"}
     options = [part for name, value in look.items() for part in (f"--{name}", value)]
@@ -307,9 +308,9 @@ def test_damaged_weights_are_one_line_and_no_output(run, tiny_weights, tmp_path)
 def launched(monkeypatch):
     """What the server was started with, in place of starting it."""
     started = []
-    server = types.ModuleType("cait_viz.server")
+    server = types.ModuleType("cait_viz.serving.state")
     server.launch = lambda options, own: started.append((options, own))
-    monkeypatch.setitem(sys.modules, "cait_viz.server", server)
+    monkeypatch.setitem(sys.modules, "cait_viz.serving.state", server)
     monkeypatch.setattr(cait_viz, "server", server, raising=False)
     return started
 
@@ -347,7 +348,7 @@ def test_app_offers_weights_without_labels(run, launched, tiny_weights):
 
 def test_app_keeps_the_server_s_own_logs(run, launched, monkeypatch):
     heard = []
-    sys.modules["cait_viz.server"].launch = lambda *_: heard.append(logging.root.manager.disable)
+    sys.modules["cait_viz.serving.state"].launch = lambda *_: heard.append(logging.root.manager.disable)
     run("app")
     assert heard == [logging.NOTSET]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from cait_viz import checkpoints, cli
+from cait_viz.cli import main as cli
 
 ROOT = Path(__file__).parent.parent
 CAT = str(ROOT / "assets" / "samples" / "cat.jpg")
@@ -29,7 +29,7 @@ def no_tensorflow(monkeypatch):
     def start():
         pytest.fail("TensorFlow was started before the refusal")
 
-    monkeypatch.setattr("cait_viz.quiet.import_tensorflow", start)
+    monkeypatch.setattr("cait_viz._backend.import_tensorflow", start)
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +129,7 @@ def test_an_unknown_model_is_refused_with_the_known_ones(refusal, command):
 
 
 def test_fetch_refuses_an_unknown_model_before_it_fetches_any(refusal, monkeypatch):
-    monkeypatch.setattr(checkpoints, "resolve", lambda *_: pytest.fail("fetched"))
+    monkeypatch.setattr(cli, "resolve", lambda *_: pytest.fail("fetched"))
     assert "no model named 'cait'" in refusal(WRONG_USAGE, "fetch", "cait_xxs24_224", "cait")
 
 
@@ -223,7 +223,7 @@ def test_labels_that_cannot_be_used_are_refused(refusal, folder, command):
 
 @pytest.fixture
 def no_server(monkeypatch):
-    monkeypatch.setattr("cait_viz.server.launch", lambda *_: pytest.fail("the app was started"))
+    monkeypatch.setattr("cait_viz.serving.state.launch", lambda *_: pytest.fail("the app was started"))
 
 
 def test_the_app_refuses_weights_and_labels_that_cannot_be_used_before_it_starts(
@@ -290,7 +290,7 @@ def test_an_interrupt_is_quiet(capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints, "resolve", interrupted)
+    monkeypatch.setattr(cli, "resolve", interrupted)
     assert cli.main(["fetch", "bundled"]) == 130
     assert capsys.readouterr() == ("", "")
 
@@ -307,12 +307,12 @@ def test_an_unforeseen_error_is_one_line_too(refusal, monkeypatch, error, words)
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(checkpoints, "resolve", fail)
+    monkeypatch.setattr(cli, "resolve", fail)
     assert words in refusal(FAILED, "fetch", "bundled")
 
 
 def test_the_traceback_of_an_unforeseen_error_can_be_asked_for(capsys, monkeypatch):
     monkeypatch.setenv("CAIT_VIZ_TRACEBACK", "1")
-    monkeypatch.setattr(checkpoints, "resolve", lambda *_: 1 / 0)
+    monkeypatch.setattr(cli, "resolve", lambda *_: 1 / 0)
     assert cli.main(["fetch", "bundled"]) == FAILED
     assert "Traceback" in capsys.readouterr().err

@@ -12,8 +12,9 @@ from hub_server import HubServer
 from reference import lively_weights, timm_shapes
 from safetensors.numpy import save
 
-from cait_viz import checkpoints, cli
-from cait_viz.variants import VARIANTS
+from cait_viz.cli import main as cli
+from cait_viz.weights import resolve as checkpoints
+from cait_viz.weights.registry import VARIANTS
 
 ROOT = Path(__file__).parent.parent
 CAT = str(ROOT / "assets" / "samples" / "cat.jpg")
@@ -99,7 +100,7 @@ def test_a_download_that_fails_is_one_line(server, cache, capsys, fault, words):
 @pytest.mark.parametrize("command", [["fetch", NAME], ["predict", CAT, "--model", NAME]])
 def test_without_a_network_the_sentence_says_what_to_do(cache, capsys, monkeypatch, command):
     reach("http://127.0.0.1:1", monkeypatch)
-    monkeypatch.setattr("cait_viz.quiet.import_tensorflow", lambda: pytest.fail("started for nothing"))
+    monkeypatch.setattr("cait_viz._backend.import_tensorflow", lambda: pytest.fail("started for nothing"))
     assert cli.main(command) == 1
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cait_viz.datasets import (
+from cait_viz.errors import DatasetError
+from cait_viz.training.datasets import (
     UNKNOWN,
-    DatasetError,
     Example,
     decode,
     labelled,
@@ -178,7 +178,7 @@ def test_a_folder_of_no_pictures_at_all_is_refused(tmp_path):
 
 
 def test_pictures_are_decoded_once_and_anew_when_one_has_changed(tmp_path, monkeypatch):
-    from cait_viz import datasets
+    from cait_viz.training import datasets
 
     path = save(tmp_path / "a.png")
     decode([path], 32, tmp_path / "cache", print)
@@ -192,7 +192,7 @@ def test_pictures_are_decoded_once_and_anew_when_one_has_changed(tmp_path, monke
 
 
 def test_decoding_that_was_cut_off_goes_on_where_it_was(tmp_path, monkeypatch):
-    from cait_viz import datasets
+    from cait_viz.training import datasets
 
     files = [save(tmp_path / f"{number}.png", (10 + number, 20), (number, 0, 0)) for number in range(9)]
     monkeypatch.setattr(datasets, "_INDEXED", 4)
@@ -229,7 +229,7 @@ def test_two_trainings_do_not_decode_into_one_folder_at_once(tmp_path):
 
 
 def test_what_is_kept_of_a_large_picture_is_what_the_network_is_evaluated_on(tmp_path):
-    from cait_viz.preprocessing import prepare
+    from cait_viz.images.preprocess import prepare
 
     random = np.random.default_rng(0).integers(0, 256, (90, 133, 3), dtype=np.uint8)
     Image.fromarray(random).save(tmp_path / "a.png")

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cait_viz import faithfulness, maps
-from cait_viz.faithfulness import (
+from cait_viz.attention import maps
+from cait_viz.images.preprocess import normalize
+from cait_viz.metrics import faithfulness
+from cait_viz.metrics.faithfulness import (
     STEPS,
     blurred,
     bootstrap_interval,
@@ -18,7 +20,6 @@ from cait_viz.faithfulness import (
     insertion,
     random_map,
 )
-from cait_viz.preprocessing import normalize
 
 SIDE = 12
 

@@ -20,9 +20,10 @@ from hub_server import COMMIT, HubServer
 from reference import timm_shapes
 from safetensors.numpy import save
 
-from cait_viz import checkpoints, hub
 from cait_viz.errors import CheckpointError, DownloadError
-from cait_viz.variants import VARIANTS, get_variant
+from cait_viz.weights import hub
+from cait_viz.weights import resolve as checkpoints
+from cait_viz.weights.registry import VARIANTS, get_variant
 
 ROOT = Path(__file__).parent.parent
 XXS24 = get_variant("cait_xxs24_224")
@@ -96,9 +97,9 @@ def python(code, environment):
 
 
 FETCH = """
-from cait_viz import checkpoints
+from cait_viz.weights import resolve as checkpoints
 from cait_viz.errors import CaitVizError
-from cait_viz.variants import get_variant
+from cait_viz.weights.registry import get_variant
 try:
     print(checkpoints.fetch(get_variant("cait_xxs24_224")))
 except CaitVizError as error:
@@ -106,7 +107,8 @@ except CaitVizError as error:
 """
 
 LOCATE = """
-from cait_viz import checkpoints, variants
+from cait_viz.weights import resolve as checkpoints
+from cait_viz.weights import registry as variants
 print(checkpoints.locate(variants.VARIANTS["cait_xxs24_224"]))
 """
 
@@ -401,7 +403,7 @@ def test_bar_on_a_terminal_is_named_after_the_model(server, tmp_path):
 
 def test_looking_for_weights_imports_no_http_client(tmp_path):
     code = (
-        "import sys; from cait_viz import checkpoints, variants\n"
+        "import sys; from cait_viz.weights import registry as variants, resolve as checkpoints\n"
         "assert 'huggingface_hub' not in sys.modules\n"
         "assert checkpoints.locate(variants.VARIANTS['cait_m48_448']) is None\n"
         "print([name for name in ('httpx', 'httpx2', 'keras', 'tensorflow', 'torch') if name in sys.modules])"

@@ -24,9 +24,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cait_viz import images
 from cait_viz.errors import CaitVizError, ImageError
-from cait_viz.images import open_picture, read_image
+from cait_viz.images import read as images
+from cait_viz.images.read import load_image, read_image
 
 ROOT = Path(__file__).resolve().parent.parent
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -37,9 +37,9 @@ def photograph(width=83, height=61) -> Image.Image:
     return Image.fromarray(np.stack([y * 4 % 256, x * 3 % 256, x * y % 256], axis=-1).astype(np.uint8))
 
 
-def encoded(picture_format: str, image: Image.Image | None = None, **options) -> bytes:
+def encoded(image_format: str, image: Image.Image | None = None, **options) -> bytes:
     buffer = io.BytesIO()
-    (image or photograph()).save(buffer, picture_format, **options)
+    (image or photograph()).save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
@@ -324,7 +324,7 @@ def test_no_bomb_costs_memory_and_nothing_reaches_standard_error(tmp_path):
     program = """
 import resource, sys
 from cait_viz.errors import ImageError
-from cait_viz.images import read_image
+from cait_viz.images.read import read_image
 refused = 0
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
@@ -427,7 +427,7 @@ def test_any_bytes_behind_a_signature_are_read_or_refused(start, rest):
 
 def refusal(path) -> str:
     with pytest.raises(ImageError) as caught:
-        open_picture(path)
+        load_image(path)
     sentence = str(caught.value)
     assert "\n" not in sentence
     assert sentence.count(": ") >= 1

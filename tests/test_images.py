@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageCms, TiffImagePlugin
 
+from cait_viz._resources import SAMPLES
 from cait_viz.errors import ImageError
-from cait_viz.images import Picture, open_picture, read_image, source_name
-from cait_viz.resources import SAMPLES
+from cait_viz.images.read import Picture, load_image, read_image, source_name
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
@@ -28,9 +28,9 @@ def gradient(width=83, height=61) -> Image.Image:
     return Image.fromarray(np.stack([y * 4 % 256, x * 3 % 256, (x + y) % 256], axis=-1).astype(np.uint8))
 
 
-def encoded(image: Image.Image, picture_format: str, **options) -> bytes:
+def encoded(image: Image.Image, image_format: str, **options) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, picture_format, **options)
+    image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
@@ -55,9 +55,9 @@ LOSSLESS = {
 }
 
 
-@pytest.mark.parametrize(("picture_format", "options"), LOSSLESS.values(), ids=LOSSLESS)
-def test_a_lossless_format_comes_back_pixel_for_pixel(picture_format, options):
-    image = read_image(encoded(gradient(), picture_format, **options))
+@pytest.mark.parametrize(("image_format", "options"), LOSSLESS.values(), ids=LOSSLESS)
+def test_a_lossless_format_comes_back_pixel_for_pixel(image_format, options):
+    image = read_image(encoded(gradient(), image_format, **options))
     assert type(image) is Image.Image
     assert image.mode == "RGB"
     assert image.tobytes() == gradient().tobytes()
@@ -91,14 +91,14 @@ def test_without_its_reader_heic_is_refused_by_name(monkeypatch):
     data = heic(gradient())
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ImageError, match=r"^phone\.heic: this is HEIC.*pillow-heif.*JPEG$"):
-        open_picture(data, "phone.heic")
+        load_image(data, "phone.heic")
 
 
 def test_of_an_animation_the_first_frame_is_taken():
     red, blue = Image.new("RGB", (20, 10), RED), Image.new("RGB", (20, 10), BLUE)
-    for picture_format in ("GIF", "PNG", "WEBP", "TIFF"):
-        data = encoded(red, picture_format, save_all=True, append_images=[blue, blue])
-        assert difference(read_image(data), red) <= 4, picture_format
+    for image_format in ("GIF", "PNG", "WEBP", "TIFF"):
+        data = encoded(red, image_format, save_all=True, append_images=[blue, blue])
+        assert difference(read_image(data), red) <= 4, image_format
 
 
 def test_a_png_with_more_text_than_pillow_allows_is_read():
@@ -119,28 +119,28 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 def test_grey_stays_grey():
     grey = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
-    for picture_format in ("PNG", "BMP", "TIFF", "GIF"):
-        image = np.asarray(read_image(encoded(grey, picture_format)))
-        assert (image == np.asarray(grey)[..., None]).all(), picture_format
+    for image_format in ("PNG", "BMP", "TIFF", "GIF"):
+        image = np.asarray(read_image(encoded(grey, image_format)))
+        assert (image == np.asarray(grey)[..., None]).all(), image_format
 
 
 def test_one_bit_is_black_and_white():
     bits = Image.new("1", (9, 2), 1)
     bits.putpixel((3, 0), 0)
-    for picture_format, options in (
+    for image_format, options in (
         ("PNG", {}),
         ("BMP", {}),
         ("TIFF", {}),
         ("TIFF", {"compression": "group4"}),
     ):
-        data = encoded(bits, picture_format, **options)
+        data = encoded(bits, image_format, **options)
         assert (pixel(data, (3, 0)), pixel(data, (4, 0))) == (BLACK, WHITE)
 
 
-@pytest.mark.parametrize("picture_format", ["PNG", "TIFF"])
-def test_sixteen_bit_grey_is_scaled_and_not_clipped(picture_format):
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(image_format):
     values = np.array([[0, 257, 128 * 257, 65535, 20000]], np.uint16)
-    image = read_image(encoded(Image.fromarray(values), picture_format))
+    image = read_image(encoded(Image.fromarray(values), image_format))
     assert np.asarray(image)[0, :, 0].tolist() == [0, 1, 128, 255, 78]
 
 
@@ -185,12 +185,12 @@ def test_grey_beyond_any_depth_is_refused_with_its_range(values, dtype):
         read_image(Image.fromarray(np.array([values], dtype)))
 
 
-@pytest.mark.parametrize("picture_format", ["PNG", "TIFF", "WEBP"])
-def test_transparency_lies_over_white(picture_format):
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF", "WEBP"])
+def test_transparency_lies_over_white(image_format):
     image = Image.new("RGBA", (3, 1), (*RED, 255))
     image.putpixel((1, 0), (0, 0, 0, 0))
     image.putpixel((2, 0), (0, 0, 0, 128))
-    data = encoded(image, picture_format, **({"lossless": True} if picture_format == "WEBP" else {}))
+    data = encoded(image, image_format, **({"lossless": True} if image_format == "WEBP" else {}))
     assert [pixel(data, (x, 0)) for x in range(3)] == [RED, WHITE, (127, 127, 127)]
 
 
@@ -206,9 +206,9 @@ def test_a_palette_keeps_its_colours_and_its_transparent_entry_is_white():
     image = Image.new("P", (2, 1), 0)
     image.putpalette([*RED, *BLUE])
     image.putpixel((1, 0), 1)
-    for picture_format in ("PNG", "GIF"):
-        assert [pixel(encoded(image, picture_format), (x, 0)) for x in (0, 1)] == [RED, BLUE]
-        data = encoded(image, picture_format, transparency=1)
+    for image_format in ("PNG", "GIF"):
+        assert [pixel(encoded(image, image_format), (x, 0)) for x in (0, 1)] == [RED, BLUE]
+        data = encoded(image, image_format, transparency=1)
         assert [pixel(data, (x, 0)) for x in (0, 1)] == [RED, WHITE]
     partly = encoded(image, "PNG", transparency=bytes([255, 0]))
     assert [pixel(partly, (x, 0)) for x in (0, 1)] == [RED, WHITE]
@@ -225,10 +225,10 @@ def test_a_transparent_colour_is_white(mode, clear, other):
 
 def test_cmyk_is_not_inverted():
     # Cyan ink alone is cyan, no ink is paper; Pillow writes a JPEG of it the way Adobe does, inverted.
-    for picture_format, options in (("TIFF", {}), ("JPEG", {"quality": 100})):
-        data = encoded(Image.new("CMYK", (16, 16), (255, 0, 0, 0)), picture_format, **options)
+    for image_format, options in (("TIFF", {}), ("JPEG", {"quality": 100})):
+        data = encoded(Image.new("CMYK", (16, 16), (255, 0, 0, 0)), image_format, **options)
         assert difference(pixel(data), (0, 255, 255)) <= 2
-        assert difference(pixel(encoded(Image.new("CMYK", (16, 16), 0), picture_format)), WHITE) <= 2
+        assert difference(pixel(encoded(Image.new("CMYK", (16, 16), 0), image_format)), WHITE) <= 2
 
 
 def test_ycbcr_and_lab_become_rgb():
@@ -255,7 +255,7 @@ UNDO = {
 
 @pytest.mark.parametrize("orientation", UNDO)
 @pytest.mark.parametrize(
-    ("picture_format", "options"),
+    ("image_format", "options"),
     [
         ("PNG", {}),
         ("WEBP", {"lossless": True}),
@@ -264,13 +264,13 @@ UNDO = {
         ("JPEG", {"quality": 100, "subsampling": 0}),
     ],
 )
-def test_a_turned_picture_is_put_upright(picture_format, options, orientation):
+def test_a_turned_picture_is_put_upright(image_format, options, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(gradient(), picture_format, exif=exif.tobytes(), **options)
+    data = encoded(gradient(), image_format, exif=exif.tobytes(), **options)
     upright = read_image(data)
     assert difference(upright, UNDO[orientation](np.asarray(gradient()))) <= (
-        4 if picture_format == "JPEG" else 0
+        4 if image_format == "JPEG" else 0
     )
     assert not upright.getexif()
 
@@ -377,9 +377,9 @@ def test_srgb_under_any_name_changes_no_pixel():
     ],
     ids=["text", "zeros", "cut", "cut late", "grey without a curve", "for inks"],
 )
-@pytest.mark.parametrize("picture_format", ["PNG", "TIFF"])
-def test_a_profile_that_cannot_be_used_is_ignored(broken, picture_format):
-    data = encoded(gradient(), picture_format, icc_profile=broken)
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
+def test_a_profile_that_cannot_be_used_is_ignored(broken, image_format):
+    data = encoded(gradient(), image_format, icc_profile=broken)
     assert read_image(data).tobytes() == gradient().tobytes()
 
 
@@ -408,7 +408,7 @@ def test_a_file_is_read_whatever_its_name(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(encoded(gradient(), "PNG"))
     for source in (path, str(path)):
-        picture = open_picture(source)
+        picture = load_image(source)
         assert picture.image.tobytes() == gradient().tobytes()
         assert "\n" not in picture.name
     assert source_name(path) == name.replace("\n", r"\n")
@@ -418,7 +418,7 @@ def test_a_file_is_read_whatever_its_name(tmp_path, name):
 def test_a_file_name_that_is_no_text_can_still_be_shown(tmp_path):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.png"))
     path.write_bytes(encoded(gradient(), "PNG"))
-    name = open_picture(path).name
+    name = load_image(path).name
     assert name.encode("utf-8").isascii()
     assert name.endswith(".png")
 
@@ -428,19 +428,19 @@ def test_a_picture_tells_its_name_and_the_digest_of_its_file(tmp_path):
     digest = hashlib.sha256(data).hexdigest()
     path = tmp_path / "photo.jpg"
     path.write_bytes(data)
-    picture = open_picture(path)
+    picture = load_image(path)
     assert isinstance(picture, Picture)
     assert (picture.name, picture.sha256) == ("photo.jpg", digest)
-    assert open_picture(data).name == "the picture"
-    assert open_picture(data, "upload.jpg").name == "upload.jpg"
-    assert open_picture(data, "up\r\nload.jpg").name == r"up\r\nload.jpg"
-    assert open_picture(path).sha256 == open_picture(str(path)).sha256 == open_picture(data).sha256 == digest
+    assert load_image(data).name == "the picture"
+    assert load_image(data, "upload.jpg").name == "upload.jpg"
+    assert load_image(data, "up\r\nload.jpg").name == r"up\r\nload.jpg"
+    assert load_image(path).sha256 == load_image(str(path)).sha256 == load_image(data).sha256 == digest
 
 
 def test_without_a_file_the_digest_is_of_the_pixels():
     digest = hashlib.sha256(gradient().tobytes()).hexdigest()
-    assert open_picture(gradient()).sha256 == digest
-    assert open_picture(np.asarray(gradient())).sha256 == digest
+    assert load_image(gradient()).sha256 == digest
+    assert load_image(np.asarray(gradient())).sha256 == digest
 
 
 def test_a_pillow_image_is_left_as_it_was():

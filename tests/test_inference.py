@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cait_viz import inference
+from cait_viz.engine import keras as inference
+from cait_viz.engine.keras import forward
 from cait_viz.errors import SelectionError
-from cait_viz.inference import forward
-from cait_viz.layers import zero_weights
-from cait_viz.model import CaiT
-from cait_viz.variants import VARIANTS, CaiTConfig
+from cait_viz.model.cait import CaiT
+from cait_viz.model.config import CaiTConfig
+from cait_viz.model.layers import zero_weights
+from cait_viz.weights.registry import VARIANTS
 
 CLASS_KEYS = ["ca_ffn_block_0_att", "ca_ffn_block_1_att"]
 
@@ -146,9 +147,9 @@ def test_self_attention_that_nobody_asked_for_is_not_held(run_python):
 import json, re
 from pathlib import Path
 import numpy as np
-from cait_viz.inference import forward
-from cait_viz.model import CaiT
-from cait_viz.variants import CaiTConfig
+from cait_viz.engine.keras import forward
+from cait_viz.model.cait import CaiT
+from cait_viz.model.config import CaiTConfig
 
 def peak():
     return int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 / 1e6

@@ -3,7 +3,7 @@
 import pytest
 
 from cait_viz.errors import CheckpointError
-from cait_viz.labels import class_index, class_names
+from cait_viz.weights.labels import class_index, class_names
 
 
 @pytest.fixture

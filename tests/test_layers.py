@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cait_viz import layers
-from cait_viz.layers import (
+from cait_viz.model import layers
+from cait_viz.model.layers import (
     ClassAttention,
     ClassAttentionBlock,
     FeedForward,

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from reference import lively_weights, timm_shapes
 
-from cait_viz.augmentation import Augmentation
-from cait_viz.batches import Batches
-from cait_viz.learner import Training, TrainingError
-from cait_viz.recipe import Recipe, Stage
-from cait_viz.teacher import Lessons, Teacher
-from cait_viz.variants import CaiTConfig
-from cait_viz.weights import resample_positions, state_dict
+from cait_viz.errors import TrainingError
+from cait_viz.model.config import CaiTConfig
+from cait_viz.model.timm_names import resample_positions, state_dict
+from cait_viz.training.augmentation import Augmentation
+from cait_viz.training.config import Stage, TrainingConfig
+from cait_viz.training.loader import Batches
+from cait_viz.training.teacher import Teacher, TeacherCache
+from cait_viz.training.trainer import Training
 
 TINY = CaiTConfig(
     image_size=32,
@@ -27,7 +28,9 @@ TINY = CaiTConfig(
 
 def recipe(**changes):
     how = {"stages": (Stage(32, 4),), "batch_size": 6, "learning_rate": 0.02, "weight_decay": 0.0, "seed": 1}
-    return Recipe(**how | {"augmentation": Augmentation(mixup=0.0, jitter=0.1), "sd_prob": 0.0} | changes)
+    return TrainingConfig(
+        **how | {"augmentation": Augmentation(mixup=0.0, jitter=0.1), "sd_prob": 0.0} | changes
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,7 @@ def test_the_loss_falls(training):
 
 
 def test_a_student_comes_to_say_what_its_teacher_says(training, teacher_file, coloured_pixels, tmp_path):
-    lessons = Lessons(Teacher(teacher_file, 32), len(coloured_pixels), 2, tmp_path, {})
+    lessons = TeacherCache(Teacher(teacher_file, 32), len(coloured_pixels), 2, tmp_path, {})
     made = training(recipe(stages=(Stage(32, 20),), kept_views=2), lessons)
     steps = list(made.run())
     assert set(steps[0]) == {"loss", "class_loss", "feature_loss"}
@@ -100,7 +103,7 @@ def test_a_student_taken_up_again_goes_on_with_what_was_kept_of_its_teacher(
     training, teacher_file, coloured_pixels, tmp_path
 ):
     def taught():
-        lessons = Lessons(Teacher(teacher_file, 32), len(coloured_pixels), 2, tmp_path / "kept", {})
+        lessons = TeacherCache(Teacher(teacher_file, 32), len(coloured_pixels), 2, tmp_path / "kept", {})
         return training(how, lessons)
 
     how = recipe(stages=(Stage(32, 2),), kept_views=2)

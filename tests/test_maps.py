@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cait_viz import maps
+from cait_viz.attention import maps
+from cait_viz.attention.maps import Range
 from cait_viz.errors import SelectionError
-from cait_viz.maps import Range
 
 finite = st.floats(-1e6, 1e6, width=32)
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 9))

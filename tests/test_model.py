@@ -11,10 +11,11 @@ import pytest
 import tensorflow as tf
 from reference import lively_weights, timm_shapes
 
-from cait_viz.layers import zero_weights
-from cait_viz.model import CaiT
-from cait_viz.variants import VARIANTS, CaiTConfig
-from cait_viz.weights import assign
+from cait_viz.model.cait import CaiT
+from cait_viz.model.config import CaiTConfig
+from cait_viz.model.layers import zero_weights
+from cait_viz.model.timm_names import assign
+from cait_viz.weights.registry import VARIANTS
 
 SMALL = CaiTConfig(
     image_size=32,
@@ -315,7 +316,7 @@ def test_a_saved_model_opens_in_a_fresh_process_after_importing_the_model_alone(
     model = lively(UNUSUAL)
     model.save(tmp_path / "model.keras")
     script = """
-import sys, cait_viz.model, keras, numpy as np
+import sys, cait_viz.model.cait, keras, numpy as np
 model = keras.models.load_model(sys.argv[1])
 pixels = np.random.default_rng(0).standard_normal((2, 30, 30, 3)).astype(np.float32)
 print(model(pixels)[0].numpy().tolist())

@@ -4,15 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from cait_viz import checkpoints, offers
-from cait_viz.resources import BUNDLED_WEIGHTS
-from cait_viz.variants import BUNDLED, VARIANTS, get_variant
-from cait_viz.worker import ModelChoice
+from cait_viz._files import sha256
+from cait_viz._resources import BUNDLED_WEIGHTS
+from cait_viz.serving import models as offers
+from cait_viz.serving.worker import ModelChoice
+from cait_viz.weights import resolve as checkpoints
+from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
 
 
 @pytest.fixture
 def offer(tiny_weights, tmp_path, monkeypatch):
-    """Offer the tiny weights as if they lay under that path, relative to an empty folder."""
+    """AvailableModel the tiny weights as if they lay under that path, relative to an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def offer(path, labels=None):
@@ -35,7 +37,7 @@ def test_a_model_of_the_registry_is_offered_as_it_stands_there(variant):
 @pytest.mark.parametrize("here", [True, False])
 def test_only_a_model_of_the_registry_can_be_missing(offer, monkeypatch, here):
     mine, variant = offer("mine.safetensors"), get_variant("cait_xxs24_224")
-    monkeypatch.setattr(checkpoints, "locate", lambda _: Path("weights") if here else None)
+    monkeypatch.setattr(offers, "locate", lambda _: Path("weights") if here else None)
     assert offers.published(variant).missing is (None if here else variant)
     assert mine.missing is None
 
@@ -94,6 +96,6 @@ def test_a_worker_finds_the_files_from_any_folder_and_knows_these_weights(offer,
     assert mine.choice == ModelChoice(
         weights=tmp_path / "petals.safetensors",
         labels=tmp_path / "names.txt",
-        sha256=checkpoints.sha256(tmp_path / "petals.safetensors"),
+        sha256=sha256(tmp_path / "petals.safetensors"),
         called="petals",
     )

@@ -4,8 +4,8 @@ import stat
 import numpy as np
 import pytest
 
-from cait_viz.errors import SelectionError
-from cait_viz.outputs import OutputError, check_output, remove_remains, replacing
+from cait_viz._files import check_output, remove_remains, replacing
+from cait_viz.errors import OutputError, SelectionError
 
 
 def test_an_output_takes_its_place_only_when_it_is_whole(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cait_viz.pace import Pace
+from cait_viz.training.progress import Pace
 
 
 def counted(pace, first, last, seconds_per_step, seconds=0.0):

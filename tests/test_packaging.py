@@ -21,8 +21,8 @@ from packaging.utils import canonicalize_name
 from streamlit import config
 
 import cait_viz
-from cait_viz import resources
-from cait_viz.arguments import command_line
+from cait_viz import _resources as resources
+from cait_viz.cli.arguments import command_line
 from scripts import check_dockerfile
 
 ROOT = Path(cait_viz.__file__).parent.parent
@@ -114,7 +114,7 @@ def test_running_the_app_installs_no_tool_of_the_tests(tool):
 
 def test_every_package_that_is_imported_is_declared():
     imported = set()
-    for path in [*(ROOT / "cait_viz").glob("*.py"), ROOT / "app.py"]:
+    for path in [*(ROOT / "cait_viz").rglob("*.py"), ROOT / "app.py"]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
@@ -164,7 +164,7 @@ def test_the_wheel_holds_all_that_the_program_names(built):
     beside = [ROOT / "app.py", ROOT / ".streamlit" / "config.toml"]
     beside += [path for path in (ROOT / "assets").rglob("*") if path.is_file()]
     expected = {f"cait_viz/_bundle/{path.relative_to(ROOT).as_posix()}" for path in beside}
-    expected |= {f"cait_viz/{path.name}" for path in (ROOT / "cait_viz").glob("*.py")}
+    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "cait_viz").rglob("*.py")}
     assert names == expected
 
 
@@ -173,7 +173,7 @@ def test_an_installed_wheel_finds_its_own_files(built, tmp_path, run_python):
         wheel.extractall(tmp_path)
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from cait_viz import resources as r, labels\n"
+        "from cait_viz import _resources as r; from cait_viz.weights import labels\n"
         "print(r.APP, r.BUNDLED_WEIGHTS.stat().st_size, len(labels.class_names(1000)), sep='\\n')"
     )
     app, size, classes = run_python(script, tmp_path)[0].split("\n")[:3]

@@ -14,11 +14,11 @@ import tensorflow as tf
 from reference import lively_weights, timm_shapes
 from safetensors.numpy import save_file
 
-from cait_viz import layers
-from cait_viz.inference import forward
-from cait_viz.pipeline import load_model
-from cait_viz.variants import CaiTConfig
-from cait_viz.weights import state_dict
+from cait_viz.api import load_model
+from cait_viz.engine.keras import forward
+from cait_viz.model import layers
+from cait_viz.model.config import CaiTConfig
+from cait_viz.model.timm_names import state_dict
 
 NAMES = ("tiny", "tiny_one_head", "cait_xxs24_224")
 LOGITS, CLASS_ATTENTION, SELF_ATTENTION = 1e-5, 1e-6, 1e-5

@@ -8,17 +8,18 @@ import pytest
 from PIL import Image
 from reference import lively_weights, timm_shapes
 
-from cait_viz import pipeline
-from cait_viz.checkpoints import sha256
+from cait_viz import api as pipeline
+from cait_viz._files import sha256
+from cait_viz._resources import BUNDLED_WEIGHTS
+from cait_viz.api import analyze, attention_tensors, describe, load_model, preprocess
+from cait_viz.attention.probabilities import softmax
 from cait_viz.errors import CheckpointError, ImageError, SelectionError, UnknownModelError
-from cait_viz.model import CaiT
-from cait_viz.pipeline import analyze, attention_tensors, describe, load_model, preprocess
-from cait_viz.probabilities import softmax
-from cait_viz.resources import BUNDLED_WEIGHTS
-from cait_viz.variants import BUNDLED, CaiTConfig
-from cait_viz.weights import assign
+from cait_viz.model.cait import CaiT
+from cait_viz.model.config import CaiTConfig
+from cait_viz.model.timm_names import assign
+from cait_viz.weights.registry import BUNDLED
 
-TELLING = ("picture", "probabilities", "logits")
+TELLING = ("image", "probabilities", "logits")
 
 
 def picture_of(photo):
@@ -82,7 +83,7 @@ def test_an_analysis_is_the_networks_answer(tiny_model, photo):
     for key, attention in analysis.class_attention.items():
         assert attention.shape == (4, 17)
         np.testing.assert_allclose(attention, ca_attention[key][0, :, 0], atol=1e-6)
-    np.testing.assert_array_equal(analysis.picture, np.asarray(picture_of(photo)))
+    np.testing.assert_array_equal(analysis.image, np.asarray(picture_of(photo)))
     assert analysis.labels == tuple(f"class {index}" for index in range(10))
 
 
@@ -98,8 +99,8 @@ def test_an_analysis_says_which_picture_it_is_of(tiny_model, photo, tmp_path):
     path = tmp_path / "my photo.png"
     path.write_bytes(photo)
     from_path, named = analyze(path, tiny_model), analyze(photo, tiny_model, name="hers.png")
-    assert (from_path.picture_name, named.picture_name) == ("my photo.png", "hers.png")
-    assert from_path.picture_sha256 == named.picture_sha256 == hashlib.sha256(photo).hexdigest()
+    assert (from_path.image_name, named.image_name) == ("my photo.png", "hers.png")
+    assert from_path.image_sha256 == named.image_sha256 == hashlib.sha256(photo).hexdigest()
 
 
 def test_an_analysis_says_which_model_made_it(bundled, photo):
@@ -124,10 +125,8 @@ def test_the_whole_picture_is_another_view_with_a_box_of_its_own(tiny_model, pho
 
 def test_analysing_takes_no_self_attention_out_of_the_graph(tiny_model, photo, monkeypatch):
     asked = []
-    forward = pipeline.inference.forward
-    monkeypatch.setattr(
-        pipeline.inference, "forward", lambda *given: asked.append(given[2:]) or forward(*given)
-    )
+    forward = pipeline.engine.forward
+    monkeypatch.setattr(pipeline.engine, "forward", lambda *given: asked.append(given[2:]) or forward(*given))
     analyze(photo, tiny_model)
     assert asked == [()]
 
@@ -165,7 +164,7 @@ def test_numbers_that_are_not_finite_are_refused_and_not_drawn(tiny_config, phot
 
 
 def test_what_is_no_picture_is_refused_before_the_network_runs(tiny_model, monkeypatch):
-    monkeypatch.setattr(pipeline.inference, "forward", lambda *given: pytest.fail("the network ran"))
+    monkeypatch.setattr(pipeline.engine, "forward", lambda *given: pytest.fail("the network ran"))
     for action in (analyze, preprocess, attention_tensors):
         with pytest.raises(ImageError):
             action(b"not a picture", tiny_model)
@@ -183,7 +182,7 @@ def test_a_view_or_block_that_is_not_there_is_refused(tiny_model, photo):
 
 def test_without_arguments_the_bundled_model_is_loaded(bundled):
     assert bundled.config == BUNDLED.config
-    assert bundled.checkpoint.path == BUNDLED_WEIGHTS
+    assert bundled.source.file == BUNDLED_WEIGHTS.name
     assert len(bundled.labels) == 1000
 
 

@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cait_viz.errors import CaitVizError, ImageError, SelectionError
-from cait_viz.preprocessing import VIEWS, Box, network_picture, normalize, prepare, seen_box
+from cait_viz.images.preprocess import (
+    VIEWS,
+    Box,
+    normalize,
+    prepare,
+    resize_and_crop,
+    seen_box,
+)
 
 SIDES = st.integers(min_value=1, max_value=400)
 IMAGE_SIZES = st.sampled_from((32, 48, 224, 384))
@@ -87,17 +94,17 @@ def test_the_seen_box_is_the_part_that_the_network_gets():
     picture = Image.new("RGB", (448, 224), "black")
     box = seen_box(picture.size, 224, "crop")
     picture.paste("white", box.pixels())
-    assert np.asarray(network_picture(picture, 224)).min() == 255
+    assert np.asarray(resize_and_crop(picture, 224)).min() == 255
     picture.paste("white", (0, 0, 448, 224))
     picture.paste("black", box.pixels())
-    assert np.asarray(network_picture(picture, 224)).max() == 0
+    assert np.asarray(resize_and_crop(picture, 224)).max() == 0
 
 
 def test_the_whole_view_shows_every_corner_of_the_picture():
     picture = Image.new("RGB", (600, 100), "black")
     picture.paste("white", (0, 0, 60, 100))
     picture.paste("red", (540, 0, 600, 100))
-    seen = np.asarray(network_picture(picture, 224, "whole"))
+    seen = np.asarray(resize_and_crop(picture, 224, "whole"))
     assert seen.shape == (224, 224, 3)
     assert (seen[:, :20] == 255).all()
     assert (seen[:, -20:] == (255, 0, 0)).all()
@@ -108,7 +115,7 @@ def test_the_whole_view_shows_every_corner_of_the_picture():
 def test_the_whole_view_is_antialiased():
     # A chessboard of single pixels is an even grey from afar; a resize without antialiasing picks squares.
     board = (np.indices((896, 448)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    seen = np.asarray(network_picture(Image.fromarray(board).convert("RGB"), 224, "whole"))
+    seen = np.asarray(resize_and_crop(Image.fromarray(board).convert("RGB"), 224, "whole"))
     assert seen[8:-8, 8:-8].min() >= 126
     assert seen[8:-8, 8:-8].max() <= 129
 
@@ -116,7 +123,7 @@ def test_the_whole_view_is_antialiased():
 def test_a_picture_of_the_networks_size_passes_unchanged_in_either_view():
     picture = noise(224, 224)
     for view in VIEWS:
-        assert network_picture(picture, 224, view).tobytes() == picture.tobytes()
+        assert resize_and_crop(picture, 224, view).tobytes() == picture.tobytes()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 100), (100, 1), (3, 2), (2000, 20)])
@@ -146,7 +153,7 @@ def test_channels_stay_red_green_blue():
 def test_an_unknown_view_is_refused_by_name():
     for attempt in (
         lambda: seen_box((10, 10), 224, "centre"),
-        lambda: network_picture(noise(10, 10), 224, "centre"),
+        lambda: resize_and_crop(noise(10, 10), 224, "centre"),
         lambda: prepare(noise(10, 10), 224, "centre"),
     ):
         with pytest.raises(SelectionError, match=r"'centre'.*crop or whole") as caught:

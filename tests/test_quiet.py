@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from cait_viz.quiet import standard_error_held
+from cait_viz._backend import standard_error_held
 
 
 def test_what_is_written_to_standard_error_meanwhile_is_not_shown(capfd):

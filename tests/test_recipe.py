@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cait_viz.recipe import DISTILLATION, FINETUNING, Recipe, Stage, parse_stages, schedule
+from cait_viz.training.config import (
+    DISTILLATION,
+    FINETUNING,
+    Stage,
+    TrainingConfig,
+    parse_stages,
+    schedule,
+)
 
 
 @given(
@@ -36,7 +43,7 @@ def test_text_that_is_no_list_of_stages_is_refused(text):
 
 def test_a_resolution_left_open_is_the_networks_own():
     assert FINETUNING.settled(384).sizes == (384,)
-    assert Recipe(stages=(Stage(96, 1), Stage(None, 1))).settled(224).sizes == (96, 224)
+    assert TrainingConfig(stages=(Stage(96, 1), Stage(None, 1))).settled(224).sizes == (96, 224)
     with pytest.raises(ValueError, match="settle it"):
         _ = DISTILLATION.sizes
 
@@ -63,4 +70,4 @@ def test_a_resolution_left_open_is_the_networks_own():
 )
 def test_a_value_out_of_its_range_is_named(name, value):
     with pytest.raises(ValueError, match=f"{name} must be"):
-        Recipe(**{"stages": (Stage(64, 1),), name: value})
+        TrainingConfig(**{"stages": (Stage(64, 1),), name: value})

@@ -11,10 +11,18 @@ from hypothesis import strategies as st
 from matplotlib import colormaps
 from PIL import Image
 
-from cait_viz import maps
+from cait_viz.attention import maps
+from cait_viz.drawing.overlay import (
+    DEFAULT_COLORMAPS,
+    Look,
+    color_table,
+    colored,
+    png_bytes,
+    reduced,
+    render,
+)
 from cait_viz.errors import SelectionError
-from cait_viz.preprocessing import Box
-from cait_viz.rendering import DEFAULT_COLORMAPS, Look, color_table, colored, png_bytes, reduced, render
+from cait_viz.images.preprocess import Box
 
 looks = st.builds(
     Look,
@@ -258,7 +266,7 @@ def test_threads_draw_what_one_thread_draws():
 
 def test_drawing_needs_neither_pyplot_nor_keras():
     program = (
-        "import sys, cait_viz.analysis, cait_viz.figures\n"
+        "import sys, cait_viz.analysis, cait_viz.drawing.figures\n"
         "print([name for name in ('matplotlib.pyplot', 'keras', 'tensorflow', 'streamlit') "
         "if name in sys.modules])"
     )

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cait_viz import checkpoints, offers, server
+from cait_viz._resources import APP
 from cait_viz.errors import SelectionError
-from cait_viz.resources import APP
-from cait_viz.server import Analyses, AnalysisCache
-from cait_viz.variants import VARIANTS
+from cait_viz.serving import models as offers
+from cait_viz.serving import state as server
+from cait_viz.serving.state import Analyses, AnalysisCache
+from cait_viz.weights import resolve as checkpoints
+from cait_viz.weights.registry import VARIANTS
 
 CONFIG = tomllib.loads((APP.parent / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
 
@@ -129,7 +131,7 @@ def test_a_setting_without_a_sensible_value_is_refused_by_name_with_the_value(mo
 
 @pytest.mark.parametrize(("here", "speaks"), [(True, "cait_xxs24_224"), (False, "bundled")])
 def test_the_published_model_speaks_first_where_it_is_on_the_machine(monkeypatch, here, speaks):
-    monkeypatch.setattr(checkpoints, "locate", lambda variant: Path("weights") if here else None)
+    monkeypatch.setattr(server, "locate", lambda variant: Path("weights") if here else None)
     assert server.first_model.__wrapped__() == speaks
 
 

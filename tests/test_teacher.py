@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cait_viz.teacher import Lessons, Teacher, TeacherError
+from cait_viz.errors import TeacherError
+from cait_viz.training.teacher import Teacher, TeacherCache
 
 
 @pytest.fixture
@@ -102,11 +103,11 @@ class Counted:
 def test_a_kept_view_is_asked_for_once_even_by_the_next_training(teacher, tmp_path):
     show = Counted()
     numbers, views = np.array([3, 0, 1]), np.array([1, 0, 1])
-    lessons = Lessons(teacher, 4, 2, tmp_path, {"seed": 0})
+    lessons = TeacherCache(teacher, 4, 2, tmp_path, {"seed": 0})
     first = lessons.get(numbers, views, show)
     assert show.shown == [(3, 1), (0, 0), (1, 1)]
     again = lessons.get(numbers, views, show)
-    later = Lessons(teacher, 4, 2, tmp_path, {"seed": 0}).get(numbers, views, show)
+    later = TeacherCache(teacher, 4, 2, tmp_path, {"seed": 0}).get(numbers, views, show)
     assert len(show.shown) == 3
     for kept in (again, later):
         np.testing.assert_array_equal(kept.logits, first.logits)
@@ -118,23 +119,23 @@ def test_a_kept_view_is_asked_for_once_even_by_the_next_training(teacher, tmp_pa
 def test_answers_to_other_views_are_not_taken_for_these(teacher, tmp_path):
     show = Counted()
     numbers = np.array([0])
-    Lessons(teacher, 4, 2, tmp_path, {"seed": 0}).get(numbers, numbers, show)
-    Lessons(teacher, 4, 2, tmp_path, {"seed": 1}).get(numbers, numbers, show)
+    TeacherCache(teacher, 4, 2, tmp_path, {"seed": 0}).get(numbers, numbers, show)
+    TeacherCache(teacher, 4, 2, tmp_path, {"seed": 1}).get(numbers, numbers, show)
     assert len(show.shown) == 2
 
 
 def test_answers_of_which_a_part_is_gone_are_asked_for_anew(teacher, tmp_path):
     show, numbers = Counted(), np.array([2])
-    first = Lessons(teacher, 4, 2, tmp_path, {}).get(numbers, numbers * 0, show)
+    first = TeacherCache(teacher, 4, 2, tmp_path, {}).get(numbers, numbers * 0, show)
     (tmp_path / "lessons-features.bin").unlink()
-    again = Lessons(teacher, 4, 2, tmp_path, {}).get(numbers, numbers * 0, show)
+    again = TeacherCache(teacher, 4, 2, tmp_path, {}).get(numbers, numbers * 0, show)
     assert len(show.shown) == 2
     np.testing.assert_array_equal(first.features, again.features)
 
 
 def test_with_none_kept_every_view_is_asked_for(teacher, tmp_path):
     show = Counted()
-    lessons = Lessons(teacher, 4, 0, tmp_path / "none", {})
+    lessons = TeacherCache(teacher, 4, 0, tmp_path / "none", {})
     for _ in range(2):
         lessons.get(np.array([1]), np.array([7]), show)
     assert len(show.shown) == 2
@@ -144,7 +145,7 @@ def test_with_none_kept_every_view_is_asked_for(teacher, tmp_path):
 def test_answers_that_cannot_be_kept_are_told(teacher, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TeacherError, match="cannot be kept there"):
-        Lessons(teacher, 4, 2, tmp_path / "file", {})
+        TeacherCache(teacher, 4, 2, tmp_path / "file", {})
 
 
 def test_weights_that_lie_beside_the_file_are_part_of_what_it_is(teacher_file, tmp_path):

@@ -17,16 +17,20 @@ from PIL import Image
 from reference import timm_shapes
 from safetensors import safe_open
 
-from cait_viz import checkpoints, cli, logs, training
-from cait_viz.augmentation import Augmentation
-from cait_viz.datasets import DatasetError, Example
-from cait_viz.errors import CheckpointError, SelectionError
-from cait_viz.learner import Training, TrainingError
-from cait_viz.outputs import OutputError
-from cait_viz.pipeline import analyze, load_model
-from cait_viz.recipe import FINETUNING, Stage
-from cait_viz.training import Options, distil, finetune
-from cait_viz.variants import BUNDLED
+from cait_viz._files import sha256
+from cait_viz.api import analyze, load_model
+from cait_viz.cli import main as cli
+from cait_viz.errors import CheckpointError, DatasetError, OutputError, SelectionError, TrainingError
+from cait_viz.training import api as training
+from cait_viz.training import logs
+from cait_viz.training.api import distil, finetune
+from cait_viz.training.augmentation import Augmentation
+from cait_viz.training.config import FINETUNING, Stage
+from cait_viz.training.datasets import Example
+from cait_viz.training.run import Options
+from cait_viz.training.trainer import Training
+from cait_viz.weights.architecture import read_config, read_tensors
+from cait_viz.weights.registry import BUNDLED
 
 QUICK = replace(
     FINETUNING, stages=(Stage(32, 1), Stage(None, 1)), batch_size=4, augmentation=Augmentation(mixup=0.1)
@@ -78,7 +82,7 @@ def test_what_comes_out_opens_like_every_checkpoint(finetuned, folder):
 
 def test_its_tensors_have_timms_names_and_the_type_that_was_asked_for(finetuned):
     outcome, _ = finetuned
-    config = checkpoints.read_config(outcome.weights)
+    config = read_config(outcome.weights)
     with safe_open(outcome.weights, "np") as file:
         shapes = {name: tuple(file.get_tensor(name).shape) for name in file.keys()}  # noqa: SIM118
         assert {str(file.get_tensor(name).dtype) for name in shapes} == {"float16"}
@@ -88,8 +92,8 @@ def test_its_tensors_have_timms_names_and_the_type_that_was_asked_for(finetuned)
 
 def test_everything_but_the_new_head_starts_from_the_weights_given(finetuned, small_weights):
     outcome, _ = finetuned
-    before = checkpoints.read_tensors(small_weights, checkpoints.read_config(small_weights))
-    after = checkpoints.read_tensors(outcome.weights, checkpoints.read_config(outcome.weights))
+    before = read_tensors(small_weights, read_config(small_weights))
+    after = read_tensors(outcome.weights, read_config(outcome.weights))
     new = {"head.weight", "head.bias", "pos_embed"}  # the last is interpolated
     moved = [np.abs(after[name] - before[name]).max() for name in after if name not in new]
     assert max(moved) < 0.1
@@ -111,14 +115,14 @@ def test_what_was_odd_is_told_and_what_was_done_stands_in_the_card(finetuned, fo
     assert card["pictures_shown"] == 16
     assert card["hardware"]["backend"] == "tensorflow"
     assert {"keras", "tensorflow", "numpy"} <= set(card["versions"])
-    assert card["weights"]["sha256"] == checkpoints.sha256(outcome.weights)
+    assert card["weights"]["sha256"] == sha256(outcome.weights)
     assert card["accuracy"]["top1"] == outcome.accuracy["top1"]
     assert set(outcome.accuracy) == {"top1"}  # among two classes the first five say nothing
 
 
 def test_the_accuracy_is_what_the_written_weights_reach(finetuned, folder):
     outcome, _ = finetuned
-    from cait_viz.datasets import labelled, split
+    from cait_viz.training.datasets import labelled, split
 
     _, held_back = split(labelled(folder, print)[0], 0.4, 0)
     model = load_model(weights=outcome.weights, labels=outcome.labels)
@@ -152,7 +156,7 @@ def test_tensorboard_is_told_what_the_log_holds(folder, small_weights, tmp_path,
         def on_train_end(self, logs=None):
             self.told.append("closed")
 
-    monkeypatch.setattr("cait_viz.runs.tensorboard", lambda _: Board())
+    monkeypatch.setattr("cait_viz.training.run.tensorboard", lambda _: Board())
     options = Options(tensorboard=True, tell=lambda _: None)
     finetune_briefly(folder, tmp_path, small_weights, 2, options)
     rows = csv.DictReader((tmp_path / "log.csv").open())
@@ -325,7 +329,7 @@ def distilled(folder, teacher_file, tmp_path_factory):
 
 def test_a_student_has_the_teachers_classes_and_the_resolution_it_was_trained_at(distilled):
     outcome, _ = distilled
-    config = checkpoints.read_config(outcome.weights)
+    config = read_config(outcome.weights)
     assert (config.num_classes, config.image_size, config.sa_ffn_layers) == (3, 32, 1)
     assert outcome.labels.read_text() == "red\ngreen\nblue\n"
     card = json.loads(outcome.card.read_text())
@@ -430,7 +434,7 @@ def test_the_state_is_saved_every_so_many_minutes_of_steps(folder, small_weights
         return learn(made, images, targets)
 
     learn, save, saved = Training._learn, Training.save, []
-    monkeypatch.setattr("cait_viz.runs.time", Clock)
+    monkeypatch.setattr("cait_viz.training.run.time", Clock)
     monkeypatch.setattr(Training, "_learn", learn_for_twenty_seconds)
     monkeypatch.setattr(Training, "save", lambda made, path: saved.append(made.step) or save(made, path))
     told = []
@@ -528,7 +532,7 @@ def test_a_backend_that_is_not_installed_is_named(capsys, monkeypatch):
     def refuse(name, threads):
         raise ImportError(name)
 
-    monkeypatch.setattr("cait_viz.quiet.import_keras", refuse)
+    monkeypatch.setattr("cait_viz._backend.import_keras", refuse)
     assert cli.main(["finetune", "x", "-o", "y", "--backend", "jax"]) == 2
     assert "the backend jax is not installed" in capsys.readouterr().err
 

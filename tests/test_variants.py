@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cait_viz.errors import CaitVizError, UnknownModelError
-from cait_viz.variants import BUNDLED, VARIANTS, CaiTConfig, get_variant
+from cait_viz.model.config import CaiTConfig
+from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
 
 COUNTS = (
     "image_size",

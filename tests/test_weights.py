@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from reference import lively_weights, timm_shapes
 from safetensors.numpy import load_file, save_file
 
-from cait_viz.layers import zero_weights
-from cait_viz.model import CaiT
-from cait_viz.pipeline import load_model
-from cait_viz.resources import BUNDLED_WEIGHTS
-from cait_viz.variants import CaiTConfig
-from cait_viz.weights import assign, state_dict
+from cait_viz._resources import BUNDLED_WEIGHTS
+from cait_viz.api import load_model
+from cait_viz.model.cait import CaiT
+from cait_viz.model.config import CaiTConfig
+from cait_viz.model.layers import zero_weights
+from cait_viz.model.timm_names import assign, state_dict
 
 
 def assert_same(tensors, expected):

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cait_viz import worker
-from cait_viz.checkpoints import sha256
-from cait_viz.errors import CaitVizError, CheckpointError, ImageError, UnknownModelError
-from cait_viz.worker import ModelChoice, Request, WorkerDiedError, Workers
+from cait_viz._files import sha256
+from cait_viz.errors import CaitVizError, CheckpointError, ImageError, UnknownModelError, WorkerDiedError
+from cait_viz.serving import worker
+from cait_viz.serving.worker import ModelChoice, Request, Workers
 
 PATIENCE = 120  # seconds after which a test is given up
 
@@ -70,10 +70,10 @@ def wait_until(condition):
 
 @pytest.mark.parametrize("view", ["crop", "whole"])
 def test_the_answer_is_the_one_of_this_process(ask, photo, tiny_model, view):
-    from cait_viz.pipeline import analyze
+    from cait_viz.api import analyze
 
     found, expected = ask(photo, view=view), analyze(photo, tiny_model, view, "photo.png")
-    for name in ("picture", "picture_name", "picture_sha256", "model", "view", "box", "labels"):
+    for name in ("image", "image_name", "image_sha256", "model", "view", "box", "labels"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
     np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
     assert found.class_attention.keys() == expected.class_attention.keys()
@@ -89,7 +89,7 @@ def test_the_process_is_another_one_and_stays_the_same(workers, ask, photo):
 
 
 def test_a_refusal_crosses_over_as_it_was_worded(ask):
-    from cait_viz.images import read_image
+    from cait_viz.images.read import read_image
 
     with pytest.raises(ImageError) as here:
         read_image(b"not a picture")
@@ -133,7 +133,7 @@ def test_people_who_ask_at_once_get_each_their_own_picture(workers, tiny, photo)
         name: workers.analyze(Request(photo, name, "crop", tiny)) for name in (f"{i}.png" for i in range(8))
     }
     for name, future in futures.items():
-        assert future.result(PATIENCE).picture_name == name
+        assert future.result(PATIENCE).image_name == name
 
 
 def test_a_process_killed_between_two_pictures_is_replaced_without_a_word(workers, ask, photo):
@@ -151,13 +151,13 @@ def test_a_process_killed_over_a_picture_is_told_and_the_next_picture_is_answere
     os.kill(killed, signal.SIGKILL)
     with pytest.raises(WorkerDiedError, match="try again"):
         lost.result(PATIENCE)
-    assert ask(photo, name="next.png").picture_name == "next.png"
+    assert ask(photo, name="next.png").image_name == "next.png"
 
 
 def test_an_answer_under_way_cannot_be_called_back(workers, tiny, photo):
     future = workers.analyze(Request(photo, "photo.png", "crop", tiny))
     assert not future.cancel()
-    assert future.result(PATIENCE).picture_name == "photo.png"
+    assert future.result(PATIENCE).image_name == "photo.png"
 
 
 class Model:
@@ -177,7 +177,7 @@ def test_a_process_keeps_the_models_last_used_and_frees_the_others_before_it_loa
         made.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr("cait_viz.pipeline.load_model", load_model)
+    monkeypatch.setattr("cait_viz.api.load_model", load_model)
     monkeypatch.setattr(worker, "_models", OrderedDict())
     monkeypatch.setattr(worker, "_models_kept", 2)
     for name in "abacb":  # c sends b away, which was longest unused; then b sends a away
@@ -190,7 +190,7 @@ SERVER = """
 import sys, time
 from pathlib import Path
 
-from cait_viz.worker import ModelChoice, Request, Workers
+from cait_viz.serving.worker import ModelChoice, Request, Workers
 
 if __name__ == "__main__":
     workers = Workers(first=ModelChoice("no such model"))
@@ -198,7 +198,7 @@ if __name__ == "__main__":
     analysis = workers.analyze(Request(picture, "photo.png", "crop", ModelChoice(weights=weights))).result()
     analysis.png()
     heavy = sorted({"keras", "tensorflow"} & set(sys.modules))
-    print(analysis.picture_name, heavy, workers.ready().result(), flush=True)
+    print(analysis.image_name, heavy, workers.ready().result(), flush=True)
     time.sleep(600)
 """
 
@@ -233,7 +233,7 @@ def test_a_stopped_pool_leaves_no_process_and_answers_nobody(tiny, photo):
 
 
 def test_an_error_of_tensorflows_crosses_over_as_a_sentence_and_brings_no_tensorflow(monkeypatch, photo):
-    from cait_viz import pipeline
+    from cait_viz import api as pipeline
 
     class ResourceExhaustedError(Exception):
         pass

@@ -1,0 +1,60 @@
+"""Pieces of the sentences that errors are made of."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+# A list of tensors longer than this is written by ranges of blocks ("blocks.0-23.norm1.weight"),
+# and ends after so many entries.
+_LISTED_ONE_BY_ONE = 8
+_LISTED = 60
+
+
+def one_line(text: str, limit: int = 160) -> str:
+    """A text of unknown origin as part of a sentence: one line, no control characters, not too long."""
+    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def listed(names: Iterable[str] | Mapping[str, str]) -> str:
+    """Names, with what is to be said of each, for a sentence; many of them by ranges of blocks."""
+    remarks = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names, "")
+    if len(remarks) > _LISTED_ONE_BY_ONE:
+        remarks = _by_ranges(remarks)
+    entries = [f"{one_line(name, 80)} {remark}".rstrip() for name, remark in remarks.items()]
+    more = len(entries) - _LISTED
+    return ", ".join(entries[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _by_ranges(remarks: Mapping[str, str]) -> dict[str, str]:
+    """Join the tensors that differ in nothing but the number of their block: "blocks.0-23.norm1.weight"."""
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for name, remark in remarks.items():
+        match = re.match(r"(.*?\.)(\d{1,9})(\..*)", name, re.ASCII | re.DOTALL)
+        head, number, tail = match.groups() if match else (name, "-1", "")
+        groups.setdefault((head, tail, remark), []).append(int(number))
+    return {
+        f"{head}{_ranges(numbers)}{tail}" if tail else head: remark
+        for (head, tail, remark), numbers in groups.items()
+    }
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """[0, 1, 2, 5] as "0-2,5"."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ",".join("-".join(map(str, run)) for run in runs)
+
+
+def path_text(path: Path) -> str:
+    """A path as part of a sentence."""
+    return one_line(str(path), 200)
+
+
+def file_text(path: Path) -> str:
+    """A file's name as part of a sentence."""
+    return one_line(path.name or str(path), 100)

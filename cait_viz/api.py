@@ -1,0 +1,148 @@
+"""From a picture to its `Analysis`: the one room that knows both the network and the drawing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cait_viz.analysis import Analysis, ModelInfo
+from cait_viz.attention.probabilities import softmax
+from cait_viz.engine import keras as engine
+from cait_viz.errors import CheckpointError
+from cait_viz.images import preprocess as preprocessing
+from cait_viz.images.preprocess import View
+from cait_viz.images.read import ImageSource, load_image
+from cait_viz.model.cait import CaiT, WeightsSource
+from cait_viz.model.layers import zero_weights
+from cait_viz.model.timm_names import assign
+from cait_viz.weights.architecture import read_tensors
+from cait_viz.weights.hub import Progress
+from cait_viz.weights.labels import class_names
+from cait_viz.weights.resolve import Checkpoint, resolve
+
+
+def load_model(
+    name: str | None = None,
+    *,
+    weights: str | Path | None = None,
+    labels: str | Path | None = None,
+    download: bool = True,
+    progress: bool | Progress = True,
+) -> CaiT:
+    """A CaiT with its weights.
+
+    Args:
+        name: a variant, see `cait_viz.VARIANTS`. By default the bundled one, or the architecture that
+            `weights` shows.
+        weights: a safetensors file with timm's tensor names, in place of the variant's own weights.
+        labels: a text file with the name of one class a line.
+        download: whether weights that are not on this machine may be downloaded.
+        progress: whether a download shows a bar, or a function of (bytes here, bytes in all).
+
+    Raises:
+        UnknownModelError: there is no variant of that name.
+        CheckpointError: the weights or the labels cannot be used; the message lists every mismatch.
+    """
+    checkpoint = resolve(name, weights, download=download, progress=progress)
+    return from_checkpoint(checkpoint, labels)
+
+
+def from_checkpoint(checkpoint: Checkpoint, labels_file: str | Path | None = None) -> CaiT:
+    """The network that a checkpoint describes, filled.
+
+    Raises:
+        CheckpointError: the weights or the labels cannot be used; the message lists every mismatch.
+    """
+    tensors = read_tensors(checkpoint.path, checkpoint.config)
+    names = class_names(checkpoint.config.num_classes, labels_file)
+    with zero_weights():
+        model = CaiT(checkpoint.config)
+    assign(model, tensors)
+    model.source = WeightsSource(
+        name=checkpoint.name,
+        file=checkpoint.path.name,
+        sha256=checkpoint.sha256,
+        saliency_block=checkpoint.saliency_block,
+    )
+    model.labels = names
+    return model
+
+
+def preprocess(source: ImageSource, model: CaiT, view: View = "crop") -> np.ndarray:
+    """The network's input for one picture.
+
+    Args:
+        source: path, bytes, Pillow image or array.
+        model: the network that will see it.
+        view: "crop", the centre square, or "whole", the whole picture squashed to a square.
+
+    Returns:
+        (1, S, S, 3) float32, normalised with ImageNet's mean and deviation.
+
+    Raises:
+        ImageError: the picture cannot be read.
+    """
+    return preprocessing.prepare(source, model.config.image_size, view)
+
+
+def analyze(source: ImageSource, model: CaiT, view: View = "crop", name: str | None = None) -> Analysis:
+    """Classify one picture and keep where each class-attention head looked.
+
+    Args:
+        source: path, bytes, Pillow image or array.
+        model: the network.
+        view: "crop", the centre square, or "whole", the whole picture squashed to a square.
+        name: what to call the picture; by default its file's name.
+
+    Raises:
+        ImageError: the picture cannot be read.
+        CheckpointError: the model has no classifier, or its numbers are not finite.
+    """
+    if model.config.pre_logits:
+        raise CheckpointError("this model has no classifier (pre_logits); give it weights with a head")
+    picture = load_image(source, name)
+    size = model.config.image_size
+    logits, _, ca_attention = engine.forward(model, preprocessing.prepare(picture.image, size, view))
+    return Analysis(
+        image=np.asarray(picture.image),
+        image_name=picture.name,
+        image_sha256=picture.sha256,
+        model=describe(model),
+        view=view,
+        box=preprocessing.seen_box(picture.image.size, size, view),
+        labels=model.labels or class_names(model.config.num_classes),
+        probabilities=softmax(logits[0]),
+        logits=logits[0],
+        class_attention={key: attention[0, :, 0] for key, attention in ca_attention.items()},
+    )
+
+
+def attention_tensors(
+    source: ImageSource, model: CaiT, view: View = "crop", sa_blocks: Sequence[int] = ()
+) -> dict[str, np.ndarray]:
+    """The raw numbers of one picture, as the network gives them.
+
+    Returns:
+        "pixels" (1, S, S, 3), "logits" (1, classes), every "ca_ffn_block_{i}_att" (1, H, 1, 1 + N) and
+        each "sa_ffn_block_{k}_att" (1, H, N, N) asked for; float32.
+
+    Raises:
+        ImageError: the picture cannot be read.
+        SelectionError: there is no such self-attention block.
+    """
+    pixels = preprocess(source, model, view)
+    logits, sa_attention, ca_attention = engine.forward(model, pixels, sa_blocks)
+    return {"pixels": pixels, "logits": logits, **ca_attention, **sa_attention}
+
+
+def describe(model: CaiT) -> ModelInfo:
+    """What a result says of the model that made it."""
+    source = model.source
+    return ModelInfo(
+        name=source.name if source else model.name,
+        weights=source.file if source else "",
+        weights_sha256=source.sha256 if source else "",
+        saliency_block=source.saliency_block if source else 0,
+        image_size=model.config.image_size,
+        patch_size=model.config.patch_size,
+    )

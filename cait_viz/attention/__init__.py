@@ -1,0 +1,1 @@
+"""Arithmetic on attention tensors; NumPy and Pillow only."""

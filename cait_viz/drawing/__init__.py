@@ -1,0 +1,1 @@
+"""Maps and figures, and the files that keep them."""

@@ -1,0 +1,1 @@
+"""Images in, attention out: the compiled forward pass."""

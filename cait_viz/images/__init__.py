@@ -1,0 +1,1 @@
+"""Images in: files, bytes and arrays to upright 8-bit sRGB, and to the network's input."""

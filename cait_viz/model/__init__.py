@@ -1,0 +1,1 @@
+"""The network, in Keras; `config` and `timm_names` are plain data and import no Keras."""

@@ -1,0 +1,175 @@
+"""CaiT: patches, self-attention blocks, class-attention blocks, classifier."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from cait_viz.model.config import CaiTConfig
+from cait_viz.model.layers import ClassAttentionBlock, SelfAttentionBlock, weight_initializer
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsSource:
+    """Where the weights of a network came from.
+
+    Attributes:
+        name: what results call the model.
+        file: name of the weights file.
+        sha256: of that file, in hexadecimal.
+        saliency_block: index of the class-attention block that serves best as saliency.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    saliency_block: int
+
+
+@keras.saving.register_keras_serializable(package="cait_viz")
+class CaiT(keras.Model):
+    """Class-Attention in Image Transformers (Touvron et al. 2021, arXiv:2103.17239, figure 3 right).
+
+    A call takes pictures as `cait_viz.preprocess` makes them, (B, S, S, 3) float32, and returns
+
+    - logits (B, classes), or the pooled features (B, C) where the configuration says `pre_logits`;
+    - the self-attention, a dict "sa_ffn_block_{k}_att" -> (B, H, N, N);
+    - the class attention, a dict "ca_ffn_block_{i}_att" -> (B, H, 1, 1 + N), index 0 being the
+      class token itself.
+
+    That is everything, 1.9 GB of it for one picture and cait_m48_448; `cait_viz.engine.keras`
+    computes only what is asked for.
+
+    Args:
+        config: the architecture.
+
+    Attributes:
+        source: where its weights came from, if it was filled.
+        labels: name of each class, if they are known.
+    """
+
+    def __init__(self, config: CaiTConfig | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.config = config = config or CaiTConfig()
+        self.source: WeightsSource | None = None
+        self.labels: tuple[str, ...] = ()
+        policy = self.dtype_policy
+        shared = {
+            "num_heads": config.num_heads,
+            "mlp_dim": config.mlp_dim,
+            "layer_norm_eps": config.layer_norm_eps,
+            "init_values": config.init_values,
+            "dtype": policy,
+        }
+        self.patch_embed = keras.layers.Conv2D(
+            config.projection_dim,
+            config.patch_size,
+            strides=config.patch_size,
+            kernel_initializer=weight_initializer(),
+            data_format="channels_last",
+            name="patch_embed",
+            dtype=policy,
+        )
+        self.pos_drop = keras.layers.Dropout(config.dropout_rate, name="pos_drop", dtype=policy)
+        self.blocks = [
+            SelfAttentionBlock(
+                dropout_rate=config.dropout_rate, sd_prob=config.sd_prob, name=f"sa_ffn_block_{k}", **shared
+            )
+            for k in range(config.sa_ffn_layers)
+        ]
+        self.blocks_token_only = [
+            ClassAttentionBlock(name=f"ca_ffn_block_{i}", **shared) for i in range(config.ca_ffn_layers)
+        ]
+        self.norm = keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, name="norm", dtype=policy)
+        self.head = (
+            None
+            if config.pre_logits
+            else keras.layers.Dense(
+                config.num_classes,
+                kernel_initializer=weight_initializer(),
+                name="head",
+                dtype=policy,
+            )
+        )
+        size = config.image_size
+        self.build((None, size, size, 3))
+
+    def build(self, input_shape: tuple[Any, ...]) -> None:
+        """Make every weight, so that a model can be counted, loaded and saved before its first picture."""
+        if hasattr(self, "cls_token"):  # Keras asks again when it loads a file
+            return
+        config = self.config
+        tokens = (None, config.num_patches, config.projection_dim)
+        self.cls_token = self.add_weight(
+            name="cls_token", shape=(1, 1, config.projection_dim), initializer=weight_initializer()
+        )
+        self.pos_embed = self.add_weight(
+            name="pos_embed", shape=(1, *tokens[1:]), initializer=weight_initializer()
+        )
+        self.patch_embed.build((None, config.image_size, config.image_size, 3))
+        for block in (*self.blocks, *self.blocks_token_only):
+            block.build(tokens)
+        self.norm.build(tokens)
+        if self.head is not None:
+            self.head.build((None, config.projection_dim))
+        self.built = True
+
+    def call(self, images: Any, training: bool | None = None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+        """Classify `images` and return `(logits, sa_attention, ca_attention)`."""
+        self.check(images)
+        sa_attention: dict[str, Any] = {}
+        patches = self.encode(images, sa_attention, training=training)
+        logits, ca_attention = self.classify(patches)
+        return logits, sa_attention, ca_attention
+
+    def encode(
+        self, images: Any, sa_attention: dict[str, Any] | None = None, training: bool | None = None
+    ) -> Any:
+        """The patch stage: patches (B, N, C) behind the last self-attention block.
+
+        Args:
+            images: as in a call.
+            sa_attention: to put each block's attention into; without it none is kept.
+            training: whether patches and branches are dropped.
+        """
+        patches = self.patch_embed(images)
+        patches = ops.reshape(patches, (-1, self.config.num_patches, self.config.projection_dim))
+        patches = self.pos_drop(patches + ops.cast(self.pos_embed, patches.dtype), training=training)
+        for block in self.blocks:
+            patches, attention = block(patches, training=training)
+            if sa_attention is not None:
+                sa_attention[f"{block.name}_att"] = attention
+        return patches
+
+    def classify(self, patches: Any) -> tuple[Any, dict[str, Any]]:
+        """The class stage: logits (B, classes), or pooled features, and the class attention."""
+        class_token = ops.repeat(ops.cast(self.cls_token, patches.dtype), ops.shape(patches)[0], axis=0)
+        ca_attention: dict[str, Any] = {}
+        for block in self.blocks_token_only:
+            class_token, ca_attention[f"{block.name}_att"] = block(patches, class_token)
+        features = self._pool(patches, class_token)
+        logits = features if self.head is None else self.head(features)
+        return logits, ca_attention
+
+    def _pool(self, patches: Any, class_token: Any) -> Any:
+        # LayerNorm treats each token by itself, so only those that are pooled need it.
+        if self.config.global_pool == "avg":
+            return ops.mean(self.norm(patches), axis=1)
+        return self.norm(class_token)[:, 0]
+
+    def check(self, images: Any) -> None:
+        """Refuse `images` of another shape than (B, S, S, 3), with a ValueError that names both."""
+        size = self.config.image_size
+        if tuple(images.shape[1:]) != (size, size, 3):
+            raise ValueError(f"images must have shape (B, {size}, {size}, 3), not {tuple(images.shape)}")
+
+    def get_config(self) -> dict[str, Any]:
+        """The architecture's options and Keras' own (name, dtype)."""
+        return super().get_config() | {"config": self.config.to_dict()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "CaiT":
+        """The model that `get_config` described, with fresh weights."""
+        options = dict(config)
+        return cls(CaiTConfig(**options.pop("config")), **options)

@@ -1,0 +1,145 @@
+"""Every weight of a CaiT by timm's name: its shape there, and the variable that holds it here.
+
+timm's names are the one checkpoint format of this program. No Keras is imported: whoever only reads a
+checkpoint's header needs the names and shapes alone.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import reduce
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from cait_viz.model.config import CaiTConfig
+
+Shape = tuple[int, ...]
+
+# How timm's axes are ordered in Keras: a dense weight is (out, in) there and (in, out) here, a
+# convolution's (out, in, height, width) there and (height, width, in, out) here.
+_DENSE = (1, 0)
+_CONVOLUTION = (2, 3, 1, 0)
+
+
+class TimmTensor(NamedTuple):
+    """A weight as timm has it.
+
+    Attributes:
+        shape: timm's.
+        variable: path of attributes to the Keras variable in a `CaiT`, such as "blocks.0.attn.qkv.kernel".
+        axes: the order of timm's axes in that variable; None where they are the same.
+    """
+
+    shape: Shape
+    variable: str
+    axes: tuple[int, ...] | None = None
+
+
+def timm_tensors(config: CaiTConfig) -> dict[str, TimmTensor]:
+    """All weights of timm's CaiT of that architecture by name, in timm's order.
+
+    Without a head if `config.pre_logits`.
+    """
+    dim, patch, heads = config.projection_dim, config.patch_size, config.num_heads
+    tensors = {
+        "cls_token": TimmTensor((1, 1, dim), "cls_token"),
+        "pos_embed": TimmTensor((1, config.num_patches, dim), "pos_embed"),
+        "patch_embed.proj.weight": TimmTensor((dim, 3, patch, patch), "patch_embed.kernel", _CONVOLUTION),
+        "patch_embed.proj.bias": TimmTensor((dim,), "patch_embed.bias"),
+    }
+    talking_heads = {
+        "qkv": (3 * dim, dim),
+        "proj": (dim, dim),
+        "proj_l": (heads, heads),
+        "proj_w": (heads, heads),
+    }
+    class_attention = dict.fromkeys(("q", "k", "v", "proj"), (dim, dim))
+    for index in range(config.sa_ffn_layers):
+        tensors |= _block(f"blocks.{index}", config, talking_heads)
+    for index in range(config.ca_ffn_layers):
+        tensors |= _block(f"blocks_token_only.{index}", config, class_attention)
+    tensors |= _norm("norm", dim)
+    if not config.pre_logits:
+        tensors |= _linear("head", (config.num_classes, dim))
+    return tensors
+
+
+def assign(model: Any, tensors: Mapping[str, np.ndarray]) -> None:
+    """Put a whole checkpoint into a `CaiT`.
+
+    Args:
+        model: the network to fill.
+        tensors: timm name -> array, complete and of timm's shapes (`weights.read_tensors` sees to it).
+    """
+    for name, tensor in timm_tensors(model.config).items():
+        value = tensors[name]
+        _variable(model, tensor).assign(value if tensor.axes is None else value.transpose(tensor.axes))
+
+
+def state_dict(model: Any) -> dict[str, np.ndarray]:
+    """Every weight of a `CaiT` as timm names and shapes it, float32."""
+    values = {}
+    for name, tensor in timm_tensors(model.config).items():
+        value = _variable(model, tensor).numpy().astype(np.float32)
+        if tensor.axes is not None:
+            value = np.ascontiguousarray(value.transpose(np.argsort(tensor.axes)))
+        values[name] = value
+    return values
+
+
+def resample_positions(positions: np.ndarray, grid_size: int) -> np.ndarray:
+    """A position embedding for another number of patches, interpolated bicubically.
+
+    For a network that goes on at another resolution, as the paper's do (section 4.1).
+
+    Args:
+        positions: (1, N, C), N a square number: the patches of a square, row by row.
+        grid_size: patches along one side of the new input.
+
+    Returns:
+        (1, grid_size², C) float32; `positions` themselves where the number is the same.
+    """
+    before = math.isqrt(positions.shape[1])
+    if before == grid_size:
+        return positions
+    planes = positions[0].T.reshape(-1, before, before).astype(np.float32)
+    size = (grid_size, grid_size)
+    resized = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC)) for plane in planes]
+    return np.ascontiguousarray(np.stack(resized, axis=-1).reshape(1, grid_size**2, -1))
+
+
+def _variable(model: Any, tensor: TimmTensor) -> Any:
+    def inside(owner: Any, part: str) -> Any:
+        return owner[int(part)] if part.isdigit() else getattr(owner, part)
+
+    return reduce(inside, tensor.variable.split("."), model)
+
+
+def _block(name: str, config: CaiTConfig, attention: Mapping[str, Shape]) -> dict[str, TimmTensor]:
+    dim = config.projection_dim
+    tensors = {
+        "gamma_1": TimmTensor((dim,), f"{name}.layer_scale1.gamma"),
+        "gamma_2": TimmTensor((dim,), f"{name}.layer_scale2.gamma"),
+    }
+    tensors = {f"{name}.{gamma}": tensor for gamma, tensor in tensors.items()}
+    tensors |= _norm(f"{name}.norm1", dim)
+    for projection, shape in attention.items():
+        tensors |= _linear(f"{name}.attn.{projection}", shape)
+    tensors |= _norm(f"{name}.norm2", dim)
+    tensors |= _linear(f"{name}.mlp.fc1", (config.mlp_dim, dim))
+    return tensors | _linear(f"{name}.mlp.fc2", (dim, config.mlp_dim))
+
+
+def _linear(name: str, shape: Shape) -> dict[str, TimmTensor]:
+    return {
+        f"{name}.weight": TimmTensor(shape, f"{name}.kernel", _DENSE),
+        f"{name}.bias": TimmTensor(shape[:1], f"{name}.bias"),
+    }
+
+
+def _norm(name: str, dim: int) -> dict[str, TimmTensor]:
+    return {
+        f"{name}.weight": TimmTensor((dim,), f"{name}.gamma"),
+        f"{name}.bias": TimmTensor((dim,), f"{name}.beta"),
+    }

@@ -1,0 +1,190 @@
+"""A checkpoint's architecture, read off its shapes, and its tensors; no Keras."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from cait_viz._text import file_text, listed, one_line
+from cait_viz.errors import CheckpointError
+from cait_viz.model.config import CaiTConfig
+from cait_viz.model.timm_names import Shape, timm_tensors
+from cait_viz.weights.safetensors import Tensor, read_header, unreadable
+
+# safetensors' names of the types that weights come in; all become float32.
+_FLOATS = ("F64", "F32", "F16", "BF16")
+# No CaiT is deeper; a block number beyond it is an odd name and not an architecture.
+_MAX_BLOCKS = 1000
+_USUAL = CaiTConfig()
+
+
+def read_config(path: Path) -> CaiTConfig:
+    """Read the architecture off the shapes in a checkpoint's header; no tensor is read.
+
+    What shapes do not show has its default: LayerNorm's epsilon, the rates of dropout and stochastic
+    depth, pooling by the class token. A checkpoint without a head has `pre_logits=True`.
+
+    Raises:
+        CheckpointError: not a safetensors file, not a CaiT, or not a whole one; the message names every
+            tensor that is missing, left over or of a wrong shape.
+    """
+    header = read_header(path)
+    config = infer_config(path, header)
+    require_match(path, header, config)
+    return config
+
+
+def read_tensors(path: Path, config: CaiTConfig) -> dict[str, np.ndarray]:
+    """Read a checkpoint's tensors as float32, by timm's names and in timm's order.
+
+    float16, bfloat16 and float64 are converted.
+
+    Args:
+        path: the safetensors file.
+        config: the architecture that it has to fit.
+
+    Raises:
+        CheckpointError: not a safetensors file, or one that does not fit; the message names every
+            tensor that is missing, left over, of a wrong shape or type, or not finite.
+    """
+    header = read_header(path)
+    require_match(path, header, config)
+    if any(tensor.dtype == "BF16" for tensor in header.values()):
+        import ml_dtypes  # noqa: F401  (teaches NumPy the type; comes with Keras)
+    try:
+        with safe_open(path, framework="np") as file, np.errstate(over="ignore"):
+            tensors = {
+                name: file.get_tensor(name).astype(np.float32, copy=False) for name in timm_tensors(config)
+            }
+    except (SafetensorError, OSError) as error:
+        raise unreadable(path, error) from None
+    broken = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
+    if broken:
+        raise CheckpointError(
+            f"{file_text(path)}: holds values that are not finite in {listed(broken)}; give a checkpoint of "
+            "before the training went astray"
+        )
+    return tensors
+
+
+def with_head_of(header: Mapping[str, Tensor], config: CaiTConfig) -> CaiTConfig:
+    """The architecture with as many classes as the checkpoint's head has; without a head, none."""
+    head = header.get("head.weight") or header.get("head.bias")
+    if head is None:
+        return replace(config, pre_logits=True)
+    if not head.shape or head.shape[0] < 1:  # told as a wrong shape
+        return config
+    return replace(config, num_classes=head.shape[0])
+
+
+def infer_config(path: Path, header: Mapping[str, Tensor]) -> CaiTConfig:
+    """The architecture that most tensors agree on, so that one that is missing or wrong is told as such."""
+    sa_layers, ca_layers = (_count_blocks(header, stage) for stage in ("blocks", "blocks_token_only"))
+    dim = _common_side(header, r"blocks(_token_only)?\.\d+\.norm1\.weight", 1, 0)
+    heads = _common_side(header, r"blocks\.\d+\.attn\.proj_l\.weight", 2, 0)
+    if not (sa_layers and ca_layers and dim and heads):
+        raise CheckpointError(
+            f"{file_text(path)}: is no CaiT with timm's tensor names, it has "
+            f"{listed(list(header)) or 'no tensors'}; {_advice_on_names(header)}"
+        )
+    # Without these the rest of a usual CaiT still tells what is missing.
+    patch = _common_side(header, r"patch_embed\.proj\.weight", 4, 3) or _USUAL.patch_size
+    positions = _common_side(header, "pos_embed", 3, 1) or _USUAL.num_patches
+    hidden = _common_side(header, r"blocks\.\d+\.mlp\.fc1\.weight", 2, 0) or dim * int(_USUAL.mlp_ratio)
+    side = math.isqrt(positions)
+    if side**2 != positions:
+        raise CheckpointError(
+            f"{file_text(path)}: its pos_embed holds {positions} positions, which is no square grid; give a "
+            "checkpoint for square inputs, in which the class token has no position"
+        )
+    try:
+        config = CaiTConfig(
+            image_size=patch * side,
+            patch_size=patch,
+            projection_dim=dim,
+            sa_ffn_layers=sa_layers,
+            ca_ffn_layers=ca_layers,
+            num_heads=heads,
+            mlp_ratio=_ratio(hidden, dim),
+        )
+    except ValueError as error:
+        raise CheckpointError(
+            f"{file_text(path)}: its shapes make no CaiT ({error}); save it again from timm"
+        ) from None
+    return with_head_of(header, config)
+
+
+def _common_side(header: Mapping[str, Tensor], pattern: str, rank: int, axis: int) -> int | None:
+    """The most frequent length along an axis among the tensors of that name and rank."""
+    sides = Counter(
+        tensor.shape[axis]
+        for name, tensor in header.items()
+        if len(tensor.shape) == rank and re.fullmatch(pattern, name, re.ASCII)
+    )
+    return sides.most_common(1)[0][0] if sides else None
+
+
+def _ratio(hidden: int, dim: int) -> float:
+    """The ratio that gives exactly this hidden width when it is multiplied with `dim` again."""
+    if hidden % dim == 0:
+        return hidden // dim
+    ratio = hidden / dim
+    nearby = (ratio, math.nextafter(ratio, 0), math.nextafter(ratio, math.inf))
+    return next((candidate for candidate in nearby if candidate * dim == hidden), ratio)
+
+
+def _count_blocks(header: Iterable[str], stage: str) -> int:
+    """Blocks of a stage: one more than the highest number, so that a block left out is told as missing."""
+    numbers = {
+        int(match[1]) for name in header if (match := re.match(rf"{stage}\.(\d{{1,9}})\.", name, re.ASCII))
+    }
+    highest = max(numbers, default=-1) + 1
+    return highest if highest <= _MAX_BLOCKS else len(numbers)
+
+
+def _advice_on_names(header: Mapping[str, Tensor]) -> str:
+    wrapped = next((name for name in header if name.endswith(".cls_token")), None)
+    if wrapped is not None:
+        prefix = wrapped.removesuffix("cls_token")
+        return f"if it is a CaiT within another module, save it with names that lack {one_line(prefix)!r}"
+    return "give the weights of a CaiT, saved from timm"
+
+
+def require_match(
+    path: Path,
+    header: Mapping[str, Tensor],
+    config: CaiTConfig,
+    model: str = "the architecture its shapes show",
+) -> None:
+    """Refuse a checkpoint that does not fit, naming every tensor in which it differs."""
+    expected = {name: tensor.shape for name, tensor in timm_tensors(config).items()}
+    both = [name for name in expected if name in header]
+    faults = {
+        "missing": listed(name for name in expected if name not in header),
+        "left over": listed(name for name in header if name not in expected),
+        "of a wrong shape": listed(
+            {
+                name: f"{_size(header[name].shape)} instead of {_size(expected[name])}"
+                for name in both
+                if header[name].shape != expected[name]
+            }
+        ),
+        "of a wrong type": listed(
+            {name: header[name].dtype for name in both if header[name].dtype not in _FLOATS}
+        ),
+    }
+    told = "; ".join(f"{fault}: {names}" for fault, names in faults.items() if names)
+    if told:
+        raise CheckpointError(
+            f"{file_text(path)}: does not fit {model}; {told}; give the weights of this model, or name the "
+            "model that they belong to"
+        )
+
+
+def _size(shape: Shape) -> str:
+    return f"({', '.join(map(str, shape))})"
