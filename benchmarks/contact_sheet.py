@@ -14,14 +14,13 @@ import argparse
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from evaluate import at_least
-from folders import pass_over, progress, spread
 from PIL import Image
+from tqdm import tqdm
 
 from cait_viz._backend import import_tensorflow
 from cait_viz._files import check_output, replacing
@@ -40,7 +39,7 @@ from cait_viz.drawing.pages import (
     wrapped,
 )
 from cait_viz.errors import CaitVizError, CheckpointError, ImageError
-from cait_viz.training.datasets import class_folders
+from cait_viz.images.folders import beside, class_folders, spread
 from cait_viz.weights.labels import class_index, class_names
 
 if TYPE_CHECKING:
@@ -103,14 +102,14 @@ def samples() -> list[Shot]:
 
 
 def panels(shots: Iterable[Shot], model: "CaiT", style: str) -> Iterator["tuple[Panel, Analysis]"]:
-    """Each picture analysed and drawn; a file that is no picture is named and passed over."""
+    """Each picture analysed and drawn; a file that is no picture is named and skipped."""
     from cait_viz.api import analyze
 
     for shot in shots:
         try:
             analysis = analyze(shot.path, model).seen().reduced(TILE_PIXELS)
         except ImageError as error:
-            pass_over(shot.path, error)
+            tqdm.write(f"{beside(shot.path)}{error}; skipped", file=sys.stderr)
             continue
         overlays = [analysis.overlay(block, style=style) for block in range(analysis.blocks)]
         lines = [(shot.title, INK)]
@@ -191,7 +190,7 @@ def draw(arguments: argparse.Namespace) -> None:
     model = from_checkpoint(checkpoint, arguments.labels)
     total = len(fixed) + min(arguments.pictures, len(from_folders))
     finished = []
-    with progress(total, "pictures") as bar:
+    with tqdm(total=total, desc="pictures", file=sys.stderr, disable=None, leave=False) as bar:
         for source, limit in ((fixed, len(fixed)), (from_folders, arguments.pictures)):
             for done in islice(panels(source, model, arguments.style), limit):
                 finished.append(done)
@@ -219,6 +218,18 @@ def draw(arguments: argparse.Namespace) -> None:
             drawn = sheet([panel for panel, _ in part], heads, caption)
             file.write(drawn if path.suffix.lower() == ".png" else as_jpeg(drawn))
         print(path)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number from `least` on."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is too few; give {least} or more")
+        return value
+
+    return number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The programs that measure the maps and the answers: what they print, choose, pass over and refuse."""
+"""Evaluation, on labeled folders; and the program that draws maps to judge by eye."""
 
 import io
 import json
@@ -14,22 +14,24 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cait_viz
-from cait_viz.weights.registry import BUNDLED, VARIANTS
-from cait_viz.weights.resolve import Checkpoint
+from cait_viz.cli.evaluate import evaluate
+from cait_viz.errors import DatasetError, TeacherError
+from cait_viz.images.folders import spread
+from cait_viz.metrics.accuracy import accuracy, top, top1_among, usual_measures
+from cait_viz.metrics.faithfulness import CENTER, RANDOM
+from cait_viz.metrics.report import published_remark, verdict
+from cait_viz.weights.labels import imagenet_names
 
 BENCHMARKS = Path(cait_viz.__file__).parents[1] / "benchmarks"
-# The programs import each other as they do when they are run: from their own folder.
 sys.path.insert(0, str(BENCHMARKS))
 
 import contact_sheet  # noqa: E402
-import evaluate  # noqa: E402
-import folders  # noqa: E402
 
 KINDS = [f"kind {number}" for number in range(10)]
 
 
 def picture(seed):
-    """A PNG of coloured blobs."""
+    """A PNG of colored blobs."""
     pixels = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).resize((90, 75), Image.Resampling.BICUBIC).save(file, "PNG")
@@ -46,25 +48,26 @@ def labels(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory):
-    """Three folders of classes, one of them empty; among the pictures one that is none, and a hidden file."""
+    """Three folders of classes, one of them empty; in them a file that is no image, and a hidden one."""
     folder = tmp_path_factory.mktemp("classes")
     for number, count in ((3, 5), (4, 0), (7, 6)):
         (folder / KINDS[number]).mkdir()
         for place in range(count):
             (folder / KINDS[number] / f"{place}.png").write_bytes(picture(10 * number + place))
-    (folder / KINDS[7] / "broken.png").write_bytes(b"no picture")
-    (folder / KINDS[7] / ".DS_Store").write_bytes(b"no picture")
+    (folder / KINDS[7] / "broken.png").write_bytes(b"no image")
+    (folder / KINDS[7] / ".DS_Store").write_bytes(b"no image")
     return folder
 
 
 @pytest.fixture
-def measure(tiny_weights, labels, capsys):
-    """Run evaluate with the tiny model and give (exit status, standard output, standard error)."""
+def measure(tiny_weights, labels):
+    """Evaluate the tiny model on a folder and give the printed lines."""
 
-    def run(*arguments):
-        model = ["--weights", str(tiny_weights), "--labels", str(labels)]
-        status = evaluate.main([*map(str, arguments), *model])
-        return status, *capsys.readouterr()
+    def run(folder, **options):
+        lines = []
+        options = {"print_line": lines.append, **options}
+        evaluate([folder], weights=tiny_weights, labels=labels, **options)
+        return lines
 
     return run
 
@@ -73,9 +76,12 @@ def cells(line):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+def rows(lines):
+    """The cells of each row of the tables, by their first."""
+    return {cells(line)[0]: cells(line)[1:] for line in lines if line.startswith("| ")}
+
+
 def test_the_table_holds_the_shares_that_the_model_gets_right(measure, classes, tiny_model):
-    status, out, _ = measure(classes)
-    assert status == 0
     right = []
     for kind in (3, 7):
         for path in sorted((classes / KINDS[kind]).glob("[0-9].png")):
@@ -85,13 +91,13 @@ def test_the_table_holds_the_shares_that_the_model_gets_right(measure, classes, 
                 (ranking[0] == kind, kind in ranking[:5], kind == max((3, 7), key=logits.__getitem__))
             )
     shares = [f"{100 * share:.1f} %" for share in np.mean(right, axis=0)]
-    row = next(line for line in out.splitlines() if line.startswith(f"| {classes}"))
-    assert cells(row) == [str(classes), "11", *shares]
+    table = rows(measure(classes))
+    assert table["folder"] == ["images", "top-1", "top-5", "top-1 among its own classes"]
+    assert table[str(classes)] == ["11", *shares]
 
 
 def test_the_model_that_was_measured_is_described(measure, classes, tiny_model):
-    _, out, _ = measure(classes)
-    first = out.splitlines()[0]
+    first = measure(classes)[0]
     assert tiny_model.source.sha256 in first
     assert f"{tiny_model.count_params():,} parameters" in first
     assert (
@@ -99,192 +105,274 @@ def test_the_model_that_was_measured_is_described(measure, classes, tiny_model):
     )
 
 
-def test_what_is_no_picture_is_named_and_passed_over_and_no_bar_is_drawn_without_a_terminal(measure, classes):
-    status, _, err = measure(classes)
-    assert status == 0
-    assert err.splitlines() == [line for line in err.splitlines() if "kind 7/broken.png" in line]
-    assert len(err.splitlines()) == 1
-    assert "passed over" in err
+def test_weights_of_ones_own_have_no_published_accuracy(measure, classes):
+    assert not any("published" in line for line in measure(classes))
 
 
-def test_the_teacher_is_measured_on_the_same_pictures(make_teacher, make_small_weights, tmp_path, capsys):
-    """Of a student of three classes; the teacher knows them, by their colour."""
+def test_a_folder_may_be_named_after_a_wordnet_id(make_small_weights, tmp_path):
+    """As in ImageNet's validation set; the names of the model's own classes are ImageNet's here."""
+    names = imagenet_names()
+    (tmp_path / "names.txt").write_text(f"{names[1]}\nother\n{names[0]}\n")
+    for folder in ("n01440764", "n01443537", "other"):
+        (tmp_path / "val" / folder).mkdir(parents=True)
+        (tmp_path / "val" / folder / "0.png").write_bytes(picture(0))
+    lines = []
+    evaluate(
+        [tmp_path / "val"],
+        weights=make_small_weights(3),
+        labels=tmp_path / "names.txt",
+        print_line=lines.append,
+    )
+    # The same image thrice, of which the model can name one right; of three classes top-5 says nothing.
+    assert rows(lines)[str(tmp_path / "val")] == ["3", "33.3 %", "33.3 %"]
+
+
+def test_a_head_of_one_class_is_a_sigmoid_and_other_folders_are_not_the_class(make_small_weights, tmp_path):
+    weights = make_small_weights(1)
+    (tmp_path / "names.txt").write_text("cat\n")
+    model = cait_viz.load_model(weights=weights, labels=tmp_path / "names.txt")
+    right = []
+    for name in ("cat", "no cat"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        for number in range(4):
+            path = tmp_path / "val" / name / f"{number}.png"
+            path.write_bytes(picture(number))
+            right.append((cait_viz.analyze(path, model).logits[0] > 0) == (name == "cat"))
+    lines = []
+    evaluate(
+        [tmp_path / "val"],
+        weights=weights,
+        labels=tmp_path / "names.txt",
+        faithfulness=1,
+        print_line=lines.append,
+    )
+    table = rows(lines)
+    assert table[str(tmp_path / "val")] == ["8", *[f"{100 * np.mean(right):.1f} %"] * 2]
+    # The probability of a softmax over one class is always 1, and so would be the area.
+    assert not table["CA block 1, mean of the heads"][0].startswith("1.000")
+    (tmp_path / "val" / "cat").rename(tmp_path / "cat")
+    with pytest.raises(DatasetError, match="no class named no cat"):
+        evaluate([tmp_path / "val"], weights=weights, labels=tmp_path / "names.txt")
+
+
+def test_each_file_that_is_skipped_is_named_once_and_no_bar_is_drawn_without_a_terminal(
+    measure, classes, tmp_path, capsys
+):
+    (tmp_path / "loose.png").write_bytes(picture(0))
+    (tmp_path / "kind 3").symlink_to(classes / "kind 7")
+    measure(tmp_path, faithfulness=2)
+    loose, broken = capsys.readouterr().err.splitlines()
+    assert "loose.png" in loose
+    assert "kind 3/broken.png" in broken
+    assert "skipped" in loose
+    assert "skipped" in broken
+
+
+def test_the_teacher_is_measured_on_the_same_images(make_teacher, make_small_weights, tmp_path):
+    """Of a student of three classes; the teacher knows them, by their color."""
     (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
     for name in ("red", "green"):
         (tmp_path / "val" / name).mkdir(parents=True)
         for number in range(3):
             Image.new("RGB", (40, 50), name).save(tmp_path / "val" / name / f"{number}.png")
     Image.new("RGB", (40, 50), "blue").save(tmp_path / "val" / "red" / "3.png")
-    arguments = [tmp_path / "val", "--weights", make_small_weights(3)]
-    arguments += ["--labels", tmp_path / "names.txt", "--teacher", make_teacher(), "--teacher-size", 48]
-    assert evaluate.main([str(argument) for argument in arguments]) == 0
-    rows = [cells(line) for line in capsys.readouterr().out.splitlines() if str(tmp_path / "val") in line]
-    assert [row[0] for row in rows] == [f"{tmp_path / 'val'}", f"{tmp_path / 'val'}, the teacher at 48 px"]
-    assert rows[1][1:3] == ["7", "85.7 %"]
+    lines = []
+    evaluate(
+        [tmp_path / "val"],
+        weights=make_small_weights(3),
+        labels=tmp_path / "names.txt",
+        teacher=make_teacher(),
+        teacher_size=48,
+        print_line=lines.append,
+    )
+    student, teacher = [line for line in lines if str(tmp_path / "val") in line]
+    assert cells(student)[0] == str(tmp_path / "val")
+    assert cells(teacher)[:3] == [f"{tmp_path / 'val'}, the teacher at 48 px", "7", "85.7 %"]
 
 
-def test_a_teacher_of_other_classes_is_refused(measure, classes, teacher_file):
-    status, out, err = measure(classes, "--teacher", teacher_file)
-    assert (status, out) == (1, "")
-    assert "tells 3 classes apart and tiny 10" in err
+def test_a_teacher_of_other_classes_is_refused_before_anything_is_printed(measure, classes, teacher_file):
+    with pytest.raises(TeacherError, match="has 3 classes and tiny has 10"):
+        measure(classes, teacher=teacher_file, print_line=pytest.fail)
 
 
-def test_faithfulness_is_told_for_every_block_beside_both_references(measure, classes):
-    status, out, _ = measure(classes, "--faithfulness", 3)
-    assert status == 0
-    assert "Faithfulness on 3 pictures" in out
-    rows = {cells(line)[0]: cells(line)[1:] for line in out.splitlines() if line.startswith("| ")}
+def test_faithfulness_is_reported_for_every_block_beside_both_references(measure, classes):
+    lines = measure(classes, faithfulness=3)
+    assert any("Faithfulness on 3 images" in line for line in lines)
+    table = rows(lines)
     number = r"[+-]?\d\.\d{3}"
     for name in (
         "CA block 1, mean of the heads",
         "CA block 2, mean of the heads",
         "random map, mean of 5",
-        "centred Gaussian",
-        *(f"CA block {n} − {other}" for n in (1, 2) for other in ("random map", "centred Gaussian")),
+        "centered Gaussian",
+        *(f"CA block {n} − {other}" for n in (1, 2) for other in ("random map", "centered Gaussian")),
     ):
-        assert len(rows[name]) == 2
-        for cell in rows[name]:
+        assert len(table[name]) == 2
+        for cell in table[name]:
             mean, low, high = map(
                 float, re.fullmatch(rf"({number}) \[({number}), ({number})\]", cell).groups()
             )
             assert low <= mean <= high
-    last = out.splitlines()[-1]
-    assert last.startswith("CA block 1, the model's saliency, ")
+    assert lines[-1].startswith("CA block 1, the model's saliency, ")
 
 
 def test_the_same_seed_measures_the_same(measure, classes):
-    once, again, other = (
-        measure(classes, "--faithfulness", 2, "--seed", seed)[1].split("Faithfulness")[1]
-        for seed in (4, 4, 5)
-    )
+    once, again, other = (measure(classes, faithfulness=2, seed=seed)[5:] for seed in (4, 4, 5))
     assert once == again
-    assert once != other
+    assert [line.replace("seed 5", "seed 4") for line in other] != once
 
 
-def test_the_areas_are_those_of_each_picture_and_map_by_itself(classes, tiny_model):
+def test_the_areas_are_those_of_each_image_and_map_by_itself(classes, tiny_model):
     from cait_viz.attention.maps import upsample
+    from cait_viz.attention.probabilities import softmax
     from cait_viz.engine.keras import forward
     from cait_viz.images.preprocess import resize_and_crop
-    from cait_viz.metrics.faithfulness import deletion, insertion
+    from cait_viz.metrics import faithfulness
 
-    # More pictures than go through the network together, from several classes.
-    found = folders.examples(classes, {name: number for number, name in enumerate(KINDS)})
-    areas = evaluate.faithfulness(tiny_model, found, 10, seed=0)
-    assert {len(column) for column in areas.values()} == {10}
-    readable = [example.path for example in found if example.path.name != "broken.png"]
+    def network(images):
+        logits, _, attention = forward(tiny_model, images)
+        return logits, [attention[f"ca_ffn_block_{block}_att"][:, :, 0] for block in (0, 1)]
+
+    # More images than go through the network together.
+    paths = [classes / KINDS[3] / f"{number % 5}.png" for number in range(10)]
+    images = [np.asarray(resize_and_crop(cait_viz.read_image(path), 64)) for path in paths]
+    areas = faithfulness.measure(images, network, seed=0)
+    assert {name: column.shape for name, column in areas.items()} == dict.fromkeys(
+        ("CA block 1", "CA block 2", CENTER, RANDOM), (10, 2)
+    )
     for number in (0, 9):
-        analysis = cait_viz.analyze(readable[number], tiny_model)
-        pixels = np.asarray(resize_and_crop(cait_viz.read_image(readable[number]), 64))
-        for block in (0, 1):
-            saliency = upsample(analysis.saliency(block), (64, 64))
-            expected = [
-                curve(pixels, saliency, lambda images: evaluate.softmax(forward(tiny_model, images)[0])).area
-                for curve in (deletion, insertion)
-            ]
+        analysis = cait_viz.analyze(paths[number], tiny_model)
+        saliencies = [upsample(analysis.saliency(block), (64, 64)) for block in (0, 1)]
+        for block, both in enumerate(
+            faithfulness.curves(images[number], saliencies, lambda images: softmax(network(images)[0]))
+        ):
+            expected = both.deletion.area, both.insertion.area
             np.testing.assert_allclose(areas[f"CA block {block + 1}"][number], expected, atol=1e-5)
 
 
-def test_more_pictures_than_there_are_measures_all(measure, classes):
-    assert "Faithfulness on 11 pictures" in measure(classes, "--faithfulness", 50)[1]
+def test_more_images_than_there_are_measures_all(measure, classes):
+    assert any("Faithfulness on 11 images" in line for line in measure(classes, faithfulness=50))
 
 
-def made_up(block, random, centre):
-    """Areas of eight pictures that differ little from (deletion, insertion) of each map."""
+def made_up(block, random, center):
+    """Areas of eight images that differ little from (deletion, insertion) of each map."""
     wobble = np.linspace(-0.01, 0.01, 8)[:, None]
     return {
         "CA block 1": np.array(block) + wobble,
-        evaluate.CENTRE: np.array(centre) - wobble,
-        evaluate.RANDOM: np.tile(random, (8, 1)).astype(float),
+        CENTER: np.array(center) - wobble,
+        RANDOM: np.tile(random, (8, 1)).astype(float),
     }
 
 
 def test_a_block_beats_the_references_when_all_intervals_lie_on_the_right_side():
-    areas = made_up(block=(0.1, 0.5), random=(0.2, 0.4), centre=(0.2, 0.4))
-    assert "beats both the random map and the centred Gaussian" in evaluate.verdict(
-        areas, "CA block 1", seed=0
-    )
+    areas = made_up(block=(0.1, 0.5), random=(0.2, 0.4), center=(0.2, 0.4))
+    assert "beats both the random map and the centered Gaussian" in verdict(areas, "CA block 1", seed=0)
 
 
-@pytest.mark.parametrize("centre", [(0.2, 0.5), (0.2, 0.6)])
-def test_a_block_beats_nothing_that_scores_as_well_or_better(centre):
-    areas = made_up(block=(0.1, 0.5), random=(0.2, 0.4), centre=centre)
-    said = evaluate.verdict(areas, "CA block 1", seed=0)
-    assert "does not beat the centred Gaussian on insertion:" in said
-
-
-def published(variant, as_published=True):
-    return Checkpoint(
-        name=variant.name,
-        path=Path("model.safetensors"),
-        config=variant.config,
-        variant=variant,
-        as_published=as_published,
-    )
+@pytest.mark.parametrize("center", [(0.2, 0.5), (0.2, 0.6)])
+def test_a_block_does_not_beat_what_scores_as_well_or_better(center):
+    areas = made_up(block=(0.1, 0.5), random=(0.2, 0.4), center=center)
+    sentence = verdict(areas, "CA block 1", seed=0)
+    assert "does not beat the centered Gaussian on insertion:" in sentence
 
 
 def test_on_all_of_imagenets_classes_the_published_top1_stands_beside_the_measured():
-    measured = evaluate.Accuracy(pictures=50_000, classes=1000, top1=0.7813, top5=0.9, own=0.7813)
-    said = evaluate.beside_published(published(VARIANTS["cait_xxs24_224"]), Path("val"), measured)
-    assert said == "val: top-1 78.1 %, published 78.4 %, a difference of -0.3 points."
+    sentence = published_remark("cait_xxs24_224", 78.4, Path("val"), 78.13, classes=1000)
+    assert sentence == "val: top-1 78.1 %, published 78.4 %, a difference of -0.3 points."
 
 
 def test_on_fewer_classes_the_published_top1_is_said_to_be_for_all():
-    measured = evaluate.Accuracy(pictures=500, classes=10, top1=0.9, top5=0.9, own=0.9)
-    said = evaluate.beside_published(published(VARIANTS["cait_xxs24_224"]), Path("val"), measured)
-    assert "78.4 %, is for all of ImageNet's validation set; val holds 10 of its 1000 classes" in said
+    sentence = published_remark("cait_xxs24_224", 78.4, Path("val"), 90.0, classes=10)
+    assert "78.4 %, is for all of ImageNet's validation set; val holds 10 of its 1000 classes" in sentence
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 100))
+def test_accuracy_is_the_share_of_images_whose_class_is_ranked_high_enough(count, classes, seed):
+    generator = np.random.default_rng(seed)
+    # Few different scores, so that there are ties: of these the lower index is ranked higher.
+    scores = generator.integers(0, 4, (count, classes)).astype(np.float32)
+    labels = generator.integers(0, max(classes, 2), count)
+    own = {*labels.tolist()}
+    batches = []
+
+    def classify(images):
+        batches.append(len(images))
+        return scores[images[:, 0, 0, 0]]
+
+    examples = [(np.full((2, 2, 3), number), label) for number, label in enumerate(labels)]
+    measured = accuracy(classify, examples, {"1": top(1), "3": top(3), "own": top1_among(own)}, batch=7)
+    if classes == 1:
+        scores = np.concatenate([scores, np.zeros_like(scores)], axis=1)
+    ranked = [sorted(range(scores.shape[1]), key=lambda kind: (-row[kind], kind)) for row in scores]
+    expected = {
+        "1": np.mean([label in order[:1] for label, order in zip(labels, ranked, strict=True)]),
+        "3": np.mean([label in order[:3] for label, order in zip(labels, ranked, strict=True)]),
+        "own": np.mean(
+            [
+                label == next(kind for kind in order if kind in own)
+                for label, order in zip(labels, ranked, strict=True)
+            ]
+        ),
+    }
+    assert measured.images == count
+    assert measured.shares == pytest.approx(expected)
+    assert set(batches) == {7}
+
+
+@pytest.mark.parametrize(("classes", "names"), [(1, ["top1"]), (5, ["top1"]), (6, ["top1", "top5"])])
+def test_the_first_five_count_only_among_more_than_five_classes(classes, names):
+    assert list(usual_measures(classes)) == names
 
 
 @pytest.mark.parametrize(
-    "checkpoint", [published(BUNDLED), published(VARIANTS["cait_xxs24_224"], as_published=False)]
-)
-def test_other_weights_have_no_published_top1(checkpoint):
-    measured = evaluate.Accuracy(pictures=500, classes=1000, top1=0.9, top5=0.9, own=0.9)
-    assert evaluate.beside_published(checkpoint, Path("val"), measured) == ""
-
-
-@pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda folder: None, "there is no such folder"),
         (lambda folder: folder.mkdir(), "holds no folders"),
         (lambda folder: (folder / "kind 1").mkdir(parents=True), "its class folders are all empty"),
         (
             lambda folder: (folder / "n02123045").mkdir(parents=True),
-            "no class of the model is called n02123045",
+            "the model has no class named n02123045",
         ),
     ],
 )
-def test_a_folder_that_cannot_be_used_is_refused_in_one_line(measure, tmp_path, make, told):
-    make(tmp_path / "pictures")
-    status, out, err = measure(tmp_path / "pictures")
-    assert (status, out) == (1, "")
-    assert told in err
-    assert len(err.splitlines()) == 1
+def test_a_folder_that_cannot_be_used_is_refused_in_one_line(measure, tmp_path, make, message):
+    make(tmp_path / "images")
+    with pytest.raises(DatasetError, match=message) as refusal:
+        measure(tmp_path / "images", print_line=pytest.fail)
+    assert str(refusal.value).startswith(str(tmp_path / "images"))
+    assert len(str(refusal.value).splitlines()) == 1
 
 
-def test_a_folder_without_a_single_picture_is_refused(measure, tmp_path):
+def test_a_folder_without_a_single_image_is_refused(measure, tmp_path):
     (tmp_path / "kind 1").mkdir()
-    (tmp_path / "kind 1" / "notes.txt").write_text("no picture")
-    status, _, err = measure(tmp_path)
-    assert status == 1
-    assert "none of its 1 files is a picture" in err.splitlines()[-1]
+    (tmp_path / "kind 1" / "notes.txt").write_text("no image")
+    with pytest.raises(DatasetError, match="none of the 1 files here"):
+        measure(tmp_path)
 
 
-@pytest.mark.parametrize("program", ["evaluate.py", "contact_sheet.py"])
-def test_the_programs_run_from_any_folder_and_refuse_before_tensorflow_starts(program, environment, tmp_path):
-    command = [sys.executable, str(BENCHMARKS / program), "nowhere"]
-    command += ["-o", "sheet.png"] if program == "contact_sheet.py" else []
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
-    assert done.returncode == 1
-    assert "nowhere" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_what_can_be_refused_is_refused_before_tensorflow_starts(run_python):
+    script = """
+import sys
+from pathlib import Path
+from cait_viz.cli.evaluate import evaluate
+from cait_viz.errors import CaitVizError
+try:
+    evaluate([Path("nowhere")])
+except CaitVizError as error:
+    print(error)
+print("keras" in sys.modules, "tensorflow" in sys.modules)
+"""
+    refusal, modules = run_python(script)[0].splitlines()
+    assert refusal.startswith("nowhere: ")
+    assert modules == "False False"
 
 
 @given(st.lists(st.integers(0, 6), max_size=8), st.integers(0, 5))
 def test_every_beginning_of_a_spread_is_even(sizes, seed):
     groups = [[(group, place) for place in range(size)] for group, size in enumerate(sizes)]
-    order = folders.spread(groups, seed)
-    assert order == folders.spread(groups, seed)
+    order = spread(groups, seed)
+    assert order == spread(groups, seed)
     assert sorted(order) == sorted(member for group in groups for member in group)
     for length in range(len(order) + 1):
         taken = [sum(member[0] == group for member in order[:length]) for group in range(len(groups))]
@@ -293,6 +381,14 @@ def test_every_beginning_of_a_spread_is_even(sizes, seed):
 
 
 # The contact sheet
+
+
+def test_it_runs_from_any_folder_and_refuses_before_tensorflow_starts(environment, tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "contact_sheet.py"), "nowhere", "-o", "sheet.png"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "nowhere" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.fixture

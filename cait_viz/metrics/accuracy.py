@@ -1,40 +1,84 @@
-"""How many pictures that were not trained on a network names."""
+"""Accuracy: how often a network names the class of an image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cait_viz.images.preprocess import prepare
-from cait_viz.training.datasets import Pixels
+Scores = NDArray[np.floating]
+# (B, classes) scores and (B,) labels to (B,) bool: which of the images count as right. Another way of
+# counting, for example by groups of classes, is one more such function.
+Measure = Callable[[Scores, NDArray[np.int64]], NDArray[np.bool_]]
 
-# Pictures at a time.
 _BATCH = 32
-_FIVE = 5  # of top-5, which says nothing of so few classes
+_TOP = 5
+
+
+class Accuracy(NamedTuple):
+    """How often a network was right.
+
+    Attributes:
+        images: how many images were measured.
+        shares: the share of them, from 0 to 1, that each measure counts as right.
+    """
+
+    images: int
+    shares: dict[str, float]
+
+
+def top(count: int) -> Measure:
+    """Right if the class is among the `count` most probable; of equal scores the lower index comes first."""
+
+    def right(scores: Scores, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        ranking = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        return (ranking == labels[:, np.newaxis]).any(axis=1)
+
+    return right
+
+
+def top1_among(classes: Iterable[int]) -> Measure:
+    """Right if the class is the most probable of these classes, whatever the others score."""
+    chosen = np.unique(list(classes))
+    return lambda scores, labels: chosen[scores[:, chosen].argmax(axis=1)] == labels
+
+
+def usual_measures(classes: int) -> dict[str, Measure]:
+    """The measures "top1" and, for a network of more than five classes, "top5"."""
+    return {"top1": top(1)} | ({f"top{_TOP}": top(_TOP)} if classes > _TOP else {})
 
 
 def accuracy(
-    predict: Callable[[np.ndarray], np.ndarray], pixels: Pixels, labels: NDArray[np.int64], image_size: int
-) -> dict[str, float]:
-    """Share of the pictures whose class is the most probable and, of more classes, among the first five.
+    classify: Callable[[NDArray[Any]], Scores],
+    examples: Iterable[tuple[NDArray[Any], int]],
+    measures: dict[str, Measure],
+    batch: int = _BATCH,
+) -> Accuracy:
+    """Measure a network on labeled images.
 
     Args:
-        predict: prepared pictures (B, S, S, 3) to scores (B, classes); always asked for the same B.
-        pixels: the pictures, P of them.
-        labels: (P,) the class of each.
-        image_size: S.
-
-    Returns:
-        "top1" and "top5", from 0 to 1.
+        classify: images (batch, S, S, 3) to scores (batch, classes), the higher the more probable. It always
+            gets the same number of images, so that a compiled network meets a single shape.
+        examples: each image, (S, S, 3) as `classify` takes it, and its label; at least one.
+        measures: what counts as right, by name.
+        batch: images per call.
     """
-    scores = []
-    for start in range(0, len(pixels), _BATCH):
-        numbers = range(start, min(start + _BATCH, len(pixels)))
-        images = np.concatenate([prepare(pixels[number], image_size) for number in numbers])
-        # Filled up, so that one shape is compiled.
-        scores.append(predict(np.resize(images, (_BATCH, *images.shape[1:])))[: len(numbers)])
-    ranking = np.argsort(-np.concatenate(scores), axis=1, kind="stable")
-    shares = {"top1": float((ranking[:, 0] == labels).mean())}
-    if ranking.shape[1] > _FIVE:
-        shares["top5"] = float((ranking[:, :_FIVE] == labels[:, None]).any(axis=1).mean())
-    return shares
+    remaining = iter(examples)
+    right: list[NDArray[np.bool_]] = []
+    while chunk := list(islice(remaining, batch)):
+        images = np.stack([image for image, _ in chunk])
+        labels = np.array([label for _, label in chunk], np.int64)
+        scores = with_rest(classify(np.resize(images, (batch, *images.shape[1:])))[: len(chunk)])
+        right.append(np.stack([measure(scores, labels) for measure in measures.values()]))
+    together = np.concatenate(right, axis=1)
+    return Accuracy(together.shape[1], dict(zip(measures, together.mean(axis=1).tolist(), strict=True)))
+
+
+def with_rest(logits: Scores) -> Scores:
+    """Logits of at least two classes: to a head of one class, a sigmoid, a second one is added.
+
+    The softmax of (logit, 0) is (sigmoid(logit), 1 - sigmoid(logit)), so that class 1 is everything that is
+    not class 0. (B, 1) -> (B, 2); other shapes stay as they are.
+    """
+    return np.pad(logits, ((0, 0), (0, 1))) if logits.shape[1] == 1 else logits

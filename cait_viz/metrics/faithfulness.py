@@ -1,54 +1,65 @@
-"""Deletion and insertion: how much of a model's answer hangs on what a map points at.
+"""Deletion and insertion: how much a model's answer depends on the places that a map points at.
 
 Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models" (2018,
-arXiv:1806.07421). Both take the pixels of a picture in the order of a map, the highest value first, and
-follow the probability of the class that the model names on the whole picture:
+arXiv:1806.07421). Both take the pixels of an image in the order of a map, the highest value first, and follow
+the probability of the class that the model predicts on the whole image:
 
-* *deletion* replaces them by the picture's mean colour. The lower the area under the curve the better:
-  where the probability falls early, the map's highest places are those that the answer needs.
-* *insertion* begins with a blurred picture and puts the original pixels in. The higher the area the
-  better: where the probability rises early, the map's highest places suffice for the answer.
+* *deletion* replaces them by the image's mean color. The lower the area under the curve the better: the
+  probability falls early only if the answer needs the map's highest places.
+* *insertion* starts from a blurred image and puts the original pixels in. The higher the area the better: the
+  probability rises early only if the map's highest places suffice for the answer.
 
-The areas depend on the model, the pictures, the mean colour and the blur, so a number by itself says
-little. It is read beside that of a random map, which knows nothing, and of a map that always points at
-the middle, where photographs have their object. NumPy and Pillow only.
+The areas depend on the model, the images, the mean color and the blur, so a number by itself says little:
+read it beside that of a random map and of a map that always points at the middle, where photographs have
+their object. NumPy and Pillow only.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cait_viz.attention import maps
 from cait_viz.attention.maps import Floats
+from cait_viz.attention.probabilities import softmax
 from cait_viz.images.preprocess import normalize
+from cait_viz.metrics.accuracy import with_rest
 
 Predict = Callable[[Floats], NDArray[np.floating]]
+# Normalized images (B, S, S, 3) to logits (B, classes) and each block's class attention (B, heads, 1 + N).
+Network = Callable[[Floats], tuple[NDArray[np.floating], Sequence[NDArray[np.floating]]]]
+# By the name of each map, (images, 2): the areas of deletion and insertion.
+Areas = dict[str, NDArray[np.float64]]
 
-# As TorchCAM's DeletionInsertionMetric has it, which like `Curve.area` integrates over the shares that were
-# really replaced. RISE goes 224 pixels at a time: 224 steps, eleven times the work.
+# As in TorchCAM's DeletionInsertionMetric, which like `Curve.area` integrates over the shares that were
+# really replaced. RISE replaces 224 pixels at a time: 224 steps, eleven times the work.
 STEPS = 20
 
-# Pictures a forward pass: enough to keep two cores busy.
+# Images per forward pass: enough to keep two cores busy.
 BATCH = 8
 
-# RISE's blur for inputs of 224 pixels: a Gaussian with a sigma of 5 pixels, cut off to 11 × 11. Larger
-# inputs show the same things larger, so that it grows with them.
+RANDOM_MAPS = 5
+RANDOM, CENTER = "random map", "centered Gaussian"
+
+# RISE's blur for inputs of 224 pixels: a Gaussian with a sigma of 5 pixels, cut off to 11 × 11. It grows with
+# the input, because larger inputs show the same things larger.
 _BLUR_SIGMA, _BLUR_RADIUS, _BLUR_SIDE = 5.0, 5, 224
 
-# Sigma of the centred Gaussian, in units of the sides. Its size hardly matters: only the order of the
-# values counts, and nearer to the middle is higher whatever the sigma.
+# Sigma of the centered Gaussian, in units of the sides. Its size hardly matters: only the order of the
+# values counts, and nearer to the middle is higher for every sigma.
 _GAUSSIAN_SIGMA = 0.25
 
-# Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), ask for 1,000 at least; these cost nothing.
+# Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), ask for at least 1,000; these cost nothing.
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 _VALUES_AT_ONCE = 4_000_000
 
-# The three pictures at the ends of the curves: every map of a picture shares them.
+# The three images at the ends of the curves, which all maps of an image share.
 _ORIGINAL, _MEAN, _BLURRED = range(3)
-_DELETION, _INSERTION = (_ORIGINAL, _MEAN), (_BLURRED, _ORIGINAL)
+_ENDS = ((_ORIGINAL, _MEAN), (_BLURRED, _ORIGINAL))
 
 
 class Curve(NamedTuple):
@@ -56,8 +67,8 @@ class Curve(NamedTuple):
 
     Attributes:
         fractions: (steps + 1,) float64, the share of the pixels that is replaced, from 0 to 1. Fewer
-            where the map has equal values: pixels of one value go together.
-        probabilities: (steps + 1,) float64, of the class that is predicted on the original picture.
+            where the map has equal values: pixels of one value are replaced together.
+        probabilities: (steps + 1,) float64, of the class that is predicted on the original image.
     """
 
     fractions: NDArray[np.float64]
@@ -65,17 +76,12 @@ class Curve(NamedTuple):
 
     @property
     def area(self) -> float:
-        """The area under the curve by the trapezoid rule, from 0 to 1: the score."""
+        """The score: the area under the curve by the trapezoid rule, from 0 to 1."""
         return float(np.trapezoid(self.probabilities, self.fractions))
 
 
 class Curves(NamedTuple):
-    """Both curves of one map.
-
-    Attributes:
-        deletion: the lower its area, the better.
-        insertion: the higher its area, the better.
-    """
+    """Both curves of one map: the lower the area of deletion and the higher that of insertion, the better."""
 
     deletion: Curve
     insertion: Curve
@@ -88,46 +94,6 @@ class Interval(NamedTuple):
     high: float
 
 
-def deletion(
-    pixels: ArrayLike, saliency: ArrayLike, predict: Predict, steps: int = STEPS, batch: int = BATCH
-) -> Curve:
-    """Delete the pixels to which a map gives the highest values, and see how fast the model changes its mind.
-
-    Petsiuk et al. 2018 (RISE). Deleted pixels get the picture's mean colour.
-
-    Reading the score, `Curve.area`: lower is better, because the probability falls early only where the
-    pixels that go first are those that the model's answer hangs on. A map that points anywhere else
-    leaves the probability high for longer.
-
-    Args:
-        pixels: (S, S, 3) uint8, what the network sees of a picture (`preprocessing.resize_and_crop`).
-        saliency: (S, S), the map on the same pixels (a patch grid through `maps.upsample`). Its order alone
-            counts. A flat map has none: all pixels go at once, and its curve is one straight line.
-        predict: (batch, S, S, 3) float32, normalised, to probabilities (batch, classes).
-        steps: in how many equal steps, as far as pixels of one value allow, all pixels are replaced.
-        batch: how many pictures `predict` is given each time, always the same.
-
-    Raises:
-        ValueError: shapes that do not belong together, a map that is not finite, or no steps.
-    """
-    return _curves([_DELETION], pixels, [saliency], predict, steps, batch)[0][0]
-
-
-def insertion(
-    pixels: ArrayLike, saliency: ArrayLike, predict: Predict, steps: int = STEPS, batch: int = BATCH
-) -> Curve:
-    """Show the pixels to which a map gives the highest values, and see how fast the model finds its answer.
-
-    Petsiuk et al. 2018 (RISE). The first picture is `blurred`.
-
-    Reading the score, `Curve.area`: higher is better, because the probability rises early only where the
-    pixels that come first suffice for the model's answer.
-
-    Arguments and errors as in `deletion`.
-    """
-    return _curves([_INSERTION], pixels, [saliency], predict, steps, batch)[0][0]
-
-
 def curves(
     pixels: ArrayLike,
     saliencies: Sequence[ArrayLike],
@@ -135,36 +101,99 @@ def curves(
     steps: int = STEPS,
     batch: int = BATCH,
 ) -> list[Curves]:
-    """Deletion and insertion of several maps of one picture, in their order.
+    """Deletion and insertion of several maps of one image, in their order.
 
-    The same numbers as `deletion` and `insertion`, with fewer forward passes: the original picture, its
-    mean colour and its blurred copy are the ends of all curves, and are shown to the model once.
+    Petsiuk et al. 2018 (RISE). Deleted pixels get the image's mean color; insertion starts from `blurred`.
+    The original image, its mean color and its blurred copy are the ends of all curves and are predicted once.
 
     Args:
-        pixels: as in `deletion`.
-        saliencies: maps, each as in `deletion`.
-        predict: as in `deletion`.
-        steps: as in `deletion`.
-        batch: as in `deletion`.
+        pixels: (S, S, 3) uint8, what the network sees of an image (`preprocess.resize_and_crop`).
+        saliencies: maps (S, S) on the same pixels (a patch grid through `maps.upsample`). Only the order of
+            the values counts. A flat map has none: all pixels are replaced at once, and its curves are
+            straight lines.
+        predict: (batch, S, S, 3) float32, normalized, to probabilities (batch, classes).
+        steps: in how many equal steps, as far as equal values allow, all pixels are replaced.
+        batch: how many images `predict` gets per call, always the same number.
 
     Raises:
-        ValueError: shapes that do not belong together, a map that is not finite, or no steps.
+        ValueError: shapes do not match, a map is not finite, or `steps` or `batch` is below 1.
     """
-    return [
-        Curves(*pair) for pair in _curves([_DELETION, _INSERTION], pixels, saliencies, predict, steps, batch)
-    ]
+    if steps < 1 or batch < 1:
+        raise ValueError(f"steps and batch must be at least 1, not {steps} and {batch}")
+    original = _checked_pixels(pixels)
+    shared = (original, _mean_color(original), blurred(original))
+    checked = [_checked_map(saliency, original.shape[:2]) for saliency in saliencies]
+    ranked = [_steps(values, steps) for values in checked]
+
+    def images() -> Iterator[Floats]:
+        yield from shared
+        for values, (thresholds, _) in zip(checked, ranked, strict=True):
+            for threshold in thresholds:
+                replaced = (values >= threshold)[..., np.newaxis]
+                for first, last in _ENDS:
+                    yield np.where(replaced, shared[last], shared[first])
+
+    probabilities = _of_the_predicted_class(images(), predict, batch)
+    between = iter(probabilities[len(shared) :])
+    found = []
+    for _, fractions in ranked:
+        inner = np.array([[next(between) for _ in _ENDS] for _ in fractions[1:-1]]).reshape(-1, len(_ENDS))
+        pair = (
+            Curve(fractions, np.array([probabilities[first], *inner[:, column], probabilities[last]]))
+            for column, (first, last) in enumerate(_ENDS)
+        )
+        found.append(Curves(*pair))
+    return found
 
 
-def blurred(picture: ArrayLike) -> Floats:
-    """The picture from which insertion starts, (S, S, 3) -> (S, S, 3) float32.
+def measure(images: Iterable[NDArray[np.uint8]], network: Network, seed: int) -> Areas:
+    """The areas of the mean of the heads of each class-attention block, and of the reference maps.
+
+    Args:
+        images: what the network sees of each, (S, S, 3) uint8; at least one.
+        network: it always gets `BATCH` images. It sees about 310 altered images per image.
+        seed: decides the random maps, of each image by its position, whatever the other images are.
+
+    Returns:
+        The areas by `block_name`, `CENTER` and `RANDOM`, which is the mean of `RANDOM_MAPS` random maps.
+    """
+
+    def predict(altered: Floats) -> NDArray[np.floating]:
+        return softmax(with_rest(network(altered)[0]))
+
+    measured = []
+    for number, pixels in enumerate(images):
+        _, attention = network(np.repeat(normalize(pixels)[np.newaxis], BATCH, axis=0))
+        grid_shape = (isqrt(attention[0].shape[-1] - 1),) * 2
+        generator = np.random.default_rng([seed, number])
+        grids = [
+            *(maps.saliency(block[0], grid_shape) for block in attention),
+            gaussian_map(grid_shape),
+            *(random_map(grid_shape, generator) for _ in range(RANDOM_MAPS)),
+        ]
+        upsampled = [maps.upsample(grid, pixels.shape[:2]) for grid in grids]
+        found = curves(pixels, upsampled, predict)
+        measured.append([(curve.deletion.area, curve.insertion.area) for curve in found])
+    areas = np.array(measured).transpose(1, 0, 2)
+    names = [*map(block_name, range(len(attention))), CENTER]
+    return dict(zip(names, areas, strict=False)) | {RANDOM: areas[len(names) :].mean(axis=0)}
+
+
+def block_name(block: int) -> str:
+    """What the class-attention block of that index is called in reports, where blocks count from 1."""
+    return f"CA block {block + 1}"
+
+
+def blurred(image: ArrayLike) -> Floats:
+    """The image from which insertion starts, (S, S, 3) -> (S, S, 3) float32.
 
     A Gaussian with a sigma of 5 pixels at an input of 224, cut off after 5 pixels to each side (RISE's 11 ×
     11), both in proportion at other sizes; the edges are mirrored.
 
     Args:
-        picture: (S, S, 3) numbers.
+        image: (S, S, 3) numbers.
     """
-    values = np.asarray(picture, np.float32)
+    values = np.asarray(image, np.float32)
     scale = values.shape[0] / _BLUR_SIDE
     radius = max(1, round(_BLUR_RADIUS * scale))
     offsets = np.arange(-radius, radius + 1)
@@ -179,24 +208,17 @@ def blurred(picture: ArrayLike) -> Floats:
 
 
 def random_map(grid_shape: tuple[int, int], generator: np.random.Generator) -> Floats:
-    """A map that knows nothing of the picture: uniform noise on the patches, (rows, cols) float32 in [0, 1).
+    """Uniform noise on the patches, (rows, cols) float32 in [0, 1): a map that knows nothing of the image.
 
     Noise on patches and not on pixels, so that it is as coarse as the maps it is compared with.
-
-    Args:
-        grid_shape: rows and columns of patches.
-        generator: where the noise comes from.
     """
     return generator.random(grid_shape, np.float32)
 
 
 def gaussian_map(grid_shape: tuple[int, int]) -> Floats:
-    """A map that always points at the middle: a centred Gaussian, (rows, cols) float32 in (0, 1].
+    """A centered Gaussian, (rows, cols) float32 in (0, 1]: a map that always points at the middle.
 
     Its sigma is a quarter of the rows and of the columns.
-
-    Args:
-        grid_shape: rows and columns of patches.
     """
     rows, cols = (
         np.exp(-0.5 * ((np.arange(length) - (length - 1) / 2) / (_GAUSSIAN_SIGMA * length)) ** 2)
@@ -211,26 +233,26 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> Interval:
-    """The bootstrap's percentile interval of a mean.
+    """The percentile interval of a mean by the bootstrap (Efron and Tibshirani 1993, chapter 13).
 
-    Efron and Tibshirani 1993, chapter 13. For two maps on the same pictures give the difference of each
-    picture: what the pictures have in common cancels.
+    To compare two maps on the same images, give the difference for each image: what the images have in common
+    cancels.
 
     Args:
-        values: (n,), one number a picture, at least one.
-        generator: which resamples are drawn; the same state gives the same interval.
+        values: (n,), one number per image, at least one.
+        generator: draws the resamples.
         resamples: how many.
-        confidence: how often the interval is meant to hold the true mean, in (0, 1).
+        confidence: how often the interval is meant to contain the true mean, in (0, 1).
 
     Raises:
-        ValueError: no values, or some that are not finite.
+        ValueError: there are no values, or some are not finite.
     """
     sample = np.asarray(values, np.float64)
     if sample.ndim != 1 or sample.size == 0 or not np.isfinite(sample).all():
         raise ValueError(
-            f"an interval needs finite numbers in the shape (n,), n at least 1, not {sample.shape}"
+            f"an interval needs finite numbers of shape (n,) with n at least 1, not of shape {sample.shape}"
         )
-    # A few rows of resamples at a time: all of them at once are gigabytes for ImageNet's 50,000 pictures.
+    # A few rows of resamples at a time: all of them at once are gigabytes for ImageNet's 50,000 images.
     rows = max(1, _VALUES_AT_ONCE // sample.size)
     means = [
         sample[generator.integers(sample.size, size=(min(rows, resamples - done), sample.size))].mean(axis=1)
@@ -241,56 +263,16 @@ def bootstrap_interval(
     return Interval(float(low), float(high))
 
 
-def _curves(
-    ends: Sequence[tuple[int, int]],
-    pixels: ArrayLike,
-    saliencies: Sequence[ArrayLike],
-    predict: Predict,
-    steps: int,
-    batch: int,
-) -> list[list[Curve]]:
-    """For each map a curve between each of the ends, which are numbers of shared pictures."""
-    if steps < 1 or batch < 1:
-        raise ValueError(
-            f"there must be at least 1 step and 1 picture a batch, not {steps} steps and {batch}"
-        )
-    original = _checked_pixels(pixels)
-    shared = (original, _mean_color(original), blurred(original))
-    maps = [_checked_map(saliency, original.shape[:2]) for saliency in saliencies]
-    ranked = [_steps(values, steps) for values in maps]
-
-    def pictures() -> Iterator[Floats]:
-        yield from shared
-        for values, (thresholds, _) in zip(maps, ranked, strict=True):
-            for threshold in thresholds:
-                replaced = (values >= threshold)[..., np.newaxis]
-                for first, last in ends:
-                    yield np.where(replaced, shared[last], shared[first])
-
-    probabilities = _of_the_predicted_class(pictures(), predict, batch)
-    between = iter(probabilities[len(shared) :])
-    found = []
-    for _, fractions in ranked:
-        inner = np.array([[next(between) for _ in ends] for _ in fractions[1:-1]]).reshape(-1, len(ends))
-        found.append(
-            [
-                Curve(fractions, np.array([probabilities[first], *inner[:, column], probabilities[last]]))
-                for column, (first, last) in enumerate(ends)
-            ]
-        )
-    return found
-
-
-def _mean_color(picture: Floats) -> Floats:
-    """The picture's mean colour, (S, S, 3) in the picture's shape."""
-    return np.broadcast_to(picture.mean(axis=(0, 1), dtype=np.float64).astype(np.float32), picture.shape)
+def _mean_color(image: Floats) -> Floats:
+    """The image's mean color, (S, S, 3) in the image's shape."""
+    return np.broadcast_to(image.mean(axis=(0, 1), dtype=np.float64).astype(np.float32), image.shape)
 
 
 def _steps(values: Floats, steps: int) -> tuple[Floats, NDArray[np.float64]]:
-    """From which value on pixels are replaced at each step but the last; and the shares of them, from 0 to 1.
+    """For each step but the last, the value from which on pixels are replaced; and their shares, from 0 to 1.
 
-    A step that would end among pixels of one value ends before or after all of them, whichever is nearer,
-    so that their place in the picture decides nothing; of steps that end alike there is one.
+    A step that would end among pixels of one value ends before or after all of them, whichever is nearer, so
+    that their position in the image decides nothing. Steps that end alike are joined.
     """
     falling = np.sort(values, axis=None)[::-1]
     count = falling.size
@@ -303,10 +285,10 @@ def _steps(values: Floats, steps: int) -> tuple[Floats, NDArray[np.float64]]:
     return falling[replaced - 1], np.array([0, *replaced, count]) / count
 
 
-def _of_the_predicted_class(pictures: Iterator[Floats], predict: Predict, batch: int) -> NDArray[np.float64]:
-    """Probability of the first picture's most probable class on each of the pictures, (pictures,)."""
+def _of_the_predicted_class(images: Iterator[Floats], predict: Predict, batch: int) -> NDArray[np.float64]:
+    """The probability on each image of the class that is the most probable on the first one, (images,)."""
     found = []
-    while chunk := list(islice(pictures, batch)):
+    while chunk := list(islice(images, batch)):
         # Filled up, so that a compiled model meets a single shape.
         filled = np.stack(chunk + chunk[-1:] * (batch - len(chunk)))
         probabilities = np.asarray(predict(filled), np.float64)

@@ -14,10 +14,10 @@ import numpy as np
 
 from cait_viz._text import one_line, path_text
 from cait_viz.errors import CheckpointError, DatasetError, OutputError, SelectionError
+from cait_viz.images.folders import Example
 from cait_viz.model.config import CaiTConfig
 from cait_viz.training.config import DISTILLATION, FINETUNING, TrainingConfig
 from cait_viz.training.datasets import (
-    Example,
     Tell,
     example_weights,
     labelled,

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,47 +22,19 @@ from PIL import Image
 from cait_viz._files import replacing
 from cait_viz._text import listed, one_line, path_text
 from cait_viz.errors import DatasetError, ImageError
+from cait_viz.images.folders import (
+    UNKNOWN,
+    Example,
+    beside,
+    class_folders,
+    files_below,
+    require_folder,
+)
 from cait_viz.images.formats import image_format
 from cait_viz.images.preprocess import resized_size
 from cait_viz.images.read import read_image
 
-UNKNOWN = -1
-
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One picture of a folder: its file and the index of its class, `UNKNOWN` if it has none."""
-
-    path: Path
-    label: int
-
-
-def class_folders(folder: Path, without: Sequence[Path] = ()) -> dict[str, list[Path]]:
-    """The files of a folder that holds one folder a class, by the class' name, both in their order.
-
-    Hidden files and folders are passed over; a class' folder is searched to any depth.
-
-    Args:
-        folder: the folder of the classes' folders.
-        without: folders that are none of a class, should they lie there.
-
-    Raises:
-        DatasetError: there is no such folder, or it holds no folders.
-    """
-    _require_folder(folder)
-    apart = {other.resolve() for other in without}
-    classes = sorted(
-        entry
-        for entry in folder.iterdir()
-        if entry.is_dir() and not _hidden(entry) and entry.resolve() not in apart
-    )
-    if not classes:
-        raise DatasetError(
-            f"{path_text(folder)}: holds no folders; put each class' pictures in one of its own"
-        )
-    return {entry.name: _files(entry) for entry in classes}
 
 
 def labelled(folder: Path, tell: Tell, without: Sequence[Path] = ()) -> tuple[list[Example], tuple[str, ...]]:
@@ -112,8 +83,8 @@ def matched(folder: Path, index: Mapping[str, int]) -> list[Example]:
     Raises:
         DatasetError: there is no such folder, or it is empty.
     """
-    _require_folder(folder)
-    files = _files(folder)
+    require_folder(folder)
+    files = files_below(folder)
     if not files:
         raise DatasetError(f"{path_text(folder)}: holds no pictures; name the folder that does")
     return [Example(path, _class_of(path, folder, index)) for path in files]
@@ -359,11 +330,6 @@ def _class_of(path: Path, folder: Path, index: Mapping[str, int]) -> int:
     return next((index[name] for name in inside if name in index), UNKNOWN)
 
 
-def beside(path: Path) -> str:
-    """The folder that a file lies in, to stand before its name: other folders may have one of that name."""
-    return f"{one_line(path.parent.name, 80)}/" if path.parent.name else ""
-
-
 def _begins_as_picture(path: Path, tell: Tell) -> bool:
     """Whether the first bytes are a picture's; if not, that is told."""
     try:
@@ -374,37 +340,3 @@ def _begins_as_picture(path: Path, tell: Tell) -> bool:
     if fault:
         tell(f"{beside(path)}{one_line(path.name)}: {fault}; passed over")
     return not fault
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files below a folder that are not hidden, in their order.
-
-    Raises:
-        DatasetError: a folder that cannot be read.
-    """
-    return sorted(_walk(folder, frozenset()))
-
-
-def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    """The files below a folder, those behind links too, but for links that lead back to one `above` it."""
-    real = folder.resolve()
-    if real in above:
-        return
-    try:
-        entries = [entry for entry in folder.iterdir() if not _hidden(entry)]
-    except OSError as error:
-        raise DatasetError(f"{path_text(folder)}: cannot be read ({error.strerror or error})") from None
-    for entry in entries:
-        if entry.is_dir():
-            yield from _walk(entry, above | {real})
-        elif entry.is_file():
-            yield entry
-
-
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".")
-
-
-def _require_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise DatasetError(f"{path_text(folder)}: there is no such folder; name a folder of pictures")

@@ -27,13 +27,15 @@ from cait_viz._files import remove_remains, replacing, sha256
 from cait_viz._text import listed, path_text
 from cait_viz.drawing.export import versions
 from cait_viz.errors import DatasetError, OutputError, TrainingError
-from cait_viz.metrics.accuracy import accuracy
+from cait_viz.images.folders import Example
+from cait_viz.images.preprocess import prepare
+from cait_viz.metrics.accuracy import accuracy, usual_measures
 from cait_viz.model.cait import CaiT
 from cait_viz.model.config import CaiTConfig
 from cait_viz.model.layers import zero_weights
 from cait_viz.model.timm_names import assign
 from cait_viz.training.config import TrainingConfig
-from cait_viz.training.datasets import Example, Pixels, Tell, decode, fingerprint
+from cait_viz.training.datasets import Pixels, Tell, decode, fingerprint
 from cait_viz.training.loader import Batches
 from cait_viz.training.logs import Log, tensorboard
 from cait_viz.training.progress import Pace
@@ -179,6 +181,7 @@ class _Validation:
     def __init__(self, plan: Plan, cache: "_Cache") -> None:
         self.skipped: list[str] = []
         self.pictures = 0
+        self._measures = usual_measures(len(plan.names))
         if plan.validation:
             # At the last resolution they are then what `cait_viz.preprocess` makes of the files.
             self._pixels = cache.pixels(plan.validation, plan.recipe.sizes[-1])
@@ -187,7 +190,10 @@ class _Validation:
 
     def accuracy(self, predict: Callable[[np.ndarray], np.ndarray], image_size: int) -> dict[str, float]:
         """What `accuracy` gives for scores of prepared pictures; empty without pictures."""
-        return accuracy(predict, self._pixels, self._labels, image_size) if self.pictures else {}
+        if not self.pictures:
+            return {}
+        images = (prepare(self._pixels[number], image_size)[0] for number in range(self.pictures))
+        return accuracy(predict, zip(images, self._labels, strict=True), self._measures).shares
 
 
 def _run(

@@ -1,0 +1,164 @@
+"""Labeled folders of images, one folder per class: their files, and what a network sees of each image."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cait_viz._text import listed, one_line, path_text
+from cait_viz.errors import DatasetError, ImageError
+from cait_viz.images.preprocess import resize_and_crop
+from cait_viz.images.read import read_image
+
+UNKNOWN = -1
+_NAMED = 3  # unknown folders in an error message
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image file and the index of its class, `UNKNOWN` if it has none."""
+
+    path: Path
+    label: int
+
+
+def class_folders(folder: Path, without: Sequence[Path] = ()) -> dict[str, list[Path]]:
+    """The files of each class, searched to any depth, by the name of the class's folder; both sorted.
+
+    Hidden files and folders are ignored.
+
+    Args:
+        folder: holds one folder per class.
+        without: folders in it that are not classes.
+
+    Raises:
+        DatasetError: the folder does not exist or contains no folders.
+    """
+    require_folder(folder)
+    apart = {other.resolve() for other in without}
+    classes = sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.is_dir() and not _hidden(entry) and entry.resolve() not in apart
+    )
+    if not classes:
+        raise DatasetError(
+            f"{path_text(folder)}: holds no folders; put the images of each class into a folder of their own"
+        )
+    return {entry.name: files_below(entry) for entry in classes}
+
+
+def loose_files(folder: Path) -> list[Path]:
+    """The files that lie beside the class folders and so belong to no class; hidden ones are ignored."""
+    return sorted(entry for entry in folder.iterdir() if entry.is_file() and not _hidden(entry))
+
+
+def labeled_files(folder: Path, index: Mapping[str, int], others: int = UNKNOWN) -> list[Example]:
+    """All files of the class folders, with the labels of their classes.
+
+    Args:
+        folder: holds one folder per class.
+        index: the label of each class by its name.
+        others: the label of folders that are not named after a class, provided that at least one folder
+            is; by default they are an error.
+
+    Raises:
+        DatasetError: there are no class folders, no files in them, or a folder has an unknown name.
+    """
+    files = class_folders(folder)
+    unknown = [name for name in files if name not in index]
+    if unknown and (others == UNKNOWN or len(unknown) == len(files)):
+        raise DatasetError(
+            f"{path_text(folder)}: the model has no class named {listed(unknown[:_NAMED])}"
+            f"{' …' if len(unknown) > _NAMED else ''}; give a folder whose folders are named after the "
+            "model's classes (ImageNet's: their WordNet ids), or name the classes with --labels"
+        )
+    examples = [Example(path, index.get(name, others)) for name, paths in files.items() for path in paths]
+    if not examples:
+        raise DatasetError(f"{path_text(folder)}: its class folders are all empty; put images into them")
+    return examples
+
+
+def spread(groups: Iterable[Sequence[Item]], seed: int) -> list[Item]:
+    """All members of the groups, ordered so that every beginning of the list is spread evenly over them.
+
+    Args:
+        groups: for example the images of each class.
+        seed: decides the order within a group and among the groups.
+    """
+    generator = np.random.default_rng(seed)
+    shuffled = [[group[i] for i in generator.permutation(len(group))] for group in groups]
+    among = [shuffled[i] for i in generator.permutation(len(shuffled))]
+    rounds = range(max(map(len, among), default=0))
+    return [group[place] for place in rounds for group in among if place < len(group)]
+
+
+def read_pixels(
+    examples: Sequence[Example], side: int, note: Callable[[str], object]
+) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """What a network sees of each image, (side, side, 3) uint8, and its label.
+
+    Files that cannot be read as images are skipped; `note` is called with a sentence on each.
+
+    Raises:
+        DatasetError: none of the files can be read.
+    """
+    count = 0
+    for example in examples:
+        try:
+            image = read_image(example.path)
+        except ImageError as error:
+            note(f"{beside(example.path)}{error}; skipped")
+            continue
+        count += 1
+        yield np.asarray(resize_and_crop(image, side)), example.label
+    if not count:
+        raise DatasetError(
+            f"{path_text(examples[0].path.parent)}: none of the {len(examples)} files here and in the other "
+            "class folders can be read as an image"
+        )
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files in a folder at any depth, sorted; hidden ones are ignored.
+
+    Raises:
+        DatasetError: a folder cannot be read.
+    """
+    return sorted(_walk(folder, frozenset()))
+
+
+def require_folder(folder: Path) -> None:
+    """Raise a DatasetError unless the folder exists."""
+    if not folder.is_dir():
+        raise DatasetError(f"{path_text(folder)}: there is no such folder; give a folder of images")
+
+
+def beside(path: Path) -> str:
+    """The name of a file's folder and a slash: files of the same name may lie in several folders."""
+    return f"{one_line(path.parent.name, 80)}/" if path.parent.name else ""
+
+
+def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """The files below a folder. Links are followed, except back to one of the folders `above`."""
+    real = folder.resolve()
+    if real in above:
+        return
+    try:
+        entries = [entry for entry in folder.iterdir() if not _hidden(entry)]
+    except OSError as error:
+        raise DatasetError(f"{path_text(folder)}: cannot be read ({error.strerror or error})") from None
+    for entry in entries:
+        if entry.is_dir():
+            yield from _walk(entry, above | {real})
+        elif entry.is_file():
+            yield entry
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".")
