@@ -12,16 +12,15 @@ SUITS := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 1
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(SUITS)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help app test lint backends bench docker-check clean
+.PHONY: help app test lint backends bench clean
 
 help:
-	@echo "make app           start the app; installs it first if need be"
-	@echo "make test          lint, types and all tests"
-	@echo "make lint          lint and types alone"
-	@echo "make backends      install JAX and torch, so that the tests compare them with TensorFlow"
-	@echo "make bench         time the forward pass and the app"
-	@echo "make docker-check  run the Dockerfile's steps without a container engine (Linux, root)"
-	@echo "make clean         remove what these have made, .venv included"
+	@echo "make app       start the app; installs it first if need be"
+	@echo "make test      lint, types and all tests"
+	@echo "make lint      lint and types alone"
+	@echo "make backends  install JAX and torch, so that the tests compare them with TensorFlow"
+	@echo "make bench     time the forward pass and the app"
+	@echo "make clean     remove what these have made, .venv included"
 
 app: $(VENV)/.app
 	@exec $(BIN)/cait-viz app $(ARGS)
@@ -44,9 +43,6 @@ $(VENV)/.backends: requirements-backends.txt $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/forward.py
 	$(BIN)/python benchmarks/page.py
-
-docker-check: $(VENV)/.app
-	$(BIN)/python scripts/check_dockerfile.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .hypothesis .ruff_cache .mypy_cache

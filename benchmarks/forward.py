@@ -1,11 +1,11 @@
-"""Time the forward pass against timm's, run by run in turn.
+"""Time our forward pass and timm's, in alternation.
 
     python benchmarks/forward.py [--timm-python PYTHON] [--rounds N] [VARIANT:BATCH …]
 
-Prints, for each variant and batch size, the median milliseconds of both, the median of the ratios of
-neighbouring runs, and what the first call of each took. Both return the logits; ours the class
-attention as well. Without torch and timm the second column is left out. Two processes, one for each
-side, wait for their turn, so that neither pays for the other's threads.
+Prints, for each variant and batch size, the median milliseconds of both, the median ratio of neighboring runs,
+and the seconds of each one's first call. Both return the logits, ours the class attention as well. Without
+torch and timm only our own times are printed. Each side is a process of its own that waits for its turn, so
+that the threads of one do not slow down the other.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def prepare_ours(name: str, batch: int) -> Callable[[], object]:
 
 
 def prepare_timm(name: str, batch: int) -> Callable[[], object]:
-    """The eager model of timm, of the variant on random pixels."""
+    """timm's eager model of the variant on random pixels."""
     import torch
     from timm import create_model
 
@@ -55,7 +55,7 @@ def prepare_timm(name: str, batch: int) -> Callable[[], object]:
 
 
 def serve(side: str, name: str, batch: int) -> None:
-    """Run one forward pass for each line on standard input and answer with its seconds."""
+    """Run one forward pass for each line of standard input and print its seconds."""
     run = (prepare_ours if side == "ours" else prepare_timm)(name, batch)
     for _ in sys.stdin:
         start = time.perf_counter()
@@ -65,12 +65,12 @@ def serve(side: str, name: str, batch: int) -> None:
 
 @dataclass
 class Side:
-    """One waiting process."""
+    """The process of one side."""
 
     process: "subprocess.Popen[str]"
 
     def run(self) -> float:
-        """Seconds of one forward pass; the process is told to do it and nothing else runs meanwhile."""
+        """Seconds of one forward pass, while nothing else runs."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         print(file=self.process.stdin, flush=True)
