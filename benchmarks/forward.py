@@ -2,10 +2,10 @@
 
     python benchmarks/forward.py [--timm-python PYTHON] [--rounds N] [VARIANT:BATCH …]
 
-Prints, for each variant and batch size, the median milliseconds of both, the median ratio of neighboring runs,
-and the seconds of each one's first call. Both return the logits, ours the class attention as well. Without
-torch and timm only our own times are printed. Each side is a process of its own that waits for its turn, so
-that the threads of one do not slow down the other.
+Prints, for each variant and batch size, the median milliseconds of both, the median ratio of neighboring
+runs, and the seconds of each one's first call. Both return the logits, ours the class attention as well.
+Without torch and timm only our own times are printed. Each side is a process of its own that waits for its
+turn, so that the threads of one do not slow down the other.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def prepare_ours(name: str, batch: int) -> Callable[[], object]:
 
 
 def prepare_timm(name: str, batch: int) -> Callable[[], object]:
-    """timm's eager model of the variant on random pixels."""
+    """Timm's eager model of the variant on random pixels."""
     import torch
     from timm import create_model
 

@@ -57,10 +57,6 @@ RESAMPLES = 10_000
 CONFIDENCE = 0.95
 _VALUES_AT_ONCE = 4_000_000
 
-# The three images at the ends of the curves, which all maps of an image share.
-_ORIGINAL, _MEAN, _BLURRED = range(3)
-_ENDS = ((_ORIGINAL, _MEAN), (_BLURRED, _ORIGINAL))
-
 
 class Curve(NamedTuple):
     """The probability of the predicted class while pixels are replaced.
@@ -116,33 +112,32 @@ def curves(
         batch: how many images `predict` gets per call, always the same number.
 
     Raises:
-        ValueError: shapes do not match, a map is not finite, or `steps` or `batch` is below 1.
+        ValueError: the pixels are not uint8, or a map is not finite or of another shape.
     """
-    if steps < 1 or batch < 1:
-        raise ValueError(f"steps and batch must be at least 1, not {steps} and {batch}")
     original = _checked_pixels(pixels)
-    shared = (original, _mean_color(original), blurred(original))
+    mean = np.broadcast_to(original.mean(axis=(0, 1), dtype=np.float64).astype(np.float32), original.shape)
+    blur = blurred(original)
     checked = [_checked_map(saliency, original.shape[:2]) for saliency in saliencies]
     ranked = [_steps(values, steps) for values in checked]
 
     def images() -> Iterator[Floats]:
-        yield from shared
+        yield from (original, mean, blur)
         for values, (thresholds, _) in zip(checked, ranked, strict=True):
             for threshold in thresholds:
                 replaced = (values >= threshold)[..., np.newaxis]
-                for first, last in _ENDS:
-                    yield np.where(replaced, shared[last], shared[first])
+                yield np.where(replaced, mean, original)
+                yield np.where(replaced, original, blur)
 
-    probabilities = _of_the_predicted_class(images(), predict, batch)
-    between = iter(probabilities[len(shared) :])
-    found = []
-    for _, fractions in ranked:
-        inner = np.array([[next(between) for _ in _ENDS] for _ in fractions[1:-1]]).reshape(-1, len(_ENDS))
-        pair = (
-            Curve(fractions, np.array([probabilities[first], *inner[:, column], probabilities[last]]))
-            for column, (first, last) in enumerate(_ENDS)
+    on_original, on_mean, on_blur, *between = _of_the_predicted_class(images(), predict, batch)
+    found, pairs = [], np.reshape(between, (-1, 2))
+    for thresholds, fractions in ranked:
+        inner, pairs = np.split(pairs, [len(thresholds)])
+        found.append(
+            Curves(
+                Curve(fractions, np.array([on_original, *inner[:, 0], on_mean])),
+                Curve(fractions, np.array([on_blur, *inner[:, 1], on_original])),
+            )
         )
-        found.append(Curves(*pair))
     return found
 
 
@@ -263,11 +258,6 @@ def bootstrap_interval(
     return Interval(float(low), float(high))
 
 
-def _mean_color(image: Floats) -> Floats:
-    """The image's mean color, (S, S, 3) in the image's shape."""
-    return np.broadcast_to(image.mean(axis=(0, 1), dtype=np.float64).astype(np.float32), image.shape)
-
-
 def _steps(values: Floats, steps: int) -> tuple[Floats, NDArray[np.float64]]:
     """For each step but the last, the value from which on pixels are replaced; and their shares, from 0 to 1.
 
@@ -291,12 +281,7 @@ def _of_the_predicted_class(images: Iterator[Floats], predict: Predict, batch: i
     while chunk := list(islice(images, batch)):
         # Filled up, so that a compiled model meets a single shape.
         filled = np.stack(chunk + chunk[-1:] * (batch - len(chunk)))
-        probabilities = np.asarray(predict(filled), np.float64)
-        if probabilities.ndim != 2 or len(probabilities) != batch:
-            raise ValueError(
-                f"predict must return probabilities ({batch}, classes), not an array {probabilities.shape}"
-            )
-        found.append(probabilities[: len(chunk)])
+        found.append(np.asarray(predict(filled), np.float64)[: len(chunk)])
     together = np.concatenate(found)
     return together[:, together[0].argmax()]
 
