@@ -10,9 +10,14 @@ _LISTED_ONE_BY_ONE = 8
 _LISTED = 60
 
 
+# Join the letters of Persian and Indic words and the parts of an emoji, and do nothing else.
+_JOINERS = "\u200c\u200d"
+
+
 def one_line(text: str, limit: int = 160) -> str:
     """A text of unknown origin as part of a sentence: one line, no control characters, not too long."""
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    shown = (char if char.isprintable() or char in _JOINERS else " " for char in text)
+    text = " ".join("".join(shown).split())
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 

@@ -69,47 +69,47 @@ def from_checkpoint(checkpoint: Checkpoint, labels_file: str | Path | None = Non
 
 
 def preprocess(source: ImageSource, model: CaiT, view: View = "crop") -> np.ndarray:
-    """The network's input for one picture.
+    """The network's input for one image.
 
     Args:
-        source: path, bytes, Pillow image or array.
+        source: path, web address, bytes, Pillow image, array or loaded image.
         model: the network that will see it.
-        view: "crop", the centre square, or "whole", the whole picture squashed to a square.
+        view: "crop", the center square, or "whole", the whole image squashed to a square.
 
     Returns:
         (1, S, S, 3) float32, normalised with ImageNet's mean and deviation.
 
     Raises:
-        ImageError: the picture cannot be read.
+        ImageError: the image cannot be read.
     """
     return preprocessing.prepare(source, model.config.image_size, view)
 
 
 def analyze(source: ImageSource, model: CaiT, view: View = "crop", name: str | None = None) -> Analysis:
-    """Classify one picture and keep where each class-attention head looked.
+    """Classify one image and keep where each class-attention head looked.
 
     Args:
-        source: path, bytes, Pillow image or array.
+        source: path, web address, bytes, Pillow image, array or loaded image.
         model: the network.
-        view: "crop", the centre square, or "whole", the whole picture squashed to a square.
-        name: what to call the picture; by default its file's name.
+        view: "crop", the center square, or "whole", the whole image squashed to a square.
+        name: what to call the image; by default its file's name.
 
     Raises:
-        ImageError: the picture cannot be read.
+        ImageError: the image cannot be read.
         CheckpointError: the model has no classifier, or its numbers are not finite.
     """
     if model.config.pre_logits:
         raise CheckpointError("this model has no classifier (pre_logits); give it weights with a head")
-    picture = load_image(source, name)
+    loaded = load_image(source, name)
     size = model.config.image_size
-    logits, _, ca_attention = engine.forward(model, preprocessing.prepare(picture.image, size, view))
+    logits, _, ca_attention = engine.forward(model, preprocessing.prepare(loaded, size, view))
     return Analysis(
-        image=np.asarray(picture.image),
-        image_name=picture.name,
-        image_sha256=picture.sha256,
+        image=np.asarray(loaded.image),
+        image_name=loaded.name,
+        image_sha256=loaded.sha256,
         model=describe(model),
         view=view,
-        box=preprocessing.seen_box(picture.image.size, size, view),
+        box=preprocessing.seen_box(loaded.image.size, size, view),
         labels=model.labels or class_names(model.config.num_classes),
         probabilities=softmax(logits[0]),
         logits=logits[0],
@@ -120,14 +120,14 @@ def analyze(source: ImageSource, model: CaiT, view: View = "crop", name: str | N
 def attention_tensors(
     source: ImageSource, model: CaiT, view: View = "crop", sa_blocks: Sequence[int] = ()
 ) -> dict[str, np.ndarray]:
-    """The raw numbers of one picture, as the network gives them.
+    """The raw numbers of one image, as the network gives them.
 
     Returns:
         "pixels" (1, S, S, 3), "logits" (1, classes), every "ca_ffn_block_{i}_att" (1, H, 1, 1 + N) and
         each "sa_ffn_block_{k}_att" (1, H, N, N) asked for; float32.
 
     Raises:
-        ImageError: the picture cannot be read.
+        ImageError: the image cannot be read.
         SelectionError: there is no such self-attention block.
     """
     pixels = preprocess(source, model, view)

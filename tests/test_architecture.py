@@ -41,7 +41,7 @@ RULES: dict[str, set[str]] = {
 }
 # Folders whose modules may import Keras at their top; `_backend` and `serving` do so within functions.
 NETWORK = {"model", "engine", "training", "api", "tutorial"}
-LIGHT = {"numpy", "PIL", "matplotlib", "pillow_heif"}
+LIGHT = {"numpy", "PIL", "matplotlib", "pillow_heif", "httpx2"}
 
 
 class Import(NamedTuple):
@@ -134,7 +134,7 @@ def test_the_network_and_its_training_know_no_backend_but_through_keras(name):
 @pytest.mark.parametrize(
     "name", [name for name in FILES if place(name) in ("images", "attention", "drawing")]
 )
-def test_reading_and_drawing_know_numpy_pillow_and_matplotlib_and_no_other_library(name):
+def test_reading_and_drawing_know_numpy_pillow_matplotlib_and_httpx2_and_no_other_library(name):
     import sys
 
     assert packages(IMPORTS[name]) <= LIGHT | {"cait_viz", *sys.stdlib_module_names}

@@ -432,7 +432,7 @@ def test_weights_of_ones_own_are_in_the_sidebar_under_their_name_and_name_their_
 def test_the_name_of_a_picture_is_shown_as_it_is(visitor, name):
     visitor.upload(name, b"no picture")
     [sentence] = visitor.notices
-    assert sentence.startswith(f"{name}: this is not a picture")
+    assert sentence.startswith(f"{name}: this is not an image")
     visitor.upload(name, photograph("rocket.jpg", (90, 60)))
     assert visitor.notices == []
     assert all(name in alt for alt in visitor.maps)

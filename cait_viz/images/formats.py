@@ -1,8 +1,8 @@
-"""What the bytes of a picture file say of themselves, before anything is decoded.
+"""What the bytes of an image file say of themselves, before anything is decoded.
 
 Pillow guards against files that claim too many pixels. The functions here find the ways in which a
-small file costs much with few pixels, and name what a file is when it is not a picture.
-Nothing here decodes, and nothing here raises on damaged bytes.
+small file costs much with few pixels, name what a file is when it is not an image, and rewrite the few
+headers that Pillow misreads. Nothing here decodes, and only `require_format` raises.
 """
 
 import re
@@ -10,6 +10,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 from itertools import islice
+
+from cait_viz.errors import ImageError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SIGNATURES = {
@@ -19,37 +21,37 @@ _SIGNATURES = {
     "BMP": (b"BM",),
     "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
 }
-# What the first frame's pixels depend on. Left out are text (which Pillow refuses when it is long,
-# as Photoshop's edit history is), and the chunks of an animation.
+_FORMATS_IN_WORDS = "JPEG, PNG, WebP, GIF, BMP or TIFF"
+# What the first frame's pixels depend on. Left out are text (Pillow refuses the whole file when it is
+# long, as Photoshop's edit history is), and the chunks of an animation.
 _PNG_REPEATED = frozenset({b"IDAT"})
 _PNG_ONCE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf", b"sRGB", b"IEND"})
 # Pillow's PngImagePlugin.MAX_TEXT_CHUNK: it refuses the whole file for a longer profile.
 _PNG_PROFILE_BYTES = 1 << 20
+_PNG_GREY, _PNG_RGB = 0, 2
 
 # A marker that ends entropy-coded data: not a stuffed zero, a restart or a fill byte.
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _JPEG_STANDALONE = frozenset({0x01, 0xD8})
 _JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
-
-_TIFF_STRIP_OFFSETS, _TIFF_TILE_OFFSETS = 273, 324
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Any bytes will do that are no marker and decode to something: they are compared with no bytes at all.
+_JPEG_NOISE = bytes(89 * number % 254 + 1 for number in range(1, 1001))
 
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
-# Brands that say "a container of pictures" and leave the coding to the list of compatible brands.
+# Brands that say "a container of images" and leave the coding to the list of compatible brands.
 _GENERIC_BRANDS = frozenset({b"mif1", b"msf1"})
 
 _OTHER_KINDS = (
     (re.compile(rb"%PDF"), "a PDF document"),
     (re.compile(rb"PK\x03\x04|PK\x05\x06"), "a ZIP archive or an office document"),
-    (re.compile(rb"\x1f\x8b|7z\xbc\xaf|Rar!|BZh|\xfd7zXZ"), "a compressed archive"),
     (re.compile(rb"8BPS"), "a Photoshop document"),
     (re.compile(rb"\xff\x0a|\x00\x00\x00\x0cJXL "), "JPEG XL"),
     (re.compile(rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51"), "JPEG 2000"),
-    (re.compile(rb"\x00\x00\x01\x00"), "an icon file"),
-    (re.compile(rb"%!PS|\xc5\xd0\xd3\xc6"), "a PostScript document"),
     (re.compile(rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ", re.DOTALL), "a video"),
     (re.compile(rb"\s*(<!doctype html|<html|<head|<body)", re.IGNORECASE), "a web page"),
-    # Without repetition inside repetition: such a pattern takes for ever on bytes made for it.
+    # Without repetition inside repetition: such a pattern takes forever on bytes made for it.
     (re.compile(rb"\s*<(?=.*<svg|svg)", re.DOTALL), "an SVG drawing"),
 )
 _PROLOGUE_BYTES = 2048
@@ -69,20 +71,28 @@ def image_format(data: bytes) -> str | None:
     return _coded_in_boxes(data)
 
 
-def other_kind(data: bytes) -> str | None:
-    """In words, what bytes are that are not a picture the program reads; None when unknown."""
-    prologue = data[:_PROLOGUE_BYTES]
-    for pattern, words in _OTHER_KINDS:
-        if pattern.match(prologue):
-            return words
-    return None
+def require_format(data: bytes, name: str) -> str:
+    """The format of an image file, as `image_format` gives it.
+
+    Raises:
+        ImageError: the bytes are no image; the message says what they are, where that is known.
+    """
+    if found := image_format(data):
+        return found
+    kinds = (kind for pattern, kind in _OTHER_KINDS if pattern.match(data[:_PROLOGUE_BYTES]))
+    kind = next(kinds, None)
+    what = f"this is {kind}, not an image that can be read" if kind else "this is not an image"
+    raise ImageError(f"{name}: {what}; save it as {_FORMATS_IN_WORDS}")
+
+
+# --- PNG --------------------------------------------------------------------------------------------
 
 
 def essential_png(data: bytes) -> bytes:
     """The PNG without the chunks that its first frame does not depend on.
 
     Long text, animation frames and repeated profiles cost time and memory and, in Pillow, warnings
-    or the refusal of a good picture. Damaged chunks are left for the decoder to report.
+    or the refusal of a good image. Damaged chunks are left for the decoder to report.
     """
     kept = [_PNG_SIGNATURE]
     seen: set[bytes] = set()
@@ -92,6 +102,8 @@ def essential_png(data: bytes) -> bytes:
         end = position + 12 + length
         if kind in _PNG_REPEATED or (kind in _PNG_ONCE and kind not in seen):
             chunk = data[position:end]
+            if kind == b"tRNS":
+                chunk = _transparency_for_pillow(data[24:26], chunk)
             if kind != b"iCCP" or _inflates_within_limit(chunk[8:-4]):
                 kept.append(chunk)
         seen.add(kind)
@@ -99,14 +111,45 @@ def essential_png(data: bytes) -> bytes:
     return b"".join(kept)
 
 
+def _transparency_for_pillow(depth_and_color: bytes, chunk: bytes) -> bytes:
+    """A tRNS chunk with the samples of the transparent color as Pillow gives the pixels.
+
+    Pillow brings grey of 2 and 4 bits and RGB of 16 bits to 8 bits, and compares with samples that it
+    has not brought there.
+    """
+    depth, color = depth_and_color
+    samples = struct.unpack(f">{(len(chunk) - 12) // 2}H", chunk[8 : 8 + (len(chunk) - 12) // 2 * 2])
+    if color == _PNG_GREY and depth in (2, 4):
+        samples = tuple(min(sample, 2**depth - 1) * 255 // (2**depth - 1) for sample in samples)
+    elif color == _PNG_RGB and depth == 16:
+        samples = tuple(sample >> 8 for sample in samples)
+    else:
+        return chunk
+    content = b"tRNS" + struct.pack(f">{len(samples)}H", *samples)
+    return struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+
+
+def _inflates_within_limit(chunk: bytes) -> bool:
+    """Whether the profile in the content of an iCCP chunk is one that Pillow will unpack."""
+    _, _, packed = chunk.partition(b"\0")
+    try:
+        profile = zlib.decompressobj().decompress(packed[1:], _PNG_PROFILE_BYTES + 1)
+    except zlib.error:
+        return False
+    return len(profile) <= _PNG_PROFILE_BYTES
+
+
+# --- JPEG -------------------------------------------------------------------------------------------
+
+
 def jpeg_segments(data: bytes, limit: int) -> tuple[int, int]:
     """Number of segments of a JPEG, counted up to a limit, and how many of them are scans.
 
-    Every scan of a progressive JPEG goes over the whole picture and may take ten bytes, so that a
+    Every scan of a progressive JPEG goes over the whole image and may take ten bytes, so that a
     file of a few megabytes can keep a decoder busy for hours.
     """
     segments = scans = 0
-    for marker in islice(_jpeg_markers(data), limit):
+    for marker, _ in islice(_jpeg_markers(data), limit):
         if marker == _JPEG_END:
             break
         segments += 1
@@ -114,25 +157,117 @@ def jpeg_segments(data: bytes, limit: int) -> tuple[int, int]:
     return segments, scans
 
 
+def ended_jpeg(data: bytes) -> tuple[bytes, bytes] | None:
+    """A JPEG without its last bytes, with an end; and the same with other pixels in what is missing.
+
+    From the first row that decodes differently, its last scan is lost. None where whole scans are missing:
+    then no row is complete.
+    """
+    # Not half a marker; nor the zeros of a file that was allocated and not filled.
+    data = data.rstrip(b"\0\xff")
+    components = 0
+    missing_bits: dict[tuple[int, int], int] = {}  # by component and coefficient
+    for marker, start in _jpeg_markers(data):
+        content = data[start + 2 : start + 2 + 256]
+        if marker in _JPEG_FRAMES and len(content) > 5:
+            components = content[5]
+        if marker == _JPEG_SCAN and content and len(content) > 2 * content[0] + 3:
+            count = content[0]
+            first, last, approximation = content[2 * count + 1 : 2 * count + 4]
+            for component in content[1 : 2 * count + 1 : 2]:
+                for coefficient in range(first, last + 1):
+                    missing_bits[component, coefficient] = approximation & 15
+    if len(missing_bits) < 64 * components or any(missing_bits.values()):
+        return None
+    end = b"\xff\xd9"
+    return data + end, data + _JPEG_NOISE + end
+
+
+def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """The markers of a JPEG in order, and where their content starts; the content is jumped over."""
+    position = 0
+    while found := _JPEG_MARKER.search(data, position):
+        marker = found[1][0]
+        position = found.end()
+        yield marker, position
+        if marker not in _JPEG_STANDALONE:
+            position += max(2, int.from_bytes(data[position : position + 2], "big"))
+
+
+# --- TIFF -------------------------------------------------------------------------------------------
+
+BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE, SAMPLE_FORMAT = 258, 262, 281, 339
+WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1
+UNSIGNED, SIGNED = 1, 2
+_SAMPLES_PER_PIXEL, _STRIP_OFFSETS, _TILE_OFFSETS = 277, 273, 324
+_SHORT, _LONG = 3, 4
+
+
+def _tiff_layout(data: bytes) -> tuple[str, str, str, str, int]:
+    """The byte order, the formats of an offset, a count and an entry, and where the first offset is."""
+    order = "<" if data.startswith(b"II") else ">"
+    if data[2:4] in (b"+\0", b"\0+"):
+        return order, order + "Q", order + "Q", order + "HHQ8s", 8
+    return order, order + "L", order + "H", order + "HHL4s", 4
+
+
+def _tiff_directory(data: bytes) -> list[tuple[int, int, int, bytes]]:
+    """The first page's entries: tag, type, count and value, or the value's offset; empty if damaged."""
+    _, offset, number, entry, where = _tiff_layout(data)
+    try:
+        (start,) = struct.unpack_from(offset, data, where)
+        (entries,) = struct.unpack_from(number, data, start)
+        start += struct.calcsize(number)
+        size = struct.calcsize(entry)
+        entries = min(entries, (len(data) - start) // size)
+        return list(struct.iter_unpack(entry, data[start : start + entries * size]))
+    except (struct.error, OverflowError):
+        return []
+
+
 def tiff_pieces(data: bytes) -> int:
     """Number of strips or tiles that the first page of a TIFF claims; 0 when that cannot be told.
 
     Pillow makes an object of each before it looks at any.
     """
-    order = "<" if data.startswith(b"II") else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    entry, count_format, start_format = ("HHQ8s", "Q", 8) if big else ("HHL4s", "H", 4)
-    try:
-        (start,) = struct.unpack_from(order + ("Q" if big else "L"), data, start_format)
-        (entries,) = struct.unpack_from(order + count_format, data, start)
-        start += struct.calcsize(order + count_format)
-        size = struct.calcsize(order + entry)
-        entries = min(entries, (len(data) - start) // size)
-        directory = struct.iter_unpack(order + entry, data[start : start + entries * size])
-    except (struct.error, OverflowError):
-        return 0
-    offsets = (_TIFF_STRIP_OFFSETS, _TIFF_TILE_OFFSETS)
-    return max((count for tag, _, count, _ in directory if tag in offsets), default=0)
+    offsets = (_STRIP_OFFSETS, _TILE_OFFSETS)
+    return max((count for tag, _, count, _ in _tiff_directory(data) if tag in offsets), default=0)
+
+
+def readable_tiff(data: bytes) -> tuple[bytes, dict[int, int]]:
+    """A TIFF that Pillow can open, and the tags that its reader must be given back.
+
+    Of more than 8 bits, or with a sign, Pillow opens most kinds only where black is zero, and big-endian
+    files of 32 bits only where they are signed. What the pixels mean is then for the caller to put right.
+    """
+    order, offset, number, entry, where = _tiff_layout(data)
+    entries = {tag: (kind, count, value) for tag, kind, count, value in _tiff_directory(data)}
+    tags = {
+        tag: struct.unpack_from(order + ("H" if kind == _SHORT else "L"), value)[0]
+        for tag, (kind, _, value) in entries.items()
+        if kind in (_SHORT, _LONG)
+    }
+    given: dict[int, int] = {}
+    deep = tags.get(BITS_PER_SAMPLE, 1) > 8 or tags.get(SAMPLE_FORMAT, UNSIGNED) != UNSIGNED
+    if deep and tags.get(_SAMPLES_PER_PIXEL, 1) == 1:
+        if tags.get(PHOTOMETRIC, WHITE_IS_ZERO) == WHITE_IS_ZERO:
+            given[PHOTOMETRIC] = WHITE_IS_ZERO
+        if tags.get(BITS_PER_SAMPLE) == 32 and tags.get(SAMPLE_FORMAT, UNSIGNED) == UNSIGNED:
+            given[SAMPLE_FORMAT] = UNSIGNED
+    if not given:
+        return data, given
+    changed = {PHOTOMETRIC: BLACK_IS_ZERO, SAMPLE_FORMAT: SIGNED}
+    entries |= {tag: (_SHORT, 1, struct.pack(order + "H", changed[tag])) for tag in given}
+    directory = struct.pack(number, len(entries)) + b"".join(
+        struct.pack(entry, tag, *fields) for tag, fields in sorted(entries.items())
+    )
+    data += bytes(len(data) % 2)
+    start = struct.pack(offset, len(data))
+    rest = data[where + len(start) :]
+    return data[:where] + start + rest + directory + bytes(len(start)), given
+
+
+# --- HEIF -------------------------------------------------------------------------------------------
 
 
 def _coded_in_boxes(data: bytes) -> str | None:
@@ -148,24 +283,3 @@ def _coded_in_boxes(data: bytes) -> str | None:
     if major in _HEIF_BRANDS or major in _GENERIC_BRANDS:
         return "HEIF"
     return None
-
-
-def _inflates_within_limit(chunk: bytes) -> bool:
-    """Whether the profile in the content of an iCCP chunk is one that Pillow will unpack."""
-    _, _, packed = chunk.partition(b"\0")
-    try:
-        profile = zlib.decompressobj().decompress(packed[1:], _PNG_PROFILE_BYTES + 1)
-    except zlib.error:
-        return False
-    return len(profile) <= _PNG_PROFILE_BYTES
-
-
-def _jpeg_markers(data: bytes) -> Iterator[int]:
-    """The markers of a JPEG in order, jumping over the content of its segments."""
-    position = 0
-    while found := _JPEG_MARKER.search(data, position):
-        marker = found[1][0]
-        position = found.end()
-        yield marker
-        if marker not in _JPEG_STANDALONE:
-            position += max(2, int.from_bytes(data[position : position + 2], "big"))

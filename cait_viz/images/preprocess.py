@@ -1,4 +1,4 @@
-"""From a picture to the network's input, as every CaiT was evaluated; and which part of it the network saw.
+"""From an image to the network's input, as every CaiT was evaluated; and which part of it the network saw.
 
 The rule is torchvision's Resize and CenterCrop, which timm evaluates with at crop 1.0 and bicubic
 interpolation; only it gives the published accuracies.
@@ -27,9 +27,9 @@ _DEVIATION = np.array(IMAGENET_STD, np.float32)
 
 
 class Box(NamedTuple):
-    """A rectangle in a picture, in its pixels: x runs to the right, y down, (0, 0) is the picture's corner.
+    """A rectangle in an image, in its pixels: x runs to the right, y down, (0, 0) is the image's corner.
 
-    The edges are exact and so need not be whole: one network pixel is rarely a whole number of the picture's.
+    The edges are exact and so need not be whole: one network pixel is rarely a whole number of the image's.
     """
 
     left: float
@@ -40,7 +40,7 @@ class Box(NamedTuple):
     def pixels(self) -> tuple[int, int, int, int]:
         """The rectangle's edges as whole pixels, (left, top, right, bottom), right and bottom exclusive.
 
-        Never empty, and within the picture if the box is.
+        Never empty, and within the image if the box is.
         """
         left, right = _whole_edges(self.left, self.right)
         top, bottom = _whole_edges(self.top, self.bottom)
@@ -48,12 +48,12 @@ class Box(NamedTuple):
 
 
 def seen_box(size: tuple[int, int], image_size: int, view: View) -> Box:
-    """The part of a picture that the network sees.
+    """The part of an image that the network sees.
 
     Args:
-        size: width and height of the picture, in pixels.
+        size: width and height of the image, in pixels.
         image_size: side of the network's input, in pixels.
-        view: "crop" for the centre crop of the evaluation, "whole" for the whole picture.
+        view: "crop" for the center crop of the evaluation, "whole" for the whole image.
 
     Raises:
         SelectionError: there is no such view.
@@ -67,25 +67,25 @@ def seen_box(size: tuple[int, int], image_size: int, view: View) -> Box:
     return Box(left, top, right, bottom)
 
 
-def resize_and_crop(picture: Image.Image, image_size: int, view: View = "crop") -> Image.Image:
-    """What the network sees, as a picture.
+def resize_and_crop(image: Image.Image, image_size: int, view: View = "crop") -> Image.Image:
+    """What the network sees, as an image.
 
     Args:
-        picture: mode "RGB", of any size.
+        image: mode "RGB", of any size.
         image_size: side of the network's input, in pixels.
-        view: "crop" resizes the shorter side to `image_size` and cuts out the centre; "whole"
-            squashes the whole picture to a square.
+        view: "crop" resizes the shorter side to `image_size` and cuts out the center; "whole"
+            squashes the whole image to a square.
 
     Returns:
-        A picture of mode "RGB", `image_size` × `image_size` pixels.
+        An image of mode "RGB", `image_size` × `image_size` pixels.
 
     Raises:
         SelectionError: there is no such view.
     """
     if _checked(view) == "whole":
-        return picture.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    width, height = resized_size(picture.size, image_size)
-    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
+        return image.resize((image_size, image_size), Image.Resampling.BICUBIC)
+    width, height = resized_size(image.size, image_size)
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
     left, top = _crop_start(width, image_size), _crop_start(height, image_size)
     return resized.crop((left, top, left + image_size, top + image_size))
 
@@ -109,10 +109,10 @@ def normalize(pixels: np.ndarray) -> np.ndarray:
 
 
 def prepare(source: ImageSource, image_size: int, view: View = "crop") -> np.ndarray:
-    """The network's input made from a picture.
+    """The network's input made from an image.
 
     Args:
-        source: a path, bytes, a Pillow image or an array, as `images.read_image` takes it.
+        source: as `images.read.load_image` takes it; an image that was loaded already is not read again.
         image_size: side of the network's input, in pixels.
         view: "crop" or "whole"; see `resize_and_crop`.
 
@@ -120,7 +120,7 @@ def prepare(source: ImageSource, image_size: int, view: View = "crop") -> np.nda
         float32 of shape (1, image_size, image_size, 3), normalised.
 
     Raises:
-        ImageError: the picture cannot be read.
+        ImageError: the image cannot be read.
         SelectionError: there is no such view.
     """
     seen = resize_and_crop(read_image(source), image_size, _checked(view))
@@ -142,14 +142,14 @@ def resized_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
 
 
 def _crop_start(length: int, image_size: int) -> int:
-    """First pixel of the centre crop: a half goes to the even neighbour, as in torchvision."""
+    """First pixel of the center crop: a half goes to the even neighbour, as in torchvision."""
     return round((length - image_size) / 2)
 
 
 def _seen_edges(length: int, resized: int, image_size: int) -> tuple[float, float]:
-    """The centre crop's edges along one side, in pixels before resizing."""
+    """The center crop's edges along one side, in pixels before resizing."""
     start = _crop_start(resized, image_size)
-    # Multiplied before divided: the edge of the resized picture falls exactly on the picture's.
+    # Multiplied before divided: the edge of the resized image falls exactly on the image's.
     return start * length / resized, (start + image_size) * length / resized
 
 

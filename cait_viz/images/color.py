@@ -1,0 +1,185 @@
+"""From any of Pillow's modes to upright 8-bit sRGB; and whole numbers and floats of any range to 8 bits."""
+
+import io
+from functools import lru_cache
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps
+
+from cait_viz.errors import ImageError
+from cait_viz.images.formats import (
+    BITS_PER_SAMPLE,
+    BLACK_IS_ZERO,
+    MAX_SAMPLE,
+    PHOTOMETRIC,
+    SAMPLE_FORMAT,
+    SIGNED,
+    UNSIGNED,
+    WHITE_IS_ZERO,
+)
+
+_BLACK, _WHITE = np.uint8(0), np.uint8(255)
+_PAPER = (255, 255, 255)
+# Pillow mode of the pixels that a profile of each color space describes.
+_PROFILED_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+# A profile that moves no color by more than this is sRGB under another name; applying it would only
+# round the pixels anew.
+_SAME_COLOR = 2
+
+
+def upright_srgb(image: Image.Image, name: str) -> tuple[Image.Image, str]:
+    """A new upright 8-bit sRGB image of mode "RGB"; the loaded image that was given stays as it is.
+
+    Returns:
+        The image, and a sentence on what had to be guessed of its pixels; "" if nothing.
+
+    Raises:
+        ImageError: the pixels cannot be converted.
+    """
+    try:
+        color, alpha, remark = _color_and_alpha(image, name)
+        rgb = _profile_to_srgb(color, image.info.get("icc_profile")).convert("RGB")
+    except ImageError:
+        raise
+    except Exception:  # a damaged palette, a transparent color out of range, a mode nobody converts
+        raise ImageError(f"{name}: the pixels ({image.mode}) cannot be converted; save it as RGB") from None
+    if alpha is not None:
+        paper = Image.new("RGB", rgb.size, _PAPER)
+        paper.paste(rgb, mask=alpha)
+        rgb = paper
+    # A profile or an orientation left here would be applied a second time; and Pillow fails to rewrite
+    # metadata that is damaged.
+    rgb.info = {}
+    rgb.getexif()[ExifTags.Base.Orientation] = _orientation(image)
+    ImageOps.exif_transpose(rgb, in_place=True)
+    rgb.getexif().clear()
+    return rgb, remark
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none or the metadata is damaged."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # the parser meets hostile bytes
+        return 1
+
+
+def _color_and_alpha(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None, str]:
+    """Color of mode L, RGB or CMYK, 8 bits; the opacity, of mode L, where there is one; and a remark."""
+    if image.mode.startswith("I") or image.mode == "F" or _tag(image, SAMPLE_FORMAT, UNSIGNED) == SIGNED:
+        return _deep_grey(image, name)
+    if image.has_transparency_data:
+        # Out of premultiplied modes there is no direct way to RGBA.
+        plain = image.convert("LA") if image.mode == "La" else image
+        rgba = plain.convert("RGBA")
+        grey = image.mode in ("1", "L", "LA", "La")
+        return rgba.convert("RGB").convert("L" if grey else "RGB"), rgba.getchannel("A"), ""
+    if image.mode == "1":
+        return image.convert("L"), None, ""
+    return (image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")), None, ""
+
+
+# --- more than 8 bits -------------------------------------------------------------------------------
+
+
+def _deep_grey(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None, str]:
+    """`_color_and_alpha` of grey that has more than 8 bits, or a sign, by what its file declares."""
+    values = np.asarray(image)
+    bits = _tag(image, BITS_PER_SAMPLE, 8 * values.itemsize)
+    if image.mode == "L":
+        values = values.view(np.int8)
+    elif image.mode == "I" and bits == 32 and _tag(image, SAMPLE_FORMAT, SIGNED) == UNSIGNED:
+        values = values.view(np.uint32)
+    inverted = _tag(image, PHOTOMETRIC, BLACK_IS_ZERO) == WHITE_IS_ZERO
+    grey, remark = eight_bits(values, name, bits, _tag(image, MAX_SAMPLE, 0), inverted)
+    clear = image.info.get("transparency")
+    alpha = None if clear is None else Image.fromarray(np.where(values == clear, _BLACK, _WHITE))
+    return Image.fromarray(grey), alpha, remark
+
+
+def _tag(image: Image.Image, tag: int, default: int) -> int:
+    """The number in a tag of an image that was read from a TIFF, else the default."""
+    value = getattr(image, "tag_v2", {}).get(tag, default)
+    value = value[0] if isinstance(value, tuple) and value else value
+    return value if isinstance(value, int) else default
+
+
+def eight_bits(
+    values: np.ndarray, name: str, bits: int, largest: int = 0, inverted: bool = False
+) -> tuple[np.ndarray, str]:
+    """Numbers of any range, linearly from black to white.
+
+    Whole numbers without a sign run from 0 to the end of their bits; where they do not reach a quarter of
+    that, to the end of the fewest of 8, 10, 12, … bits that hold them, as cameras and microscopes write them.
+    Floats within 0 to 1 are fractions. All else has no stated range: floats within 0 to 255 are taken as
+    8 bits, and what remains is stretched from its smallest to its largest value.
+
+    Args:
+        values: integers or floats, of any shape.
+        name: what to call the image in an error.
+        bits: how many bits of each integer are used, its sign included.
+        largest: the largest value that the file declares; 0 if it does not.
+        inverted: whether white is the smallest value.
+
+    Returns:
+        uint8 of the same shape, and a sentence on the range that was assumed; "" where it was declared.
+
+    Raises:
+        ImageError: some values are not finite.
+    """
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise ImageError(f"{name}: some of its values are not finite; replace NaN and infinity")
+    black, white, declared = low, high, False
+    if values.dtype.kind == "f":
+        if low >= 0 and high <= _WHITE:
+            declared = high <= 1
+            black, white = 0, 1 if declared else int(_WHITE)
+    elif low >= 0:
+        bits -= values.dtype.kind == "i"
+        needed = max(int(high), largest).bit_length()
+        needed = max(8, needed + needed % 2)
+        declared = needed >= bits or largest >= high or not high
+        black, white = 0, 2 ** min(bits, needed) - 1
+    scaled = values.astype(np.float32)
+    scaled -= np.float32(black)
+    scaled *= np.float32(_WHITE / (white - black or 1))
+    grey = np.rint(scaled, out=scaled).clip(_BLACK, _WHITE).astype(np.uint8)
+    if inverted:
+        grey = _WHITE - grey
+        black, white = white, black
+    taken = f"{black:.9g} was taken as black and {white:.9g} as white"
+    return grey, "" if declared else f"The range of its values is not stated; {taken}."
+
+
+# --- color profiles ---------------------------------------------------------------------------------
+
+
+def _profile_to_srgb(color: Image.Image, profile: bytes | None) -> Image.Image:
+    """The image in sRGB if its profile can be used, else as it is, taken as sRGB."""
+    if not profile:
+        return color
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if _PROFILED_MODES.get(source.profile.xcolor_space.strip()) != color.mode:
+            return color
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), color.mode, "RGB")
+        if color.mode == "RGB" and _changes_nothing(transform):
+            return color
+        return transform.apply(color)
+    except Exception:  # a broken profile is no reason to refuse an image
+        return color
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
+    probe = _color_probe()
+    moved = np.asarray(transform.apply(probe), dtype=np.int16) - np.asarray(probe, dtype=np.int16)
+    return int(np.abs(moved).max()) <= _SAME_COLOR
+
+
+@lru_cache(maxsize=1)
+def _color_probe() -> Image.Image:
+    """Every mixture of 16 levels of red, green and blue: 64 × 64 pixels."""
+    levels = np.linspace(_BLACK, _WHITE, 16).astype(np.uint8)
+    cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1)
+    return Image.fromarray(cube.reshape(64, 64, 3))
