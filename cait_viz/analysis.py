@@ -97,6 +97,7 @@ class Analysis:
         logits: `(C,)` float32.
         class_attention: for each class-attention block i, under the key "ca_ffn_block_i_att", how the
             class token spreads its attention, `(heads, N + 1)` float32; index 0 is the token itself.
+        image_remark: a sentence on what the image lacks or what was assumed of its pixels; else "".
 
     The arrays are read-only.
 
@@ -115,6 +116,7 @@ class Analysis:
     probabilities: Floats
     logits: Floats
     class_attention: Mapping[str, Floats]
+    image_remark: str = ""
 
     def __post_init__(self) -> None:
         attention = {key: _frozen(array, np.float32) for key, array in self.class_attention.items()}

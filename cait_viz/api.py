@@ -1,4 +1,4 @@
-"""From a picture to its `Analysis`: the one room that knows both the network and the drawing."""
+"""From an image to its `Analysis`: the one module that knows both the network and the drawing."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,6 +114,7 @@ def analyze(source: ImageSource, model: CaiT, view: View = "crop", name: str | N
         probabilities=softmax(logits[0]),
         logits=logits[0],
         class_attention={key: attention[0, :, 0] for key, attention in ca_attention.items()},
+        image_remark=loaded.remark,
     )
 
 

@@ -411,7 +411,7 @@ def test_a_jpeg_without_its_last_bytes_is_read_and_says_what_is_lost(options, mi
     image = photograph(640, 480).convert(options.pop("mode", "RGB"))
     data = encoded("JPEG", image, **options)
     loaded, whole = load_image(data[:-missing]), np.asarray(read_image(data))
-    assert loaded.remark.startswith("The file ends too early")
+    assert loaded.remark.startswith("the image ends too early; ")
     same = (np.asarray(loaded.image) == whole).reshape(480, -1).all(axis=1)
     named = re.search(r"the last (\d+) of its 480 rows", loaded.remark)
     lost = int(named[1]) if named else 0

@@ -199,7 +199,8 @@ def test_grey_of_every_depth_looks_the_same(depth, photometric, compression, ord
 
 def test_the_remark_says_what_was_taken_as_white():
     values = np.array([[0, 4000]], np.uint16)
-    assert "0 was taken as black and 4095 as white" in load_image(grey_tiff(values)).remark
+    sentence = "The pixel values of a.tif have no stated range; 0 was taken as black and 4095 as white."
+    assert load_image(grey_tiff(values), "a.tif").remark == sentence
     assert "4095 was taken as black and 0 as white" in load_image(grey_tiff(values, t262=0)).remark
 
 
@@ -217,6 +218,8 @@ def test_twelve_packed_bits_are_scaled_by_their_own_white():
         data = tiff(tags, b"\xff\xf0\x00")
         assert [pixel(data, (x, 0)) for x in (0, 1)] == expected
         assert not load_image(data).remark
+    dark = load_image(tiff({256: 2, 257: 1, 258: 12, 259: 1, 262: 1, 277: 1, 278: 1}, b"\x10\x00\x00"))
+    assert (dark.image.getpixel((0, 0)), dark.remark) == ((16, 16, 16), "")
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF"])

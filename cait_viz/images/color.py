@@ -66,7 +66,9 @@ def _orientation(image: Image.Image) -> int:
 
 def _color_and_alpha(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None, str]:
     """Color of mode L, RGB or CMYK, 8 bits; the opacity, of mode L, where there is one; and a remark."""
-    if image.mode.startswith("I") or image.mode == "F" or _tag(image, SAMPLE_FORMAT, UNSIGNED) == SIGNED:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _deep_grey(image, name)
+    if image.mode == "L" and _tag(image, SAMPLE_FORMAT, UNSIGNED) == SIGNED:
         return _deep_grey(image, name)
     if image.has_transparency_data:
         # Out of premultiplied modes there is no direct way to RGBA.
@@ -91,7 +93,9 @@ def _deep_grey(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image 
     elif image.mode == "I" and bits == 32 and _tag(image, SAMPLE_FORMAT, SIGNED) == UNSIGNED:
         values = values.view(np.uint32)
     inverted = _tag(image, PHOTOMETRIC, BLACK_IS_ZERO) == WHITE_IS_ZERO
-    grey, remark = eight_bits(values, name, bits, _tag(image, MAX_SAMPLE, 0), inverted)
+    # Bits that fill no whole bytes are all in use.
+    largest = 2**bits - 1 if bits % 8 else _tag(image, MAX_SAMPLE, 0)
+    grey, remark = eight_bits(values, name, bits, largest, inverted)
     clear = image.info.get("transparency")
     alpha = None if clear is None else Image.fromarray(np.where(values == clear, _BLACK, _WHITE))
     return Image.fromarray(grey), alpha, remark
@@ -144,12 +148,12 @@ def eight_bits(
     scaled = values.astype(np.float32)
     scaled -= np.float32(black)
     scaled *= np.float32(_WHITE / (white - black or 1))
-    grey = np.rint(scaled, out=scaled).clip(_BLACK, _WHITE).astype(np.uint8)
+    grey = np.rint(scaled, out=scaled).clip(_BLACK, _WHITE, out=scaled).astype(np.uint8)
     if inverted:
         grey = _WHITE - grey
         black, white = white, black
     taken = f"{black:.9g} was taken as black and {white:.9g} as white"
-    return grey, "" if declared else f"The range of its values is not stated; {taken}."
+    return grey, "" if declared else f"The pixel values of {name} have no stated range; {taken}."
 
 
 # --- color profiles ---------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ class LoadedImage:
     Attributes:
         image: upright, mode "RGB", 8 bits, sRGB.
         name: what to call it in a sentence or a title: one line, printable.
-        remark: a sentence for whoever gave the image, on what is missing in it or had to be guessed; else "".
+        remark: a sentence for whoever gave the image, on what it lacks or what had to be assumed; else "".
     """
 
     image: Image.Image
@@ -252,9 +252,9 @@ def _without_its_end(data: bytes, name: str) -> tuple[Image.Image, str, str] | N
     lost = one.height - int(changed.argmax()) if changed.any() else 0
     if lost > MAX_LOST_ROWS * one.height:
         return None
-    missing = f"the last {lost} of its {one.height} rows are damaged" if lost else "no pixels are missing"
+    missing = f"the last {lost} of its {one.height} rows are damaged" if lost else "its pixels are complete"
     rgb, _ = upright_srgb(one, name)
-    return rgb, name, f"The file ends too early; {missing}."
+    return rgb, name, f"{name} ends too early; {missing}."
 
 
 def _from_pillow(image: Image.Image, name: str) -> tuple[Image.Image, str, str]:
