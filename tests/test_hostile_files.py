@@ -1,6 +1,6 @@
 """Files that nobody should send, and what is said of them.
 
-Every file is made here. One that is read at all comes out as a picture; every other is refused with one
+Every file is made here. One that is read at all comes out as an image; every other is refused with one
 sentence that names it, with no warning and no memory to speak of.
 """
 
@@ -56,9 +56,9 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png(
-    width: int, height: int, *extra: bytes, pixels: bytes = b"\0", depth: int = 8, colour: int = 2
+    width: int, height: int, *extra: bytes, pixels: bytes = b"\0", depth: int = 8, color: int = 2
 ) -> bytes:
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     rest = png_chunk(b"IDAT", zlib.compress(pixels)) + png_chunk(b"IEND", b"")
     return PNG_SIGNATURE + header + b"".join(extra) + rest
 
@@ -101,7 +101,7 @@ def tiff_of_tiles(count: int) -> bytes:
 
 
 def webp(width: int, height: int) -> bytes:
-    """A canvas of that size around a small picture."""
+    """A canvas of that size around a small image."""
     size = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
     body = b"VP8X" + struct.pack("<I", 10) + bytes(4) + size + encoded("WEBP", photograph(4, 4))[12:]
     return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
@@ -136,7 +136,7 @@ def with_flipped_byte(data: bytes, at: bytes) -> bytes:
     return bytes(changed)
 
 
-NOT_PICTURES = {
+NOT_IMAGES = {
     "empty": lambda: b"",
     "one byte": lambda: b"\x89",
     "zeros": lambda: bytes(10_000),
@@ -215,7 +215,7 @@ BOMBS = {
     "png of 60000 by 60000": lambda: png(60_000, 60_000),
     "png of two billion by two billion": lambda: png(2**31 - 1, 2**31 - 1),
     "png just above the limit": lambda: png(8_000, images.MAX_PIXELS // 8_000 + 1),
-    "one-bit png of 100000 by 100000": lambda: png(100_000, 100_000, depth=1, colour=0),
+    "one-bit png of 100000 by 100000": lambda: png(100_000, 100_000, depth=1, color=0),
     "gif of 65535 by 65535": lambda: gif((65_535, 65_535), (0, 0, 1, 1)),
     "gif with a frame larger than its screen": lambda: gif((8, 8), (65_000, 65_000, 500, 500)),
     "bmp of 100000 by 100000": lambda: bmp(100_000, 100_000),
@@ -235,14 +235,14 @@ BOMBS = {
 REFUSED = {
     f"{group}, {name}": make
     for group, files in (
-        ("not a picture", NOT_PICTURES),
+        ("not an image", NOT_IMAGES),
         ("cut short", CUT_SHORT),
         ("damaged", DAMAGED),
         ("bomb", BOMBS),
     )
     for name, make in files.items()
 }
-# What looks as bad and is a picture all the same.
+# What looks as bad and is an image all the same.
 READ = {
     "png with compressed text of 200 MB": lambda: png(
         1, 1, png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(200_000_000))), pixels=bytes(4)
@@ -288,13 +288,13 @@ def test_a_hostile_file_is_refused_in_one_sentence_that_names_it(
 
 
 @pytest.mark.parametrize("make", REFUSED.values(), ids=REFUSED)
-def test_the_same_bytes_without_a_name_are_refused_as_the_picture(make):
+def test_the_same_bytes_without_a_name_are_refused_as_the_image(make):
     with pytest.raises(ImageError, match=r"^the image: "):
         read_image(make())
 
 
 @pytest.mark.parametrize("make", READ.values(), ids=READ)
-def test_a_strange_file_that_holds_a_picture_is_read(make, capfd, recwarn):
+def test_a_strange_file_that_holds_an_image_is_read(make, capfd, recwarn):
     assert read_image(make()).mode == "RGB"
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
@@ -377,7 +377,7 @@ WHOLE = {
 
 
 def read_or_refused(data: bytes) -> Image.Image | None:
-    """The picture, or None for a refusal in one sentence; anything else is an error of the test."""
+    """The image, or None for a refusal in one sentence; anything else is an error of the test."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
@@ -483,9 +483,9 @@ def refusal(path) -> str:
 
 
 def test_a_folder_is_refused(tmp_path):
-    folder = tmp_path / "pictures.png"
+    folder = tmp_path / "images.png"
     folder.mkdir()
-    assert refusal(folder) == "pictures.png: this is a folder; give an image inside it"
+    assert refusal(folder) == "images.png: this is a folder; give an image inside it"
     for path in ("/", "."):
         assert refusal(path).startswith(f"{path}: this is a folder")
 

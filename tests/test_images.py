@@ -300,7 +300,7 @@ def test_every_mode_with_alpha_lies_over_white(mode):
     assert clear.mode == mode
 
 
-def test_a_palette_keeps_its_colours_and_its_transparent_entry_is_white():
+def test_a_palette_keeps_its_colors_and_its_transparent_entry_is_white():
     image = Image.new("P", (2, 1), 0)
     image.putpalette([*RED, *BLUE])
     image.putpixel((1, 0), 1)
@@ -313,7 +313,7 @@ def test_a_palette_keeps_its_colours_and_its_transparent_entry_is_white():
 
 
 @pytest.mark.parametrize(("mode", "clear", "other"), [("L", 7, 8), ("RGB", RED, GREEN), ("1", 0, 255)])
-def test_a_transparent_colour_is_white(mode, clear, other):
+def test_a_transparent_color_is_white(mode, clear, other):
     image = Image.new(mode, (2, 1), clear)
     image.putpixel((1, 0), other)
     data = encoded(image, "PNG", transparency=0 if mode == "1" else clear)
@@ -335,9 +335,9 @@ def test_ycbcr_and_lab_become_rgb():
     assert difference(pixel(gradient().convert("HSV")), gradient().getpixel((0, 0))) <= 6
 
 
-# --- orientation and colour --------------------------------------------------------------------------
+# --- orientation and color --------------------------------------------------------------------------
 
-# Where the picture's first row and first column are as shown, by EXIF orientation (EXIF 2.3, figure 14),
+# Where the image's first row and first column are as shown, by EXIF orientation (EXIF 2.3, figure 14),
 # written as what undoes it.
 UNDO = {
     1: lambda a: a,
@@ -362,7 +362,7 @@ UNDO = {
         ("JPEG", {"quality": 100, "subsampling": 0}),
     ],
 )
-def test_a_turned_picture_is_put_upright(image_format, options, orientation):
+def test_a_turned_image_is_put_upright(image_format, options, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(gradient(), image_format, exif=exif.tobytes(), **options)
@@ -373,7 +373,7 @@ def test_a_turned_picture_is_put_upright(image_format, options, orientation):
     assert not upright.getexif()
 
 
-def test_an_upright_picture_read_again_is_not_turned_again():
+def test_an_upright_image_read_again_is_not_turned_again():
     exif = Image.Exif()
     exif[0x0112] = 6
     once = read_image(encoded(gradient(), "PNG", exif=exif.tobytes()))
@@ -383,7 +383,7 @@ def test_an_upright_picture_read_again_is_not_turned_again():
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" + b"\xff" * 5000, b"x"]
 )
-def test_damaged_exif_leaves_the_picture_as_it_is(exif):
+def test_damaged_exif_leaves_the_image_as_it_is(exif):
     data = encoded(gradient(), "JPEG", exif=exif)
     assert read_image(data).size == gradient().size
 
@@ -421,23 +421,23 @@ def display_p3() -> bytes:
     return profile(b"RGB ", {b"wtpt": xyz(0.9642, 1, 0.8249), **columns, **curves})
 
 
-def p3_in_srgb(colour: tuple[int, int, int]) -> np.ndarray:
-    light = np.linalg.inv(SRGB_TO_XYZ) @ P3_TO_XYZ @ (np.array(colour) / 255) ** 2.2
+def p3_in_srgb(color: tuple[int, int, int]) -> np.ndarray:
+    light = np.linalg.inv(SRGB_TO_XYZ) @ P3_TO_XYZ @ (np.array(color) / 255) ** 2.2
     light = light.clip(0, 1)
     return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 @pytest.mark.parametrize(
-    "colour", [(200, 100, 50), (90, 180, 120), (255, 255, 255), (128, 128, 128), (40, 40, 200)]
+    "color", [(200, 100, 50), (90, 180, 120), (255, 255, 255), (128, 128, 128), (40, 40, 200)]
 )
-def test_display_p3_is_brought_to_srgb(colour):
-    data = encoded(Image.new("RGB", (8, 8), colour), "PNG", icc_profile=display_p3())
-    assert np.abs(np.array(pixel(data)) - p3_in_srgb(colour)).max() <= 2
-    if len(set(colour)) > 1:
-        assert pixel(data) != colour
+def test_display_p3_is_brought_to_srgb(color):
+    data = encoded(Image.new("RGB", (8, 8), color), "PNG", icc_profile=display_p3())
+    assert np.abs(np.array(pixel(data)) - p3_in_srgb(color)).max() <= 2
+    if len(set(color)) > 1:
+        assert pixel(data) != color
 
 
-def test_a_profile_converts_the_colour_and_leaves_the_transparency():
+def test_a_profile_converts_the_color_and_leaves_the_transparency():
     image = Image.new("RGBA", (2, 1), (200, 100, 50, 255))
     image.putpixel((1, 0), (200, 100, 50, 0))
     data = encoded(image, "PNG", icc_profile=display_p3())
@@ -507,9 +507,9 @@ def test_a_file_is_read_whatever_its_name(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(encoded(gradient(), "PNG"))
     for source in (path, str(path)):
-        picture = load_image(source)
-        assert picture.image.tobytes() == gradient().tobytes()
-        assert picture.name == name.replace("\n", " ")
+        loaded = load_image(source)
+        assert loaded.image.tobytes() == gradient().tobytes()
+        assert loaded.name == name.replace("\n", " ")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file names are Unicode there")
@@ -521,14 +521,14 @@ def test_a_file_name_that_is_no_text_can_still_be_shown(tmp_path):
     assert name.endswith(".png")
 
 
-def test_a_picture_tells_its_name_and_the_digest_of_its_file(tmp_path):
+def test_an_image_tells_its_name_and_the_digest_of_its_file(tmp_path):
     data = encoded(gradient(), "JPEG")
     digest = hashlib.sha256(data).hexdigest()
     path = tmp_path / "photo.jpg"
     path.write_bytes(data)
-    picture = load_image(path)
-    assert isinstance(picture, LoadedImage)
-    assert (picture.name, picture.sha256) == ("photo.jpg", digest)
+    loaded = load_image(path)
+    assert isinstance(loaded, LoadedImage)
+    assert (loaded.name, loaded.sha256) == ("photo.jpg", digest)
     assert load_image(data).name == "the image"
     assert load_image(data, "upload.jpg").name == "upload.jpg"
     assert load_image(data, "up\r\nload.jpg").name == "up load.jpg"
@@ -597,7 +597,7 @@ def test_an_array_of_uint8_comes_back_as_it_was(array):
     assert (np.asarray(read_image(array[::-1, ::-1])) == array[::-1, ::-1]).all()
 
 
-def test_every_kind_of_array_that_is_a_picture_is_read():
+def test_every_kind_of_array_that_is_an_image_is_read():
     grey = np.array([[0, 128, 255]], np.uint8)
     expected = np.repeat(grey[..., None], 3, axis=-1)
     sources = {
@@ -639,7 +639,7 @@ def test_every_kind_of_array_that_is_a_picture_is_read():
         (np.zeros((1, 500), np.uint8), "500 × 1"),
     ],
 )
-def test_an_array_that_is_no_picture_is_refused_with_a_reason(array, said):
+def test_an_array_that_is_no_image_is_refused_with_a_reason(array, said):
     with pytest.raises(ImageError) as caught:
         read_image(array)
     assert said in str(caught.value)
@@ -647,7 +647,7 @@ def test_an_array_that_is_no_picture_is_refused_with_a_reason(array, said):
 
 
 @pytest.mark.parametrize("source", [None, 3, ["a.png"], io.BytesIO(b"x"), object()])
-def test_what_is_no_source_of_pictures_is_refused(source):
+def test_what_is_no_source_of_images_is_refused(source):
     with pytest.raises(ImageError, match=r"is not an image; give a path, bytes"):
         read_image(source)
 
@@ -671,6 +671,25 @@ def test_many_threads_read_at_once_and_leave_the_warnings_as_they_were():
         thread.join()
     assert [seen[i] for i in range(len(files))] == expected
     assert warnings.filters == filters
+
+
+def test_reading_changes_nothing_of_the_process_that_reads(run_python, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(encoded(gradient(), "JPEG")[:-2])
+    script = """
+import logging, os, sys, warnings
+import numpy
+from PIL import Image, ImageFile, TiffImagePlugin
+def settings():
+    known = logging.root.manager.loggerDict.items()
+    loggers = [(name, list(getattr(one, "handlers", []))) for name, one in known]
+    limits = (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS, dict(TiffImagePlugin.OPEN_INFO))
+    return dict(os.environ), list(warnings.filters), [one for one in loggers if one[1]], limits
+before = settings()
+import cait_viz.images.preprocess, cait_viz.images.web
+assert cait_viz.read_image(sys.argv[1])
+assert settings() == before
+"""
+    run_python(script, tmp_path / "photo.jpg")
 
 
 def test_every_sample_is_a_photograph_with_a_licence_and_a_description():

@@ -13,6 +13,7 @@ from cait_viz.images.preprocess import (
     resize_and_crop,
     seen_box,
 )
+from cait_viz.images.read import load_image
 
 SIDES = st.integers(min_value=1, max_value=400)
 IMAGE_SIZES = st.sampled_from((32, 48, 224, 384))
@@ -23,13 +24,13 @@ def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def torchvision_restated(picture: Image.Image, side: int) -> np.ndarray:
+def torchvision_restated(image: Image.Image, side: int) -> np.ndarray:
     """Resize(side, bicubic), CenterCrop(side), ToTensor and Normalize, in other words than the library's."""
-    width, height = picture.size
+    width, height = image.size
     short, long = sorted((width, height))
     new_long = int(side * long / short)
     new_size = (side, new_long) if width <= height else (new_long, side)
-    array = np.asarray(picture.resize(new_size, resample=Image.BICUBIC))
+    array = np.asarray(image.resize(new_size, resample=Image.BICUBIC))
     top = int(round((array.shape[0] - side) / 2.0))  # noqa: RUF046
     left = int(round((array.shape[1] - side) / 2.0))  # noqa: RUF046
     tensor = array[top : top + side, left : left + side].astype(np.float32).transpose(2, 0, 1)
@@ -44,15 +45,15 @@ def torchvision_restated(picture: Image.Image, side: int) -> np.ndarray:
 def test_the_crop_is_torchvisions_to_the_last_bit(width, height, side):
     if max(width, height) > 100 * min(width, height):
         width = height
-    picture = noise(width, height)
-    np.testing.assert_array_equal(prepare(picture, side), torchvision_restated(picture, side))
+    image = noise(width, height)
+    np.testing.assert_array_equal(prepare(image, side), torchvision_restated(image, side))
 
 
 @settings(max_examples=200, deadline=None)
 @given(
     width=st.integers(1, 12_000), height=st.integers(1, 12_000), side=IMAGE_SIZES, view=st.sampled_from(VIEWS)
 )
-def test_the_seen_box_lies_in_the_picture_and_has_pixels(width, height, side, view):
+def test_the_seen_box_lies_in_the_image_and_has_pixels(width, height, side, view):
     box = seen_box((width, height), side, view)
     assert 0 <= box.left < box.right <= width
     assert 0 <= box.top < box.bottom <= height
@@ -70,7 +71,7 @@ def test_the_crop_keeps_the_whole_short_side_and_the_middle_of_the_long_one(widt
         assert (box.left, box.right) == (0, width)
     if height <= width:
         assert (box.top, box.bottom) == (0, height)
-    # The start is rounded to a pixel of the resized picture, whose long side lost up to one to whole pixels.
+    # The start is rounded to a pixel of the resized image, whose long side lost up to one to whole pixels.
     resized_pixel = min(width, height) / (side - 1)
     assert abs(box.left + box.right - width) <= resized_pixel
     assert abs(box.top + box.bottom - height) <= resized_pixel
@@ -91,25 +92,25 @@ def test_a_crop_that_starts_on_a_half_goes_to_the_even_pixel():
 
 
 def test_the_seen_box_is_the_part_that_the_network_gets():
-    picture = Image.new("RGB", (448, 224), "black")
-    box = seen_box(picture.size, 224, "crop")
-    picture.paste("white", box.pixels())
-    assert np.asarray(resize_and_crop(picture, 224)).min() == 255
-    picture.paste("white", (0, 0, 448, 224))
-    picture.paste("black", box.pixels())
-    assert np.asarray(resize_and_crop(picture, 224)).max() == 0
+    image = Image.new("RGB", (448, 224), "black")
+    box = seen_box(image.size, 224, "crop")
+    image.paste("white", box.pixels())
+    assert np.asarray(resize_and_crop(image, 224)).min() == 255
+    image.paste("white", (0, 0, 448, 224))
+    image.paste("black", box.pixels())
+    assert np.asarray(resize_and_crop(image, 224)).max() == 0
 
 
-def test_the_whole_view_shows_every_corner_of_the_picture():
-    picture = Image.new("RGB", (600, 100), "black")
-    picture.paste("white", (0, 0, 60, 100))
-    picture.paste("red", (540, 0, 600, 100))
-    seen = np.asarray(resize_and_crop(picture, 224, "whole"))
+def test_the_whole_view_shows_every_corner_of_the_image():
+    image = Image.new("RGB", (600, 100), "black")
+    image.paste("white", (0, 0, 60, 100))
+    image.paste("red", (540, 0, 600, 100))
+    seen = np.asarray(resize_and_crop(image, 224, "whole"))
     assert seen.shape == (224, 224, 3)
     assert (seen[:, :20] == 255).all()
     assert (seen[:, -20:] == (255, 0, 0)).all()
-    assert seen_box(picture.size, 224, "whole") == (0, 0, 600, 100)
-    assert seen_box(picture.size, 224, "whole").pixels() == (0, 0, 600, 100)
+    assert seen_box(image.size, 224, "whole") == (0, 0, 600, 100)
+    assert seen_box(image.size, 224, "whole").pixels() == (0, 0, 600, 100)
 
 
 def test_the_whole_view_is_antialiased():
@@ -120,19 +121,19 @@ def test_the_whole_view_is_antialiased():
     assert seen[8:-8, 8:-8].max() <= 129
 
 
-def test_a_picture_of_the_networks_size_passes_unchanged_in_either_view():
-    picture = noise(224, 224)
+def test_an_image_of_the_networks_size_passes_unchanged_in_either_view():
+    image = noise(224, 224)
     for view in VIEWS:
-        assert resize_and_crop(picture, 224, view).tobytes() == picture.tobytes()
+        assert resize_and_crop(image, 224, view).tobytes() == image.tobytes()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 100), (100, 1), (3, 2), (2000, 20)])
 @pytest.mark.parametrize("view", VIEWS)
-def test_tiny_and_narrow_pictures_fill_the_network(size, view):
+def test_tiny_and_narrow_images_fill_the_network(size, view):
     pixels = prepare(Image.new("RGB", size, (124, 116, 104)), 224, view)
     assert pixels.shape == (1, 224, 224, 3)
     assert pixels.dtype == np.float32
-    # That colour is ImageNet's mean, up to rounding.
+    # That color is ImageNet's mean, up to rounding.
     assert np.abs(pixels).max() < 0.01
 
 
@@ -161,7 +162,17 @@ def test_an_unknown_view_is_refused_by_name():
         assert isinstance(caught.value, CaitVizError)
 
 
-def test_what_is_no_picture_is_refused_before_preparing():
+def test_an_image_is_prepared_from_any_source_and_a_loaded_one_without_its_file(tmp_path):
+    path = tmp_path / "photo.png"
+    noise(60, 40).save(path)
+    loaded = load_image(path)
+    from_path = prepare(path, 32)
+    for source in (path.read_bytes(), noise(60, 40), np.asarray(noise(60, 40)), loaded):
+        path.unlink(missing_ok=True)
+        np.testing.assert_array_equal(prepare(source, 32), from_path)
+
+
+def test_what_is_no_image_is_refused_before_preparing():
     with pytest.raises(ImageError):
         prepare(b"", 224)
 
