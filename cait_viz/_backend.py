@@ -1,7 +1,7 @@
-"""Import Keras and a backend without their log lines.
+"""Import Keras and a backend in a process of this program, without their log lines and the user's settings.
 
-TensorFlow's C++ side writes to file descriptor 2 before any setting of its own takes effect, so that
-descriptor itself is turned away for as long as the import lasts.
+TensorFlow's C++ code writes to file descriptor 2 before any setting of its own takes effect, so that
+descriptor itself is redirected while the import lasts.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def standard_error_held() -> Iterator[None]:
-    """Keep what is written to descriptor 2 from the terminal; show it after all if the block fails."""
+    """Hold back what is written to descriptor 2; show it only if the block fails."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
         kept = os.dup(2)
@@ -34,7 +34,7 @@ def standard_error_held() -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow and Keras silently, Keras on TensorFlow whatever else a person uses it with."""
+    """Import TensorFlow, and Keras on TensorFlow."""
     import_keras("tensorflow")
 
 
@@ -42,7 +42,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def installed_backend() -> str:
-    """The backend that Keras is set to in the environment, else the first that is installed."""
+    """The backend that KERAS_BACKEND names, else the first that is installed."""
     chosen = os.environ.get("KERAS_BACKEND")
     if chosen in BACKENDS:
         return chosen
@@ -50,19 +50,20 @@ def installed_backend() -> str:
 
 
 def import_keras(backend: str, threads: int | None = None) -> None:
-    """Import Keras on one of its backends, silently.
+    """Import Keras on one of its backends. Sets environment variables: not for a user's own process.
 
     Args:
         backend: one of `BACKENDS`.
-        threads: how many the backend may use on the CPU; by default as many as it likes. JAX has no such
-            setting and takes them all.
+        threads: how many CPU threads the backend may use; by default as many as it likes. JAX has no such
+            setting and uses all.
 
     Raises:
         ImportError: the backend is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = backend
-    with standard_error_held():
+    os.environ.pop("KERAS_NNX_ENABLED", None)
+    with standard_error_held(), _no_keras_settings():
         importlib.import_module(backend)
         importlib.import_module("keras")
         # Keras asks of every input whether it is a tensor of TensorFlow's, and imports that for it.
@@ -81,6 +82,20 @@ def import_keras(backend: str, threads: int | None = None) -> None:
         tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
 
 
+@contextlib.contextmanager
+def _no_keras_settings() -> Iterator[None]:
+    """Keep Keras, as it is imported, from ~/.keras/keras.json: a floatx of bfloat16 in it would stop it."""
+    usual = os.environ.get("KERAS_HOME")
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ["KERAS_HOME"] = empty
+        try:
+            yield
+        finally:
+            del os.environ["KERAS_HOME"]
+            if usual is not None:
+                os.environ["KERAS_HOME"] = usual
+
+
 # glibc's mallopt: M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_MAX.
 _ALLOCATOR = {-1: 2**31 - 1, -2: 2**26, -4: 0}
 
@@ -88,8 +103,8 @@ _ALLOCATOR = {-1: 2**31 - 1, -2: 2**26, -4: 0}
 def keep_freed_memory() -> None:
     """Let the process keep the memory of arrays that it frees, where the C library is glibc.
 
-    A training frees and takes the same large arrays at every step; each time the system would have to fill
-    them with zeros again. What that is worth differs (benchmarks/training.py).
+    A training frees and allocates the same large arrays at every step, and each time the system would fill
+    them with zeros again. How much faster it gets differs (benchmarks/training.py).
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cait_viz.analysis import Analysis, ModelInfo
-from cait_viz.attention.probabilities import softmax
+from cait_viz.attention.probabilities import probabilities
 from cait_viz.engine import keras as engine
 from cait_viz.errors import CheckpointError
 from cait_viz.images import preprocess as preprocessing
@@ -35,9 +35,9 @@ def load_model(
         name: a variant, see `cait_viz.VARIANTS`. By default the bundled one, or the architecture that
             `weights` shows.
         weights: a safetensors file with timm's tensor names, in place of the variant's own weights.
-        labels: a text file with the name of one class a line.
+        labels: a file with the names of the classes, see `cait_viz.weights.labels.class_names`.
         download: whether weights that are not on this machine may be downloaded.
-        progress: whether a download shows a bar, or a function of (bytes here, bytes in all).
+        progress: whether a download shows a bar, or a function of (bytes so far, bytes in all).
 
     Raises:
         UnknownModelError: there is no variant of that name.
@@ -47,14 +47,18 @@ def load_model(
     return from_checkpoint(checkpoint, labels)
 
 
-def from_checkpoint(checkpoint: Checkpoint, labels_file: str | Path | None = None) -> CaiT:
-    """The network that a checkpoint describes, filled.
+def from_checkpoint(checkpoint: Checkpoint, labels: str | Path | None = None) -> CaiT:
+    """The network that a checkpoint describes, with its weights; float32 whatever the user's Keras settings.
+
+    Args:
+        checkpoint: what `cait_viz.weights.resolve.resolve` found.
+        labels: a file with the names of the classes.
 
     Raises:
         CheckpointError: the weights or the labels cannot be used; the message lists every mismatch.
     """
-    tensors = read_tensors(checkpoint.path, checkpoint.config)
-    names = class_names(checkpoint.config.num_classes, labels_file)
+    tensors = read_tensors(checkpoint)
+    names = class_names(checkpoint.config.num_classes, labels)
     with zero_weights():
         model = CaiT(checkpoint.config)
     assign(model, tensors)
@@ -111,7 +115,7 @@ def analyze(source: ImageSource, model: CaiT, view: View = "crop", name: str | N
         view=view,
         box=preprocessing.seen_box(loaded.image.size, size, view),
         labels=model.labels or class_names(model.config.num_classes),
-        probabilities=softmax(logits[0]),
+        probabilities=probabilities(logits[0]),
         logits=logits[0],
         class_attention={key: attention[0, :, 0] for key, attention in ca_attention.items()},
         image_remark=loaded.remark,

@@ -27,9 +27,6 @@ FILENAME = "model.safetensors"
 FAULTS = {
     "close": "the first transfer ends after `fault_after` bytes, its connection closed",
     "reset": "the first transfer ends after `fault_after` bytes, its connection reset",
-    "close always": "every transfer ends after `fault_after` bytes, its connection closed",
-    "reset always": "every transfer ends after `fault_after` bytes, its connection reset",
-    "no range": "ranges are ignored, and the first transfer ends after `fault_after` bytes",
     "dead": "every transfer ends before its first byte",
     "head reset": "the first question about a file is cut off",
     "other content": "what is sent has the announced length and another content",
@@ -186,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "short":
             content = content[:-1000]
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        start = int(asked[1]) if asked and fault != "no range" else 0
+        start = int(asked[1]) if asked else 0
         hub.ranges.append(int(asked[1]) if asked else None)
         first = len(hub.ranges) == 1
         self.send_response(206 if start else 200)
@@ -196,10 +193,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if fault == "dead":
             self.close()
-        elif (fault in ("close", "no range") and first) or fault == "close always":
+        elif fault == "close" and first:
             self.wfile.write(content[start : start + hub.fault_after])
             self.close()
-        elif (fault == "reset" and first) or fault == "reset always":
+        elif fault == "reset" and first:
             self.wfile.write(content[start : start + hub.fault_after])
             time.sleep(0.3)  # or the reset would overtake what was sent
             self.reset()

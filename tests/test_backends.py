@@ -19,13 +19,13 @@ from cait_viz._backend import import_keras
 import_keras(sys.argv[1])
 import keras, numpy as np
 assert keras.backend.backend() == sys.argv[1]
-from cait_viz.weights.resolve import read_config, read_tensors
+from cait_viz.weights.architecture import read_tensors
+from cait_viz.weights.resolve import resolve
 from cait_viz.model.cait import CaiT
 from cait_viz.model.timm_names import assign, state_dict
-path = Path(sys.argv[2])
-config = read_config(path)
-model = CaiT(config)
-tensors = read_tensors(path, config)
+checkpoint = resolve(weights=sys.argv[2])
+model = CaiT(checkpoint.config)
+tensors = read_tensors(checkpoint)
 assign(model, tensors)
 kept = state_dict(model)
 assert all(np.array_equal(kept[name], tensors[name]) for name in tensors)
@@ -60,17 +60,18 @@ import numpy as np
 from cait_viz._backend import import_keras
 import_keras("torch")
 from cait_viz.training.loader import Batches
-from cait_viz.weights.resolve import read_config, read_tensors
+from cait_viz.weights.architecture import read_tensors
+from cait_viz.weights.resolve import resolve
 from cait_viz.training.datasets import decode
 from cait_viz.training.trainer import Training
 from cait_viz.training.config import TrainingConfig, Stage
 pixels = decode(sorted(Path(sys.argv[1]).rglob("*.png")), 32, Path(sys.argv[3]), print)
-config = read_config(Path(sys.argv[2]))
+checkpoint = resolve(weights=sys.argv[2])
 tensors = []
 for decay in (0.0, 0.5):
     recipe = TrainingConfig(stages=(Stage(32, 1),), batch_size=4, weight_decay=decay, averaging=0.0)
     batches = Batches(pixels, np.arange(len(pixels)) % 3, np.arange(len(pixels)), 3, recipe)
-    training = Training(config, read_tensors(Path(sys.argv[2]), config), batches, recipe, {})
+    training = Training(checkpoint.config, read_tensors(checkpoint), batches, recipe, {})
     next(training.run())
     tensors.append(training.tensors())
 print(json.dumps([name for name in tensors[0] if not np.array_equal(tensors[0][name], tensors[1][name])]))

@@ -1,4 +1,4 @@
-"""Reading a checkpoint: its architecture, its tensors, and everything that may be given by mistake."""
+"""Checkpoints: which is used, its architecture, its tensors, and files given by mistake."""
 
 import json
 import os
@@ -24,15 +24,9 @@ from cait_viz._resources import BUNDLED_WEIGHTS
 from cait_viz.errors import CheckpointError, UnknownModelError
 from cait_viz.model.config import CaiTConfig
 from cait_viz.model.timm_names import timm_tensors
-from cait_viz.weights import resolve as checkpoints
-from cait_viz.weights.architecture import read_config, read_tensors
-from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
-from cait_viz.weights.resolve import (
-    Checkpoint,
-    locate,
-    match_variant,
-    resolve,
-)
+from cait_viz.weights.architecture import read_tensors
+from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant, match_variant
+from cait_viz.weights.resolve import available, locate, resolve
 
 TINY = CaiTConfig(
     image_size=64, projection_dim=48, sa_ffn_layers=3, ca_ffn_layers=2, num_heads=4, num_classes=10
@@ -114,11 +108,11 @@ def test_architecture_is_read_off_the_shapes(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x.safetensors")
         save_file({name: np.zeros(shape, np.float16) for name, shape in timm_shapes(config).items()}, path)
-        assert read_config(path) == config
+        assert resolve(weights=path).config == config
 
 
 def test_tensors_come_back_as_they_were_saved(write, weights):
-    tensors = read_tensors(write(weights), TINY)
+    tensors = read_tensors(resolve(weights=write(weights)))
     assert list(tensors) == list(timm_tensors(TINY))
     for name, tensor in tensors.items():
         assert tensor.dtype == np.float32
@@ -128,7 +122,7 @@ def test_tensors_come_back_as_they_were_saved(write, weights):
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_other_float_types_become_float32(write, weights, dtype):
     cast = {name: tensor.astype(dtype) for name, tensor in weights.items()}
-    tensors = read_tensors(write(cast), TINY)
+    tensors = read_tensors(resolve(weights=write(cast)))
     for name, tensor in tensors.items():
         assert tensor.dtype == np.float32
         np.testing.assert_array_equal(tensor, cast[name].astype(np.float32))
@@ -146,8 +140,10 @@ def test_bfloat16_is_read_without_torch(tmp_path, weights):
         data += upper_half
     path = raw_file(tmp_path / "bf16.safetensors", header, data)
     code = (
-        "import sys, numpy; from cait_viz.weights.architecture import read_config, read_tensors\n"
-        "tensors = read_tensors(path := __import__('pathlib').Path(sys.argv[1]), read_config(path))\n"
+        "import sys, numpy\n"
+        "from cait_viz.weights.architecture import read_tensors\n"
+        "from cait_viz.weights.resolve import resolve\n"
+        "tensors = read_tensors(resolve(weights=sys.argv[1]))\n"
         "assert not {'torch', 'tensorflow', 'keras'} & set(sys.modules)\n"
         "numpy.savez(sys.argv[2], **tensors)"
     )
@@ -168,43 +164,37 @@ def test_every_fault_is_listed_in_one_error(write, weights):
     faulty["optimizer.step"] = np.zeros(1, np.float32)
     faulty["blocks.1.attn.relative_bias"] = np.zeros(1, np.float32)
     path = write(faulty)
-    for action, arguments in ((read_tensors, (path, TINY)), (read_config, (path,)), (resolve, (None, path))):
-        message = refusal(action, *arguments)
-        assert message.startswith("my model.safetensors: ")
-        assert "missing: cls_token, blocks.1.attn.qkv.bias;" in message
-        left_over = message.partition("left over: ")[2].partition(";")[0]
-        assert sorted(left_over.split(", ")) == ["blocks.1.attn.relative_bias", "optimizer.step"]
-        assert "pos_embed (1, 16, 49) instead of (1, 16, 48)" in message
-        assert "blocks.2.gamma_1 (47) instead of (48)" in message
-        assert "of a wrong type: norm.weight I32" in message
+    message = refusal(resolve, weights=path)
+    assert message.startswith("my model.safetensors: ")
+    assert "missing: cls_token, blocks.1.attn.qkv.bias;" in message
+    left_over = message.partition("left over: ")[2].partition(";")[0]
+    assert sorted(left_over.split(", ")) == ["blocks.1.attn.relative_bias", "optimizer.step"]
+    assert "pos_embed (1, 16, 49) instead of (1, 16, 48)" in message
+    assert "blocks.2.gamma_1 (47) instead of (48)" in message
+    assert "of a wrong type: norm.weight I32" in message
 
 
 @pytest.mark.parametrize("name", [name for name in timm_shapes(TINY) if not name.startswith("head.")])
 def test_any_missing_tensor_is_named_whatever_it_says_of_the_architecture(write, weights, name):
     path = write({other: tensor for other, tensor in weights.items() if other != name})
-    assert name in refusal(read_tensors, path, TINY).partition("missing: ")[2]
     assert name in refusal(resolve, weights=path).partition("missing: ")[2]
 
 
 def test_block_left_out_in_the_middle_is_missing_and_does_not_shorten_the_network(write, weights):
     path = write({name: tensor for name, tensor in weights.items() if not name.startswith("blocks.1.")})
-    message = refusal(read_config, path)
+    message = refusal(resolve, weights=path)
     assert "blocks.1.attn.qkv.weight" in message
     assert "left over" not in message
 
 
 def test_many_faults_are_listed_by_ranges_of_blocks(write, weights):
-    deeper = replace(TINY, sa_ffn_layers=24)
-    message = refusal(read_tensors, write(weights), deeper)
+    message = refusal(resolve, "cait_xxs24_224", write(weights))
     assert "blocks.3-23.attn.qkv.weight" in message
-    assert len(message) < 1500
+    assert len(message) < 3000
 
 
 def test_position_embedding_of_another_resolution_is_refused(write):
-    config = get_variant("cait_xxs24_224").config
-    small = replace(config, sa_ffn_layers=1)
-    tensors = {name: np.zeros(shape, np.float16) for name, shape in timm_shapes(small).items()}
-    message = refusal(read_tensors, write(tensors), replace(small, image_size=384))
+    message = refusal(resolve, "cait_xxs24_384", write(published(7)))
     assert "pos_embed (1, 196, 192) instead of (1, 576, 192)" in message
 
 
@@ -212,21 +202,21 @@ def test_position_embedding_of_another_resolution_is_refused(write):
 def test_values_that_are_not_finite_are_refused_by_name(write, weights, value):
     faulty = dict(weights)
     faulty["blocks.2.attn.proj_w.weight"] = np.full((4, 4), value, np.float32)
-    message = refusal(read_tensors, write(faulty), TINY)
+    message = refusal(lambda: read_tensors(resolve(weights=write(faulty))))
     assert "not finite in blocks.2.attn.proj_w.weight" in message
 
 
 def test_float64_beyond_float32_is_not_finite_and_warns_nobody(write, weights, recwarn):
     faulty = dict(weights)
     faulty["norm.bias"] = np.full(48, 1e300)
-    assert "not finite in norm.bias" in refusal(read_tensors, write(faulty), TINY)
+    assert "not finite in norm.bias" in refusal(lambda: read_tensors(resolve(weights=write(faulty))))
     assert len(recwarn) == 0
 
 
 def test_positions_that_make_no_square_are_refused_with_their_number(write, weights):
     faulty = dict(weights)
     faulty["pos_embed"] = np.zeros((1, 17, 48), np.float32)
-    assert "holds 17 positions" in refusal(read_config, write(faulty))
+    assert "holds 17 positions" in refusal(resolve, weights=write(faulty))
 
 
 def test_heads_that_do_not_divide_the_width_are_refused(write, weights):
@@ -234,31 +224,106 @@ def test_heads_that_do_not_divide_the_width_are_refused(write, weights):
     for name in weights:
         if "proj_l" in name or "proj_w" in name:
             faulty[name] = np.zeros((5, 5) if name.endswith("weight") else (5,), np.float32)
-    assert "5" in refusal(read_config, write(faulty))
+    assert "5" in refusal(resolve, weights=write(faulty))
 
 
 def test_block_numbers_out_of_all_proportion_cost_nothing(write, weights):
     faulty = dict(weights)
     faulty["blocks.999999999.gamma_1"] = np.zeros(48, np.float32)
     faulty["blocks." + "9" * 500 + ".gamma_1"] = np.zeros(48, np.float32)
-    assert "blocks.999999999.gamma_1" in refusal(read_config, write(faulty))
+    assert "blocks.999999999.gamma_1" in refusal(resolve, weights=write(faulty))
 
 
-def test_wrapped_checkpoint_is_told_its_prefix(write, weights):
-    wrapped = {f"module.{name}": tensor for name, tensor in weights.items()}
-    assert "save it with names that lack 'module.'" in refusal(read_config, write(wrapped))
+WRAPPERS = st.lists(st.sampled_from(["module.", "_orig_mod.", "model.", "backbone."]), max_size=4).map(
+    "".join
+)
+AVERAGES = st.sampled_from(["ema.", "model_ema.", "ema_model.", "state_dict_ema."])
 
 
-def test_checkpoint_of_another_network_is_told_as_such(write):
+def saved_and_resolved(tensors):
+    """The checkpoint of these tensors, and what is read of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_file(tensors, Path(folder, "x.safetensors"))
+        checkpoint = resolve(weights=Path(folder, "x.safetensors"))
+        return checkpoint, read_tensors(checkpoint)
+
+
+@settings(max_examples=20, deadline=None)
+@given(prefix=WRAPPERS)
+def test_names_that_share_a_wrappers_prefix_load_as_if_they_had_none(weights, prefix):
+    checkpoint, tensors = saved_and_resolved({prefix + name: tensor for name, tensor in weights.items()})
+    assert (checkpoint.config, checkpoint.remark) == (TINY, "")
+    assert list(tensors) == list(timm_tensors(TINY))
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor, weights[name])
+
+
+@settings(max_examples=20, deadline=None)
+@given(wrapper=WRAPPERS, average=AVERAGES, inside=WRAPPERS)
+def test_of_a_model_and_its_ema_the_ema_is_read_and_the_remark_says_so(weights, wrapper, average, inside):
+    last_step = {wrapper + name: tensor + 1 for name, tensor in weights.items()}
+    ema = {average + inside + name: tensor for name, tensor in weights.items()}
+    checkpoint, tensors = saved_and_resolved(last_step | ema)
+    assert checkpoint.remark == "The file holds a model and its EMA; the EMA is used."
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor, weights[name])
+
+
+def test_an_ema_alone_loads_without_a_remark(weights):
+    checkpoint, _ = saved_and_resolved({f"model_ema.{name}": tensor for name, tensor in weights.items()})
+    assert (checkpoint.config, checkpoint.remark) == (TINY, "")
+
+
+def test_two_models_that_are_no_ema_of_each_other_are_refused(write, weights):
+    pair = {f"{part}.{name}": tensor for part in ("model", "backbone") for name, tensor in weights.items()}
+    assert "is no CaiT with timm's tensor names" in refusal(resolve, weights=write(pair))
+    half = {f"ema.{name}": tensor for name, tensor in weights.items() if "attn" in name}
+    assert "left over: ema." in refusal(resolve, weights=write(dict(weights) | half))
+
+
+def test_a_prefix_that_is_not_known_is_named_with_what_to_do(write, weights):
+    wrapped = {f"student.{name}": tensor for name, tensor in weights.items()}
+    assert "save it with names that lack 'student.'" in refusal(resolve, weights=write(wrapped))
+
+
+def test_a_checkpoint_without_gammas_is_a_network_without_layer_scale(write, weights):
+    plain = {name: tensor for name, tensor in weights.items() if "gamma" not in name}
+    checkpoint = resolve(weights=write(plain))
+    assert checkpoint.config == replace(TINY, init_values=None)
+    assert set(read_tensors(checkpoint)) == set(plain)
+    published_plain = {name: tensor for name, tensor in published(1000).items() if "gamma" not in name}
+    assert resolve(weights=write(published_plain)).variant is None
+    missing = refusal(resolve, "cait_xxs24_224", write(published_plain)).partition("missing: ")[2]
+    assert "blocks.0-23.gamma_1" in missing
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel how often a file is opened")
+def test_loading_opens_a_checkpoint_once_for_its_header_its_hash_and_its_tensors(tiny_weights, run_python):
+    script = """
+import ctypes, os, struct, sys, threading
+libc = ctypes.CDLL(None, use_errno=True)
+watch = libc.inotify_init1(os.O_NONBLOCK)
+opened, closed = 0x20, 0x18
+assert libc.inotify_add_watch(watch, os.fsencode(sys.argv[1]), opened | closed) >= 0
+from cait_viz.api import load_model
+model = load_model(weights=sys.argv[1])
+assert model.source.sha256 == model.source.sha256
+events = os.read(watch, 1_000_000)
+print([mask & opened != 0 for _, mask, _, _ in struct.iter_unpack("iIII", events)].count(True))
+"""
+    assert run_python(script, tiny_weights)[0] == "3\n"
+
+
+def test_a_checkpoint_of_another_network_is_refused_with_its_tensors(write):
     other = {f"layer{i}.conv.weight": np.zeros((3, 3), np.float32) for i in range(300)}
-    message = refusal(read_config, write(other))
+    message = refusal(resolve, weights=write(other))
     assert "is no CaiT with timm's tensor names" in message
     assert "240 more" in message
 
 
 def test_names_that_would_break_a_terminal_are_shown_harmless(write, weights):
     faulty = dict(weights) | {"evil\n\x1b[31m" + "x" * 5000: np.zeros(1, np.float32)}
-    message = refusal(read_config, write(faulty, "bad\nname\x1b.safetensors"))
+    message = refusal(resolve, weights=write(faulty, "bad\nname\x1b.safetensors"))
     assert "evil [31mxxx" in message
 
 
@@ -277,7 +342,7 @@ MISTAKES = {
         lambda path: zip_file(path, ["model/data.pkl", "model/data/0"]),
         "PyTorch pickle, which can run code",
     ),
-    "model.bin": (
+    "renamed.safetensors": (
         lambda path: zip_file(path, ["archive/data.pkl"]),
         "save its state_dict with safetensors.torch",
     ),
@@ -285,23 +350,18 @@ MISTAKES = {
         lambda path: path.write_bytes(pickle.dumps({}, protocol=2)),
         "PyTorch pickle, which can run code",
     ),
-    "odd.pth": (lambda path: path.write_bytes(b"ustar" * 200), "by its name, a PyTorch pickle"),
+    "odd.bin": (lambda path: path.write_bytes(b"ustar" * 200), "a PyTorch pickle"),
     "model.keras": (
         lambda path: zip_file(path, ["config.json", "model.weights.h5"]),
         "keras.models.load_model",
     ),
     "broken.keras": (lambda path: path.write_bytes(b"PK\x03\x04half"), "keras.models.load_model"),
-    "weights.h5": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 99), "an HDF5 file"),
-    "model.onnx": (lambda path: path.write_bytes(b"\x08\x08\x12\x07pytorch" * 9), "an ONNX file"),
-    "model.tflite": (lambda path: path.write_bytes(b"\x1c\0\0\0TFL3" + b"\0" * 99), "a TensorFlow Lite file"),
-    "pictures.zip": (lambda path: zip_file(path, ["a.jpg"]), "a ZIP archive"),
-    "arrays.npz": (lambda path: np.savez(path, a=np.zeros(3)), "a ZIP archive"),
-    "array.npy": (lambda path: np.save(path, np.zeros(3)), "a NumPy array"),
-    "weights.gguf": (lambda path: path.write_bytes(b"GGUF\3\0\0\0" + b"\0" * 99), "a GGUF file"),
-    "a.tar.gz": (lambda path: path.write_bytes(b"\x1f\x8b\x08" + b"\0" * 99), "a gzip archive"),
+    "weights.h5": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 99), "a Keras file"),
+    "model.onnx": (lambda path: path.write_bytes(b"\x08\x08\x12\x07pytorch" * 9), "not a whole safetensors"),
+    "pictures.zip": (lambda path: zip_file(path, ["a.jpg"]), "not a whole safetensors file"),
     "model.safetensors.index.json": (lambda path: path.write_text('{"weight_map": {}}'), "a JSON text"),
     "page.safetensors": (lambda path: path.write_text("\n <!DOCTYPE html><html>"), "a web page"),
-    "pointer.safetensors": (
+    "pointer.pth": (
         lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
         "`git lfs pull`",
     ),
@@ -343,13 +403,11 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_file_given_by_mistake_is_told_what_it_is(tmp_path, name):
+def test_a_file_given_by_mistake_is_refused_by_its_kind(tmp_path, name):
     make, words = MISTAKES[name]
     path = tmp_path / name
     make(path)
     for message in (
-        refusal(read_config, path),
-        refusal(read_tensors, path, TINY),
         refusal(resolve, weights=path),
         refusal(resolve, "cait_xxs24_224", path),
     ):
@@ -365,35 +423,33 @@ def test_pickle_is_never_opened(tmp_path):
             return (os.mkdir, (str(tmp_path / "sprung"),))
 
     (tmp_path / "trap.safetensors").write_bytes(pickle.dumps(Trap()))
-    assert "which can run code" in refusal(read_config, tmp_path / "trap.safetensors")
+    assert "which can run code" in refusal(resolve, weights=tmp_path / "trap.safetensors")
     assert not (tmp_path / "sprung").exists()
 
 
 def test_path_with_a_zero_byte_is_refused():
-    refusal(read_config, Path("a\0b.safetensors"))
+    refusal(resolve, weights=Path("a\0b.safetensors"))
 
 
 def test_content_counts_and_not_the_name(write, weights):
-    assert read_config(write(weights, "model.pth")) == TINY
+    assert resolve(weights=write(weights, "model.pth")).config == TINY
 
 
 def test_nothing_given_is_the_bundled_model():
     checkpoint = resolve()
     assert (checkpoint.name, checkpoint.variant, checkpoint.as_published) == ("bundled", BUNDLED, True)
     assert checkpoint.path == BUNDLED_WEIGHTS == locate(BUNDLED)
-    assert read_config(checkpoint.path) == BUNDLED.config == checkpoint.config
+    assert checkpoint.config == BUNDLED.config
     assert len(checkpoint.sha256) == 64
     assert checkpoint.saliency_block == BUNDLED.saliency_block
-    assert set(read_tensors(checkpoint.path, checkpoint.config)) == set(timm_tensors(BUNDLED.config))
+    assert set(read_tensors(checkpoint)) == set(timm_tensors(BUNDLED.config))
 
 
-def test_what_was_trained_from_the_bundled_model_has_its_saliency_at_any_resolution():
-    for size in (160, 224):
-        config = replace(BUNDLED.config, image_size=size, num_classes=3)
-        checkpoint = Checkpoint(
-            name="mine", path=Path("mine.safetensors"), config=config, variant=None, as_published=False
-        )
-        assert checkpoint.saliency_block == BUNDLED.saliency_block
+@pytest.mark.parametrize("size", [160, 224])
+def test_what_was_trained_from_the_bundled_model_has_its_saliency_at_any_resolution(write, size):
+    config = replace(BUNDLED.config, image_size=size, num_classes=3)
+    tensors = {name: np.zeros(shape, np.float16) for name, shape in timm_shapes(config).items()}
+    assert resolve(weights=write(tensors)).saliency_block == BUNDLED.saliency_block
 
 
 def test_bundled_weights_given_as_a_file_are_still_bundled(tmp_path):
@@ -443,7 +499,7 @@ def test_unknown_model_is_refused_before_anything_is_read():
         resolve("cait_xxl", "nowhere.safetensors")
 
 
-def test_model_that_is_not_here_is_told_how_to_fetch(tmp_path, monkeypatch):
+def test_a_model_that_is_not_here_is_refused_with_the_command_that_fetches_it(tmp_path, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
@@ -451,9 +507,11 @@ def test_model_that_is_not_here_is_told_how_to_fetch(tmp_path, monkeypatch):
     assert message.endswith("download it with `cait-viz fetch cait_xs24_384`")
 
 
-def test_missing_bundled_weights_are_told(monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoints, "BUNDLED_WEIGHTS", tmp_path / "gone.safetensors")
+def test_missing_bundled_weights_are_an_error_that_names_them(monkeypatch):
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: path != BUNDLED_WEIGHTS and exists(path))
     assert locate(BUNDLED) is None
+    assert "bundled" not in available()
     assert "its weights are missing" in refusal(resolve)
     assert "its weights are missing" in refusal(resolve, "bundled", download=False)
 

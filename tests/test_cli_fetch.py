@@ -79,13 +79,13 @@ def test_one_model_that_is_not_there_keeps_no_other_from_being_fetched(cache, ca
     assert cli.main(["fetch", "cait_xxs36_224", NAME, "bundled", NAME]) == 1
     out, err = capsys.readouterr()
     assert [line.partition(":")[0] for line in out.splitlines()] == [NAME, "bundled"]
-    assert err.startswith("cait-viz: cait_xxs36_224: there is no repository")
+    assert "cait_xxs36_224.fb_dist_in1k is not there" in err
     assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("gated", "terms"), ("error", "out of order"), ("other content", "SHA-256"), ("dead", "broke off")],
+    [("gated", "terms"), ("error", "answers 500"), ("other content", "SHA-256"), ("dead", "broke off")],
 )
 def test_a_download_that_fails_is_one_line(server, cache, capsys, fault, words):
     server.fault = fault

@@ -1,6 +1,12 @@
 """Names of the classes."""
 
+import json
+import tempfile
+from pathlib import Path
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cait_viz.errors import CheckpointError
 from cait_viz.weights.labels import class_index, class_names
@@ -75,22 +81,96 @@ def test_file_of_names_goes_before_imagenets(write):
     assert class_names(1000, str(write(names)))[5] == "kind 5"
 
 
+NAMES = ("tench", "žluťoučký kůň", "great white shark")
+
+
+@pytest.mark.parametrize("indent", [None, 0, 2])
+@pytest.mark.parametrize(
+    "content",
+    [
+        list(NAMES),
+        dict(enumerate(NAMES)),
+        {"2": NAMES[2], "0": NAMES[0], "1": NAMES[1]},
+        {"id2label": dict(enumerate(NAMES)), "label2id": {"tench": 0}, "num_labels": 3},
+        {"id2label": list(NAMES)},
+        {"label_names": list(NAMES), "architecture": "cait_xxs24_224"},
+    ],
+)
+@pytest.mark.parametrize("name", ["labels.txt", "config.json"])
+def test_a_file_of_json_is_read_as_such_whatever_its_name(tmp_path, content, indent, name):
+    (tmp_path / name).write_text(json.dumps(content, indent=indent), encoding="utf-8-sig")
+    assert class_names(3, tmp_path / name) == NAMES
+
+
+@given(
+    names=st.lists(st.text(st.characters(exclude_categories=("C", "Z")), min_size=1), min_size=1, max_size=30)
+)
+def test_any_names_come_back_from_any_json(names):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "labels.json")
+        for content in (names, dict(enumerate(names)), {"id2label": dict(enumerate(names))}):
+            path.write_text(json.dumps(content))
+            assert class_names(len(names), path) == tuple(names)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (["a", "b"], "names 2 classes and the model has 3"),
+        ({"0": "a", "1": "b", "2": "c", "3": "d"}, "names 4 classes and the model has 3"),
+        ({}, "names 0 classes"),
+        ({"0": "a", "2": "b", "3": "c"}, "none for class 1"),
+        ({"1": "a", "2": "b", "3": "c"}, "none for class 0"),
+        ({"00": "a", "1": "b", "2": "c"}, "none for class 0"),
+        ({"a": 0, "b": 1, "c": 2}, "other JSON than names"),
+        ({"0": ["n01440764", "tench"], "1": ["n2", "b"], "2": ["n3", "c"]}, "other JSON than names"),
+        (["a", ["b"], "c"], "other JSON than names"),
+        ([1, 2, 3], "other JSON than names"),
+        ({"architectures": ["CaitModel"]}, "other JSON than names"),
+        ({"id2label": None}, "other JSON than names"),
+        ("tench", "other JSON than names"),
+        (["a", "", "c"], "class 1 is empty"),
+        (["a", "b", "c\n"], "names 4"),
+        (["a", "b\x1b[31m", "c"], "class 1 holds control characters"),
+        (["a", "\ud800", "c"], "class 1 holds control characters"),
+    ],
+)
+def test_json_that_does_not_name_the_classes_is_refused(tmp_path, content, words):
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps(content))
+    if content == ["a", "b", "c\n"]:  # space around a name is no part of it
+        assert class_names(3, path) == ("a", "b", "c")
+    else:
+        assert words in refusal(3, path)
+
+
+@pytest.mark.parametrize("content", ["", "{", '["a", "b", "c"', "a\nb\nc", "[" * 100_000])
+def test_a_json_file_that_is_no_json_is_refused(tmp_path, content):
+    path = tmp_path / "labels.json"
+    path.write_text(content)
+    assert refusal(3, path).startswith("labels.json: is not valid JSON (")
+
+
+def test_a_name_that_begins_with_a_bracket_is_no_json(write):
+    assert class_names(2, write("[unused]\n{brace}\n")) == ("[unused]", "{brace}")
+
+
 def test_rare_characters_do_not_part_a_name(write):
     assert class_names(1, write("one\u2028name\u00a0👩‍🌾")) == ("one\u2028name\u00a0👩‍🌾",)
 
 
 @pytest.mark.parametrize(("content", "given"), [("a\nb\n", 2), ("a\nb\nc\nd", 4), ("", 0), ("\n\n", 0)])
-def test_wrong_number_of_names_is_told_with_both_numbers(write, content, given):
+def test_a_wrong_number_of_names_is_refused_with_both_numbers(write, content, given):
     message = refusal(3, write(content))
     assert message.startswith(f"labels.txt: names {given} classes and the model has 3;")
 
 
-def test_empty_name_is_told_by_its_line(write):
+def test_an_empty_name_is_refused_by_its_line(write):
     assert "line 2 is empty" in refusal(3, write("a\n\nc\n"))
 
 
 @pytest.mark.parametrize("content", [b"a\nb\xff\nc", "a\nb\nc".encode("utf-16"), b"\x89PNG\r\n\x1a\n\0\0"])
-def test_file_that_is_no_utf8_text_is_told(write, content):
+def test_a_file_that_is_no_utf8_text_is_refused(write, content):
     assert "is not UTF-8 text; save the names as UTF-8" in refusal(3, write(content))
 
 
@@ -103,7 +183,7 @@ def test_large_file_is_no_list_of_names(write):
     assert "no list of names" in refusal(3, write(b"x" * 10_000_001))
 
 
-def test_labels_that_are_not_there_are_told(tmp_path):
+def test_labels_that_are_not_there_are_refused(tmp_path):
     assert refusal(3, tmp_path / "gone.txt").startswith("gone.txt: the labels cannot be read (No such file")
     assert "Is a directory" in refusal(3, tmp_path)
     assert "cannot be read" in refusal(3, "a\0b")

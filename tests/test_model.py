@@ -151,6 +151,20 @@ def test_layer_scale_starts_at_the_option_in_every_block():
             np.testing.assert_array_equal(scale.gamma, np.full(24, 0.25, np.float32))
 
 
+@pytest.mark.parametrize("none", [None, 0, 0.0])
+def test_without_an_initial_value_there_is_no_layer_scale_as_in_the_tutorial(none, tmp_path):
+    model = CaiT(replace(SMALL, init_values=none))
+    assert not [name for name in names(model) if "gamma" in name and "layer_scale" in name]
+    weights = lively_weights(timm_shapes(SMALL))
+    assign(model, {name: tensor for name, tensor in weights.items() if "gamma" not in name})
+    # A LayerScale of ones is none.
+    ones = CaiT(SMALL)
+    assign(ones, {name: np.ones_like(x) if "gamma" in name else x for name, x in weights.items()})
+    np.testing.assert_allclose(logits(model), logits(ones), atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(logits(keras.models.load_model(tmp_path / "model.keras")), logits(model))
+
+
 def test_epsilon_reaches_every_norm():
     model = CaiT(replace(SMALL, layer_norm_eps=1e-2))
     blocks = (*model.blocks, *model.blocks_token_only)
@@ -187,6 +201,20 @@ def test_average_pooling_still_returns_the_class_attention(small):
     expected, found = small(pixels(SMALL))[2], model(pixels(SMALL))[2]
     for key, attention in expected.items():
         np.testing.assert_allclose(found[key], attention, atol=1e-6)
+
+
+def test_a_model_is_float32_whatever_the_users_keras_settings_say(small):
+    usual = keras.config.floatx(), keras.config.dtype_policy()
+    try:
+        keras.config.set_floatx("float16")
+        keras.config.set_dtype_policy("mixed_float16")
+        model = lively(SMALL)
+        assert {weight.dtype for weight in model.weights} == {"float32"}
+        np.testing.assert_array_equal(logits(model), logits(small))
+        assert keras.config.floatx() == "float16"
+    finally:
+        keras.config.set_floatx(usual[0])
+        keras.config.set_dtype_policy(usual[1])
 
 
 def test_a_model_in_half_precision_runs():

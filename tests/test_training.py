@@ -29,8 +29,9 @@ from cait_viz.training.config import FINETUNING, Stage
 from cait_viz.training.datasets import Example
 from cait_viz.training.run import Options
 from cait_viz.training.trainer import Training
-from cait_viz.weights.architecture import read_config, read_tensors
+from cait_viz.weights.architecture import read_tensors
 from cait_viz.weights.registry import BUNDLED
+from cait_viz.weights.resolve import resolve
 
 QUICK = replace(
     FINETUNING, stages=(Stage(32, 1), Stage(None, 1)), batch_size=4, augmentation=Augmentation(mixup=0.1)
@@ -82,7 +83,7 @@ def test_what_comes_out_opens_like_every_checkpoint(finetuned, folder):
 
 def test_its_tensors_have_timms_names_and_the_type_that_was_asked_for(finetuned):
     outcome, _ = finetuned
-    config = read_config(outcome.weights)
+    config = resolve(weights=outcome.weights).config
     with safe_open(outcome.weights, "np") as file:
         shapes = {name: tuple(file.get_tensor(name).shape) for name in file.keys()}  # noqa: SIM118
         assert {str(file.get_tensor(name).dtype) for name in shapes} == {"float16"}
@@ -92,8 +93,8 @@ def test_its_tensors_have_timms_names_and_the_type_that_was_asked_for(finetuned)
 
 def test_everything_but_the_new_head_starts_from_the_weights_given(finetuned, small_weights):
     outcome, _ = finetuned
-    before = read_tensors(small_weights, read_config(small_weights))
-    after = read_tensors(outcome.weights, read_config(outcome.weights))
+    before = read_tensors(resolve(weights=small_weights))
+    after = read_tensors(resolve(weights=outcome.weights))
     new = {"head.weight", "head.bias", "pos_embed"}  # the last is interpolated
     moved = [np.abs(after[name] - before[name]).max() for name in after if name not in new]
     assert max(moved) < 0.1
@@ -329,7 +330,7 @@ def distilled(folder, teacher_file, tmp_path_factory):
 
 def test_a_student_has_the_teachers_classes_and_the_resolution_it_was_trained_at(distilled):
     outcome, _ = distilled
-    config = read_config(outcome.weights)
+    config = resolve(weights=outcome.weights).config
     assert (config.num_classes, config.image_size, config.sa_ffn_layers) == (3, 32, 1)
     assert outcome.labels.read_text() == "red\ngreen\nblue\n"
     card = json.loads(outcome.card.read_text())

@@ -20,7 +20,7 @@ COUNTS = (
     "num_heads",
     "num_classes",
 )
-POSITIVES = ("mlp_ratio", "layer_norm_eps", "init_values")
+POSITIVES = ("mlp_ratio", "layer_norm_eps")
 RATES = ("dropout_rate", "sd_prob")
 NOT_NUMBERS = (None, True, "4", [4], float("nan"), float("inf"), -float("inf"))
 
@@ -130,6 +130,14 @@ def test_a_size_that_is_no_positive_number_is_refused_by_name_and_value(name, va
     assert repr(value) in message
 
 
+@pytest.mark.parametrize("value", [-1e-6, *(value for value in NOT_NUMBERS if value is not None)])
+def test_an_initial_value_of_layer_scale_is_a_number_zero_or_none(value):
+    message = refusal(init_values=value)
+    assert message.startswith("init_values ")
+    assert repr(value) in message
+    assert (CaiTConfig(init_values=None).init_values, CaiTConfig(init_values=0).init_values) == (None, 0)
+
+
 @pytest.mark.parametrize("name", RATES)
 @pytest.mark.parametrize("value", [1, 1.0, -0.1, 2, *NOT_NUMBERS])
 def test_a_rate_outside_zero_to_one_is_refused_by_name_and_value(name, value):
@@ -211,22 +219,22 @@ def test_every_sound_combination_is_accepted_and_comes_back_from_its_dict(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    name=st.sampled_from((*COUNTS, *POSITIVES, *RATES, "global_pool", "pre_logits")),
+    name=st.sampled_from((*COUNTS, *POSITIVES, "init_values", *RATES, "global_pool", "pre_logits")),
     value=st.one_of(
         st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.lists(st.integers())
     ),
 )
 def test_any_value_at_all_is_accepted_or_refused_in_words(name, value):
-    told = None
+    sentence = None
     try:
         config = CaiTConfig(**{name: value})
     except ValueError as error:
-        told = str(error)
-    if told is None:
+        sentence = str(error)
+    if sentence is None:
         assert getattr(config, name) == value
     else:
-        assert " must be " in told
-        assert any(repr(part) in told for part in (value, 192, 224))
+        assert " must be " in sentence
+        assert any(repr(part) in sentence for part in (value, 192, 224))
 
 
 def test_numpy_numbers_are_not_taken_for_pythons():

@@ -31,26 +31,28 @@ class WeightsSource:
 class CaiT(keras.Model):
     """Class-Attention in Image Transformers (Touvron et al. 2021, arXiv:2103.17239, figure 3 right).
 
-    A call takes pictures as `cait_viz.preprocess` makes them, (B, S, S, 3) float32, and returns
+    A call takes images as `cait_viz.preprocess` makes them, (B, S, S, 3) float32, and returns
 
     - logits (B, classes), or the pooled features (B, C) where the configuration says `pre_logits`;
     - the self-attention, a dict "sa_ffn_block_{k}_att" -> (B, H, N, N);
     - the class attention, a dict "ca_ffn_block_{i}_att" -> (B, H, 1, 1 + N), index 0 being the
       class token itself.
 
-    That is everything, 1.9 GB of it for one picture and cait_m48_448; `cait_viz.engine.keras`
+    That is everything, 1.9 GB of it for one image and cait_m48_448; `cait_viz.engine.keras`
     computes only what is asked for.
 
     Args:
         config: the architecture.
+        dtype: Keras' dtype policy, such as "mixed_bfloat16". By default float32, whatever the user's Keras
+            settings (`keras.config.floatx`) say.
 
     Attributes:
         source: where its weights came from, if it was filled.
         labels: name of each class, if they are known.
     """
 
-    def __init__(self, config: CaiTConfig | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, config: CaiTConfig | None = None, *, dtype: Any = "float32", **kwargs: Any) -> None:
+        super().__init__(dtype=dtype, **kwargs)
         self.config = config = config or CaiTConfig()
         self.source: WeightsSource | None = None
         self.labels: tuple[str, ...] = ()
@@ -96,7 +98,7 @@ class CaiT(keras.Model):
         self.build((None, size, size, 3))
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
-        """Make every weight, so that a model can be counted, loaded and saved before its first picture."""
+        """Make every weight, so that a model can be counted, loaded and saved before its first image."""
         if hasattr(self, "cls_token"):  # Keras asks again when it loads a file
             return
         config = self.config

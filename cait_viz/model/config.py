@@ -1,9 +1,9 @@
 """The options of one CaiT: plain data, no Keras."""
 
 from dataclasses import asdict, dataclass
-from math import isclose
+from math import isclose, nan
 from sys import float_info
-from typing import Literal, TypeGuard, get_args
+from typing import Literal, get_args
 
 GlobalPool = Literal["token", "avg"]
 
@@ -23,7 +23,8 @@ class CaiTConfig:
         num_heads: attention heads; divides `projection_dim`.
         mlp_ratio: width of the hidden layer of each feed-forward network, in units of `projection_dim`.
         layer_norm_eps: epsilon of every LayerNorm.
-        init_values: initial value of LayerScale's diagonal (paper, section 2.2).
+        init_values: initial value of LayerScale's diagonal (paper, section 2.2); None or 0 builds no
+            LayerScale.
         dropout_rate: rate of every dropout of the patch stage, in [0, 1).
         sd_prob: probability that stochastic depth drops a residual branch, in [0, 1).
         global_pool: "token" classifies from the class token, "avg" from the mean of the patches.
@@ -42,7 +43,7 @@ class CaiTConfig:
     num_heads: int = 4
     mlp_ratio: float = 4
     layer_norm_eps: float = 1e-6
-    init_values: float = 1e-5
+    init_values: float | None = 1e-5
     dropout_rate: float = 0.0
     sd_prob: float = 0.0
     global_pool: GlobalPool = "token"
@@ -51,26 +52,33 @@ class CaiTConfig:
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
-            _require(
-                _is_whole(getattr(self, name)), name, getattr(self, name), "a whole number of at least 1"
-            )
-        for name in ("mlp_ratio", "layer_norm_eps", "init_values"):
-            _require(_is_positive(getattr(self, name)), name, getattr(self, name), "a positive number")
+            value = getattr(self, name)
+            self._require(name, type(value) is int and value >= 1, "a whole number of at least 1")
+        for name in ("mlp_ratio", "layer_norm_eps"):
+            self._require(name, 0 < _number(getattr(self, name)) <= float_info.max, "a positive number")
+        self._require(
+            "init_values",
+            self.init_values is None or 0 <= _number(self.init_values) <= float_info.max,
+            "a positive number, or None for no LayerScale",
+        )
         for name in ("dropout_rate", "sd_prob"):
-            _require(_is_rate(getattr(self, name)), name, getattr(self, name), "at least 0 and below 1")
+            self._require(name, 0 <= _number(getattr(self, name)) < 1, "at least 0 and below 1")
         pools = get_args(GlobalPool)
-        _require(self.global_pool in pools, "global_pool", self.global_pool, f"one of {pools}")
-        _require(isinstance(self.pre_logits, bool), "pre_logits", self.pre_logits, "True or False")
+        self._require("global_pool", self.global_pool in pools, f"one of {pools}")
+        self._require("pre_logits", isinstance(self.pre_logits, bool), "True or False")
         for name, divisor in (("image_size", "patch_size"), ("projection_dim", "num_heads")):
-            value, unit = getattr(self, name), getattr(self, divisor)
-            _require(value % unit == 0, name, value, f"a multiple of {divisor} {unit}")
+            unit = getattr(self, divisor)
+            self._require(name, getattr(self, name) % unit == 0, f"a multiple of {divisor} {unit}")
         width = self.projection_dim * self.mlp_ratio
-        _require(
-            width <= float_info.max and round(width) >= 1 and isclose(width, round(width)),
+        self._require(
             "mlp_ratio",
-            self.mlp_ratio,
+            width <= float_info.max and round(width) >= 1 and isclose(width, round(width)),
             f"whole on {self.projection_dim} dimensions",
         )
+
+    def _require(self, name: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} must be {wanted}, not {getattr(self, name)!r}")
 
     @property
     def grid_size(self) -> int:
@@ -103,22 +111,6 @@ _COUNTS = (
 )
 
 
-def _require(holds: bool, name: str, value: object, wanted: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {wanted}, not {value!r}")
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_positive(value: object) -> bool:
-    return _is_number(value) and 0 < value <= float_info.max
-
-
-def _is_rate(value: object) -> bool:
-    return _is_number(value) and 0 <= value < 1
+def _number(value: object) -> float:
+    """The value, if it is a number of Python's; else NaN, which no comparison accepts."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else nan

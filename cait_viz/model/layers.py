@@ -1,9 +1,8 @@
 """The layers of CaiT (Touvron et al. 2021, arXiv:2103.17239), for any Keras 3 backend.
 
-Shapes: B pictures, N patches, C embedding dimensions, H heads, D = C / H dimensions a head.
-Each layer keeps the arguments of its constructor for `get_config`, makes its weights in
-`build` and names every sublayer after what it is, so that a checkpoint never depends on the
-order in which layers were made.
+Shapes: B images, N patches, C embedding dimensions, H heads, D = C / H dimensions a head.
+Each layer keeps its constructor's arguments for `get_config`, makes its weights in `build` and names every
+sublayer after what it is, so that a checkpoint never depends on the order in which layers were made.
 """
 
 from collections.abc import Iterator
@@ -52,8 +51,7 @@ class StochasticDepth(keras.layers.Layer):
     """Drop the residual branch of random samples while training (Huang et al. 2016, arXiv:1603.09382).
 
     (B, …) -> (B, …): each sample's branch is zero with probability `sd_prob`, else divided by
-    1 - `sd_prob`, which keeps its expectation. The samples are drawn anew for every layer: each
-    layer has a seed generator of its own.
+    1 - `sd_prob`, which keeps its expectation. Each layer draws its own samples.
 
     Args:
         sd_prob: probability that a sample's branch is dropped, in [0, 1).
@@ -128,9 +126,9 @@ class TalkingHeadAttention(keras.layers.Layer):
 
     (B, N, C) -> (B, N, C) and attention (B, H, N, N): row i says where patch i looks.
 
-    The attention returned is the one after `proj_w`, the mixing behind the softmax, as in the
-    Keras tutorial: it weighs the values, but it is no distribution; half of it may be negative.
-    `distribution` returns the tensor before that mixing, whose rows sum to one.
+    The attention returned is the one after `proj_w`, the mixing behind the softmax, as in the Keras tutorial:
+    it weighs the values, but it is no distribution; half of it may be negative. `distribution` returns the
+    tensor before that mixing, whose rows sum to one.
 
     Args:
         num_heads: number of heads, H; divides C.
@@ -164,7 +162,7 @@ class TalkingHeadAttention(keras.layers.Layer):
 
     def _weights(self, x: Any) -> tuple[Any, Any]:
         query, key, value = _split_heads(self.qkv(x), 3, self.num_heads)
-        scores = ops.matmul(query * _head_scale(query), ops.swapaxes(key, -1, -2))
+        scores = ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(key, -1, -2))
         return ops.softmax(self.proj_l(scores), axis=-1), value
 
     def call(self, x: Any, training: bool | None = None) -> tuple[Any, Any]:
@@ -238,10 +236,9 @@ class ClassAttention(keras.layers.Layer):
 
     def call(self, u: Any) -> tuple[Any, Any]:
         """Attend from `u[:, 0]`, the class token, to all of `u`; returns the output and the attention."""
-        (query,) = _split_heads(self.q(u[:, :1]), 1, self.num_heads)
-        (key,) = _split_heads(self.k(u), 1, self.num_heads)
-        (value,) = _split_heads(self.v(u), 1, self.num_heads)
-        scores = ops.matmul(query * _head_scale(query), ops.swapaxes(key, -1, -2))
+        projected = (self.q(u[:, :1]), self.k(u), self.v(u))
+        query, key, value = (_split_heads(x, 1, self.num_heads)[0] for x in projected)
+        scores = ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(key, -1, -2))  # equation 6
         attention = ops.softmax(scores, axis=-1)
         return self.proj(_merge_heads(ops.matmul(attention, value))), attention
 
@@ -258,7 +255,7 @@ class _Block(keras.layers.Layer):
         num_heads: int,
         mlp_dim: int,
         layer_norm_eps: float = 1e-6,
-        init_values: float = 1e-5,
+        init_values: float | None = 1e-5,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -271,8 +268,8 @@ class _Block(keras.layers.Layer):
         policy, epsilon = self.dtype_policy, self.layer_norm_eps
         self.norm1 = keras.layers.LayerNormalization(epsilon=epsilon, name="norm1", dtype=policy)
         self.norm2 = keras.layers.LayerNormalization(epsilon=epsilon, name="norm2", dtype=policy)
-        self.layer_scale1 = LayerScale(self.init_values, name="layer_scale1", dtype=policy)
-        self.layer_scale2 = LayerScale(self.init_values, name="layer_scale2", dtype=policy)
+        self.layer_scale1 = _layer_scale(self.init_values, "layer_scale1", policy)
+        self.layer_scale2 = _layer_scale(self.init_values, "layer_scale2", policy)
         self.mlp = FeedForward(self.mlp_dim, dropout_rate, name="mlp", dtype=policy)
         for layer in (self.norm1, self.norm2, self.layer_scale1, self.layer_scale2, self.mlp):
             layer.build(shape)
@@ -287,13 +284,13 @@ class _Block(keras.layers.Layer):
 class SelfAttentionBlock(_Block):
     """A block of the patch stage: talking heads, LayerScale, stochastic depth (section 2.2, equation 4).
 
-    (B, N, C) -> (B, N, C) and attention (B, H, N, N). Called `LayerScaleBlock` in the tutorial.
+    (B, N, C) -> (B, N, C) and attention (B, H, N, N). The tutorial's `LayerScaleBlock`.
 
     Args:
         num_heads: number of heads, H.
         mlp_dim: width of the feed-forward network's hidden layer.
         layer_norm_eps: epsilon of both norms.
-        init_values: initial value of LayerScale.
+        init_values: initial value of LayerScale; None or 0 for none.
         dropout_rate: rate of every dropout.
         sd_prob: probability that stochastic depth drops a branch.
     """
@@ -332,14 +329,14 @@ class ClassAttentionBlock(_Block):
     """A block of the class stage: only the class token changes (section 3.2, figure 3 right).
 
     Patches (B, N, C) and class token (B, 1, C) -> class token (B, 1, C) and attention
-    (B, H, 1, 1 + N). As in the authors' code this stage has no dropout and no stochastic depth.
-    Called `LayerScaleBlockClassAttention` in the tutorial.
+    (B, H, 1, 1 + N). As in the authors' code this stage has no dropout and no stochastic depth. The
+    tutorial's `LayerScaleBlockClassAttention`.
 
     Args:
         num_heads: number of heads, H.
         mlp_dim: width of the feed-forward network's hidden layer.
         layer_norm_eps: epsilon of both norms.
-        init_values: initial value of LayerScale.
+        init_values: initial value of LayerScale; None or 0 for none.
     """
 
     def build(self, patches_shape: tuple[Any, ...], *_: Any) -> None:
@@ -376,13 +373,18 @@ def zero_weights() -> Iterator[None]:
 
 def weight_initializer() -> keras.initializers.Initializer:
     """The authors' and timm's `trunc_normal_(std=.02)`, for every kernel, token and embedding."""
-    if _zero_weights.get():
-        return keras.initializers.Zeros()
-    return keras.initializers.TruncatedNormal(stddev=0.02)
+    zeros = _zero_weights.get()
+    return keras.initializers.Zeros() if zeros else keras.initializers.TruncatedNormal(stddev=0.02)
 
 
 def _dense(units: int, name: str, dtype: Any) -> keras.layers.Dense:
     return keras.layers.Dense(units, kernel_initializer=weight_initializer(), name=name, dtype=dtype)
+
+
+def _layer_scale(init_values: float | None, name: str, dtype: Any) -> keras.layers.Layer:
+    if not init_values:
+        return keras.layers.Identity(name=name, dtype=dtype)
+    return LayerScale(init_values, name=name, dtype=dtype)
 
 
 def _split_heads(x: Any, parts: int, num_heads: int) -> list[Any]:
@@ -396,8 +398,3 @@ def _merge_heads(x: Any) -> Any:
     """(B, H, N, D) -> (B, N, H·D)."""
     batch, heads, tokens, dim = ops.shape(x)
     return ops.reshape(ops.swapaxes(x, 1, 2), (batch, tokens, heads * dim))
-
-
-def _head_scale(query: Any) -> float:
-    """The softmax's temperature, D^-1/2 (equation 6)."""
-    return query.shape[-1] ** -0.5

@@ -39,7 +39,8 @@ class TimmTensor(NamedTuple):
 def timm_tensors(config: CaiTConfig) -> dict[str, TimmTensor]:
     """All weights of timm's CaiT of that architecture by name, in timm's order.
 
-    Without a head if `config.pre_logits`.
+    Without a head if `config.pre_logits`; without the gammas, which timm always has, if
+    `config.init_values` is falsy.
     """
     dim, patch, heads = config.projection_dim, config.patch_size, config.num_heads
     tensors = {
@@ -70,7 +71,7 @@ def assign(model: Any, tensors: Mapping[str, np.ndarray]) -> None:
 
     Args:
         model: the network to fill.
-        tensors: timm name -> array, complete and of timm's shapes (`weights.read_tensors` sees to it).
+        tensors: timm name -> array, complete and of timm's shapes (`weights.resolve` checks both).
     """
     for name, tensor in timm_tensors(model.config).items():
         value = tensors[name]
@@ -118,11 +119,11 @@ def _variable(model: Any, tensor: TimmTensor) -> Any:
 
 def _block(name: str, config: CaiTConfig, attention: Mapping[str, Shape]) -> dict[str, TimmTensor]:
     dim = config.projection_dim
-    tensors = {
-        "gamma_1": TimmTensor((dim,), f"{name}.layer_scale1.gamma"),
-        "gamma_2": TimmTensor((dim,), f"{name}.layer_scale2.gamma"),
-    }
-    tensors = {f"{name}.{gamma}": tensor for gamma, tensor in tensors.items()}
+    tensors = {}
+    if config.init_values:
+        for number in (1, 2):
+            scale = TimmTensor((dim,), f"{name}.layer_scale{number}.gamma")
+            tensors[f"{name}.gamma_{number}"] = scale
     tensors |= _norm(f"{name}.norm1", dim)
     for projection, shape in attention.items():
         tensors |= _linear(f"{name}.attn.{projection}", shape)

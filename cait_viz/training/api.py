@@ -87,7 +87,7 @@ def finetune(
     start = resolve(model, weights)
     recipe = _settled(recipe, start.config)
     config = replace(start.config, num_classes=len(names), pre_logits=False)
-    tensors: dict[str, np.ndarray] | None = read_tensors(start.path, start.config)
+    tensors: dict[str, np.ndarray] | None = read_tensors(start)
     assert tensors is not None
     if start.config.pre_logits or class_names(start.config.num_classes, labels) != names:
         tensors |= _new_head(config, recipe.seed)
@@ -179,7 +179,7 @@ def distil(
             recipe=recipe,
             config=replace(config, num_classes=master.classes),
             start=start,
-            tensors=read_tensors(start.path, start.config) if start else None,
+            tensors=read_tensors(start) if start else None,
             names=names,
             training=examples,
             weights=example_weights(examples, folder_weights),

@@ -1,20 +1,19 @@
-"""A checkpoint's architecture, read off its shapes, and its tensors; no Keras."""
+"""The architecture that a checkpoint's shapes show, and its tensors; no Keras."""
 
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from cait_viz._text import file_text, listed, one_line
 from cait_viz.errors import CheckpointError
 from cait_viz.model.config import CaiTConfig
-from cait_viz.model.timm_names import Shape, timm_tensors
-from cait_viz.weights.safetensors import Tensor, read_header, unreadable
+from cait_viz.model.timm_names import timm_tensors
+from cait_viz.weights.checkpoint import Checkpoint
+from cait_viz.weights.tensors import Shape, Tensor, TensorFile
 
 # safetensors' names of the types that weights come in; all become float32.
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -23,51 +22,23 @@ _MAX_BLOCKS = 1000
 _USUAL = CaiTConfig()
 
 
-def read_config(path: Path) -> CaiTConfig:
-    """Read the architecture off the shapes in a checkpoint's header; no tensor is read.
-
-    What shapes do not show has its default: LayerNorm's epsilon, the rates of dropout and stochastic
-    depth, pooling by the class token. A checkpoint without a head has `pre_logits=True`.
-
-    Raises:
-        CheckpointError: not a safetensors file, not a CaiT, or not a whole one; the message names every
-            tensor that is missing, left over or of a wrong shape.
-    """
-    header = read_header(path)
-    config = infer_config(path, header)
-    require_match(path, header, config)
-    return config
-
-
-def read_tensors(path: Path, config: CaiTConfig) -> dict[str, np.ndarray]:
+def read_tensors(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     """Read a checkpoint's tensors as float32, by timm's names and in timm's order.
 
     float16, bfloat16 and float64 are converted.
 
-    Args:
-        path: the safetensors file.
-        config: the architecture that it has to fit.
-
     Raises:
-        CheckpointError: not a safetensors file, or one that does not fit; the message names every
-            tensor that is missing, left over, of a wrong shape or type, or not finite.
+        CheckpointError: the file cannot be read, or holds values that are not finite; the message names
+            their tensors.
     """
-    header = read_header(path)
-    require_match(path, header, config)
-    if any(tensor.dtype == "BF16" for tensor in header.values()):
-        import ml_dtypes  # noqa: F401  (teaches NumPy the type; comes with Keras)
-    try:
-        with safe_open(path, framework="np") as file, np.errstate(over="ignore"):
-            tensors = {
-                name: file.get_tensor(name).astype(np.float32, copy=False) for name in timm_tensors(config)
-            }
-    except (SafetensorError, OSError) as error:
-        raise unreadable(path, error) from None
+    stored = checkpoint.file.read(timm_tensors(checkpoint.config))
+    with np.errstate(over="ignore"):
+        tensors = {name: tensor.astype(np.float32, copy=False) for name, tensor in stored.items()}
     broken = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
     if broken:
         raise CheckpointError(
-            f"{file_text(path)}: holds values that are not finite in {listed(broken)}; give a checkpoint of "
-            "before the training went astray"
+            f"{file_text(checkpoint.path)}: holds values that are not finite in {listed(broken)}; give a "
+            "checkpoint from before the training diverged"
         )
     return tensors
 
@@ -77,30 +48,40 @@ def with_head_of(header: Mapping[str, Tensor], config: CaiTConfig) -> CaiTConfig
     head = header.get("head.weight") or header.get("head.bias")
     if head is None:
         return replace(config, pre_logits=True)
-    if not head.shape or head.shape[0] < 1:  # told as a wrong shape
+    if not head.shape or head.shape[0] < 1:  # require_match names it
         return config
     return replace(config, num_classes=head.shape[0])
 
 
-def infer_config(path: Path, header: Mapping[str, Tensor]) -> CaiTConfig:
-    """The architecture that most tensors agree on, so that one that is missing or wrong is told as such."""
+def infer_config(file: TensorFile) -> CaiTConfig:
+    """The architecture that most tensors agree on, so that one that is missing or wrong is named as such.
+
+    What shapes do not show has its default: LayerNorm's epsilon, the rates of dropout and stochastic
+    depth, pooling by the class token. Without any gamma there is no LayerScale (`init_values=None`), and
+    without a head `pre_logits=True`.
+
+    Raises:
+        CheckpointError: the names or shapes are not a CaiT's.
+    """
+    header, name = file.header, file_text(file.path)
     sa_layers, ca_layers = (_count_blocks(header, stage) for stage in ("blocks", "blocks_token_only"))
     dim = _common_side(header, r"blocks(_token_only)?\.\d+\.norm1\.weight", 1, 0)
     heads = _common_side(header, r"blocks\.\d+\.attn\.proj_l\.weight", 2, 0)
     if not (sa_layers and ca_layers and dim and heads):
         raise CheckpointError(
-            f"{file_text(path)}: is no CaiT with timm's tensor names, it has "
-            f"{listed(list(header)) or 'no tensors'}; {_advice_on_names(header)}"
+            f"{name}: is no CaiT with timm's tensor names, it has {listed(list(header)) or 'no tensors'}; "
+            f"{_advice_on_names(header)}"
         )
     # Without these the rest of a usual CaiT still tells what is missing.
     patch = _common_side(header, r"patch_embed\.proj\.weight", 4, 3) or _USUAL.patch_size
     positions = _common_side(header, "pos_embed", 3, 1) or _USUAL.num_patches
     hidden = _common_side(header, r"blocks\.\d+\.mlp\.fc1\.weight", 2, 0) or dim * int(_USUAL.mlp_ratio)
+    layer_scale = any(re.search(r"\.gamma_[12]$", tensor) for tensor in header)
     side = math.isqrt(positions)
     if side**2 != positions:
         raise CheckpointError(
-            f"{file_text(path)}: its pos_embed holds {positions} positions, which is no square grid; give a "
-            "checkpoint for square inputs, in which the class token has no position"
+            f"{name}: its pos_embed holds {positions} positions, which is no square grid; give a checkpoint "
+            "for square inputs, in which the class token has no position"
         )
     try:
         config = CaiTConfig(
@@ -111,11 +92,10 @@ def infer_config(path: Path, header: Mapping[str, Tensor]) -> CaiTConfig:
             ca_ffn_layers=ca_layers,
             num_heads=heads,
             mlp_ratio=_ratio(hidden, dim),
+            init_values=_USUAL.init_values if layer_scale else None,
         )
     except ValueError as error:
-        raise CheckpointError(
-            f"{file_text(path)}: its shapes make no CaiT ({error}); save it again from timm"
-        ) from None
+        raise CheckpointError(f"{name}: its shapes make no CaiT ({error}); save it again from timm") from None
     return with_head_of(header, config)
 
 
@@ -139,7 +119,7 @@ def _ratio(hidden: int, dim: int) -> float:
 
 
 def _count_blocks(header: Iterable[str], stage: str) -> int:
-    """Blocks of a stage: one more than the highest number, so that a block left out is told as missing."""
+    """Blocks of a stage: one more than the highest number, so that a block left out counts as missing."""
     numbers = {
         int(match[1]) for name in header if (match := re.match(rf"{stage}\.(\d{{1,9}})\.", name, re.ASCII))
     }
@@ -156,12 +136,14 @@ def _advice_on_names(header: Mapping[str, Tensor]) -> str:
 
 
 def require_match(
-    path: Path,
-    header: Mapping[str, Tensor],
-    config: CaiTConfig,
-    model: str = "the architecture its shapes show",
+    file: TensorFile, config: CaiTConfig, model: str = "the architecture its shapes show"
 ) -> None:
-    """Refuse a checkpoint that does not fit, naming every tensor in which it differs."""
+    """Refuse a checkpoint that does not fit, naming every tensor in which it differs.
+
+    Raises:
+        CheckpointError: tensors are missing, left over or of a wrong shape or type.
+    """
+    header = file.header
     expected = {name: tensor.shape for name, tensor in timm_tensors(config).items()}
     both = [name for name in expected if name in header]
     faults = {
@@ -178,11 +160,11 @@ def require_match(
             {name: header[name].dtype for name in both if header[name].dtype not in _FLOATS}
         ),
     }
-    told = "; ".join(f"{fault}: {names}" for fault, names in faults.items() if names)
-    if told:
+    found = "; ".join(f"{fault}: {names}" for fault, names in faults.items() if names)
+    if found:
         raise CheckpointError(
-            f"{file_text(path)}: does not fit {model}; {told}; give the weights of this model, or name the "
-            "model that they belong to"
+            f"{file_text(file.path)}: does not fit {model}; {found}; give the weights of this model, or "
+            "name the model that they belong to"
         )
 
 

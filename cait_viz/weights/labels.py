@@ -2,13 +2,15 @@
 
 The ImageNet-1k names are the first two WordNet lemmas of each class in timm's order
 (`imagenet_synsets.txt` and `imagenet_synset_to_lemma.txt` of timm 1.0.31, Apache-2.0). The two cranes,
-which WordNet calls the same, are told apart by hand.
+to which WordNet gives the same name, are renamed by hand.
 """
 
+import json
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from cait_viz._resources import IMAGENET_LABELS, IMAGENET_SYNSETS
 from cait_viz._text import one_line
@@ -25,11 +27,12 @@ def class_names(num_classes: int, labels_file: Path | str | None = None) -> tupl
 
     Args:
         num_classes: how many there are.
-        labels_file: UTF-8 text with one name a line. Without it: ImageNet-1k's names where there are
-            1000 classes, else "class 0", "class 1", ….
+        labels_file: UTF-8 text with one name a line, or JSON: a list of names, `{"0": "cat"}`, or a
+            config.json with either as `id2label`. Without it: ImageNet-1k's names where there are 1000
+            classes, else "class 0", "class 1", ….
 
     Raises:
-        CheckpointError: the file cannot be read, is no such text, or names another number of classes.
+        CheckpointError: the file cannot be read, is of another kind, or names another number of classes.
     """
     if labels_file is not None:
         return _named_in(Path(labels_file).expanduser(), num_classes)
@@ -59,27 +62,68 @@ def class_index(names: Sequence[str]) -> dict[str, int]:
 
 def _named_in(path: Path, num_classes: int) -> tuple[str, ...]:
     file = one_line(path.name or str(path), 100)
-    names = [name.strip() for name in _lines(path, file)]
-    while names and not names[-1]:
-        names.pop()
-    for number, name in enumerate(names, start=1):
-        if not name:
-            raise CheckpointError(
-                f"{file}: line {number} is empty; give each class a name on a line of its own"
-            )
-        if any(unicodedata.category(char) == "Cc" for char in name):
-            raise CheckpointError(
-                f"{file}: line {number} holds control characters; save the names as plain text"
-            )
+    text = _text(path, file)
+    content = _json(text, file, required=path.suffix.lower() == ".json")
+    names = _lines(text) if content is None else _entries(content, file)
     if len(names) != num_classes:
         raise CheckpointError(
-            f"{file}: names {len(names)} classes and the model has {num_classes}; give one name a line, "
-            "in the order of the model's classes"
+            f"{file}: names {len(names)} classes and the model has {num_classes}; give each class "
+            "one name, in the order of the model's classes"
         )
-    return tuple(names)
+    for place, name in names.items():
+        if not name:
+            raise CheckpointError(f"{file}: {place} is empty; give each class a name")
+        if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):  # Cs: half a character
+            raise CheckpointError(f"{file}: {place} holds control characters; save the names as plain text")
+    return tuple(names.values())
 
 
-def _lines(path: Path, file: str) -> list[str]:
+def _lines(text: str) -> dict[str, str]:
+    """The name in each line, by what to call the line."""
+    # Not str.splitlines: it also splits a name at rare characters such as U+2028.
+    names = [name.strip() for name in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    while names and not names[-1]:
+        names.pop()
+    return {f"line {number}": name for number, name in enumerate(names, start=1)}
+
+
+def _json(text: str, file: str, *, required: bool) -> Any:
+    """The list or object that a text holds as JSON; None where it is a list of names that is not JSON."""
+    if not required and not text.lstrip().startswith(("[", "{")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if required:
+            raise CheckpointError(
+                f"{file}: is not valid JSON ({one_line(str(error))}); correct it, or give a text "
+                "with one name a line"
+            ) from None
+        return None
+
+
+def _entries(content: Any, file: str) -> dict[str, str]:
+    """The name of each class, by what to call its entry."""
+    if isinstance(content, dict):
+        # In transformers' and in timm's config.json.
+        content = next((content[key] for key in ("id2label", "label_names") if key in content), content)
+    if isinstance(content, list):
+        content = {str(index): name for index, name in enumerate(content)}
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content.values()):
+        raise CheckpointError(
+            f'{file}: holds other JSON than names; give ["cat", "dog"], {{"0": "cat", "1": "dog"}}, or a '
+            "config.json with id2label"
+        )
+    missing = next((str(index) for index in range(len(content)) if str(index) not in content), None)
+    if missing is not None:
+        raise CheckpointError(
+            f"{file}: has {len(content)} names and none for class {missing}; number the "
+            "classes from 0 without gaps"
+        )
+    return {f"class {index}": content[str(index)].strip() for index in range(len(content))}
+
+
+def _text(path: Path, file: str) -> str:
     try:
         with path.open("rb") as stream:
             content = stream.read(_MAX_BYTES + 1)
@@ -92,7 +136,6 @@ def _lines(path: Path, file: str) -> list[str]:
             "name a line"
         )
     try:
-        # Not str.splitlines: it also parts a name at rare characters such as U+2028.
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise CheckpointError(f"{file}: is not UTF-8 text; save the names as UTF-8, one a line") from None

@@ -98,3 +98,28 @@ def get_variant(name: str) -> Variant:
     except KeyError:
         known = ", ".join(VARIANTS)
         raise UnknownModelError(f"there is no model named {name!r}; the models are {known}") from None
+
+
+def match_variant(config: CaiTConfig) -> Variant | None:
+    """The published variant of that architecture, whatever the head; None if there is none."""
+    published = (variant for variant in VARIANTS.values() if variant is not BUNDLED)
+    return next((variant for variant in published if same_architecture(variant.config, config)), None)
+
+
+def same_architecture(one: CaiTConfig, other: CaiTConfig) -> bool:
+    """Whether all weights but the head's have the same names and shapes."""
+    return _body(one) == _body(other)
+
+
+def _body(config: CaiTConfig) -> CaiTConfig:
+    """The options that decide on names and shapes, the head's apart; the others at their defaults."""
+    return CaiTConfig(
+        image_size=config.image_size,
+        patch_size=config.patch_size,
+        projection_dim=config.projection_dim,
+        sa_ffn_layers=config.sa_ffn_layers,
+        ca_ffn_layers=config.ca_ffn_layers,
+        num_heads=config.num_heads,
+        mlp_ratio=config.mlp_ratio,
+        init_values=CaiTConfig.init_values if config.init_values else None,
+    )

@@ -1,67 +1,70 @@
-"""A safetensors file on disk: its header, and words for every other kind of file given by mistake."""
+"""Reading a safetensors file, and words for other kinds of file given by mistake."""
 
-import zipfile
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from cait_viz._text import file_text, one_line
 from cait_viz.errors import CheckpointError
+from cait_viz.weights.tensors import Tensor, TensorFile
 
-_SAVE_AS_SAFETENSORS = "save its state_dict with safetensors.torch.save_file and give that file"
-_KINDS_BY_START = (
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file of Keras weights; give a safetensors file with timm's tensor names"),
+# Each kind by its first bytes, else by its ending.
+_OTHER_KINDS: tuple[tuple[bytes, tuple[str, ...], str], ...] = (
     (
-        b"version https://git-lfs",
-        "a Git LFS pointer and not the weights themselves; fetch them with `git lfs pull`",
+        rb"\x80[\x02-\x05]|PK.*data\.pkl",
+        (".pth", ".pt", ".bin"),
+        "a PyTorch pickle, which can run code when it is opened; save its state_dict with "
+        "safetensors.torch.save_file and give that file",
     ),
     (
-        b"<",
-        "a web page and not the weights themselves; download the file again from the page's download link",
+        rb"\x89HDF|PK.*config\.json",
+        (".h5", ".keras"),
+        "a Keras file; load it in Python with keras.models.load_model after `import cait_viz.model.cait`, or "
+        "give a safetensors file with timm's tensor names",
     ),
-    (b"GGUF", "a GGUF file; give a safetensors file with timm's tensor names"),
-    (b"\x93NUMPY", "a NumPy array; give a safetensors file with timm's tensor names"),
-    (b"\x1f\x8b", "a gzip archive; unpack it and give the safetensors file inside"),
-    (b"{", "a JSON text and not the weights themselves; give the safetensors file that belongs to it"),
+    (
+        rb"version https://git-lfs",
+        (),
+        "a Git LFS pointer and not the weights; fetch them with `git lfs pull`",
+    ),
+    (rb"\s*<", (), "a web page and not the weights; download the file again from the page's download link"),
+    (rb"\s*\{", (".json",), "a JSON text and not the weights; give the safetensors file that belongs to it"),
 )
-_KINDS_BY_SUFFIX = {
-    ".onnx": "an ONNX file; give a safetensors file with timm's tensor names",
-    ".tflite": "a TensorFlow Lite file; give a safetensors file with timm's tensor names",
-    ".pb": "a TensorFlow graph; give a safetensors file with timm's tensor names",
-    ".pth": f"not a safetensors file but, by its name, a PyTorch pickle; {_SAVE_AS_SAFETENSORS}",
-    ".pt": f"not a safetensors file but, by its name, a PyTorch pickle; {_SAVE_AS_SAFETENSORS}",
-    ".h5": "not a safetensors file; give one with timm's tensor names",
-    ".keras": "not a safetensors file; give one with timm's tensor names",
-}
-_PICKLE = f"a PyTorch pickle, which can run code when it is opened; {_SAVE_AS_SAFETENSORS}"
 
 
-Shape = tuple[int, ...]
+def open_safetensors(path: Path) -> TensorFile:
+    """Read the header of a safetensors file.
 
-
-class Tensor(NamedTuple):
-    """What a header says of one tensor; the type is safetensors' name of it."""
-
-    shape: Shape
-    dtype: str
-
-
-def read_header(path: Path) -> dict[str, Tensor]:
-    """Names, shapes and types of a safetensors file's tensors."""
+    Raises:
+        CheckpointError: there is no such file, it cannot be read or is of another kind.
+    """
     _require_file(path)
     try:
         with safe_open(path, framework="np") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-            return {
-                name: Tensor(tuple(tensor.get_shape()), tensor.get_dtype()) for name, tensor in slices.items()
+            header = {
+                name: Tensor(tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()
             }
     except (SafetensorError, OSError) as error:
-        raise unreadable(path, error) from None
+        raise _unreadable(path, error) from None
+
+    def read(names: Iterable[str]) -> dict[str, np.ndarray]:
+        if any(tensor.dtype == "BF16" for tensor in header.values()):
+            import ml_dtypes  # noqa: F401  (teaches NumPy the type; comes with Keras)
+        try:
+            with safe_open(path, framework="np") as file:
+                return {name: file.get_tensor(name) for name in names}
+        except (SafetensorError, OSError) as error:
+            raise _unreadable(path, error) from None
+
+    return TensorFile(path=path, header=header, read=read)
 
 
 def _require_file(path: Path) -> None:
-    """Refuse what is not there, not a file, or a file of another kind, each in its own words."""
+    """Refuse what is no file; to open a pipe would wait for ever."""
     name = file_text(path)
     try:
         if path.is_dir():
@@ -70,56 +73,26 @@ def _require_file(path: Path) -> None:
             raise CheckpointError(f"{name}: there is no such file; check the path {one_line(str(path))}")
         if not path.is_file():
             raise CheckpointError(f"{name}: is not a file; give a safetensors file")
-        with path.open("rb") as file:
-            start = file.read(512)
-    except CheckpointError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        raise unreadable(path, error) from None
-    if not start:
-        raise CheckpointError(f"{name}: is empty; download or save it again")
-    kind = _other_kind(path, start)
-    if kind is not None:
-        raise CheckpointError(f"{name}: this is {kind}")
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
-def _other_kind(path: Path, start: bytes) -> str | None:
-    """What a file is and what to do with it, if it is none of safetensors."""
-    if start[8:9] == b"{":  # the header of a safetensors file, after its length
-        return None
-    if start.startswith(b"PK\x03\x04"):
-        return _kind_of_zip(path)
-    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":
-        return _PICKLE
-    for magic, kind in _KINDS_BY_START:
-        if start.lstrip().startswith(magic):
-            return kind
-    return _KINDS_BY_SUFFIX.get(path.suffix.lower())
-
-
-def _kind_of_zip(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (OSError, zipfile.BadZipFile):
-        names = []
-    if any(name.endswith("data.pkl") for name in names) or path.suffix.lower() in (".pth", ".pt", ".bin"):
-        return _PICKLE
-    if "config.json" in names or path.suffix.lower() == ".keras":
-        return (
-            "a Keras model; load it with keras.models.load_model after `import cait_viz.model.cait`, or "
-            "give a safetensors file with timm's tensor names"
-        )
-    return "a ZIP archive; unpack it and give the safetensors file inside"
-
-
-def unreadable(path: Path, error: Exception) -> CheckpointError:
-    """The error for a file that cannot be read, or only in part."""
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    """The error for a file that is of another kind, or cannot be read, or only in part."""
+    name = file_text(path)
     if isinstance(error, OSError) and error.strerror:
         return CheckpointError(
-            f"{file_text(path)}: cannot be read ({error.strerror}); check its rights and its disk"
+            f"{name}: cannot be read ({error.strerror}); check its permissions and its disk"
         )
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return CheckpointError(f"{name}: is empty; download or save it again")
+    if start[8:9] != b"{":  # in a safetensors file the header begins there, after its length
+        ending = path.suffix.lower()
+        kinds = [kind for pattern, _, kind in _OTHER_KINDS if re.match(pattern, start, re.DOTALL)]
+        kinds += [kind for _, endings, kind in _OTHER_KINDS if ending in endings]
+        if kinds:
+            return CheckpointError(f"{name}: this is {kinds[0]}")
     reason = one_line(str(error)).removeprefix("Error while deserializing header: ")
-    return CheckpointError(
-        f"{file_text(path)}: not a whole safetensors file ({reason}); download or save it again"
-    )
+    return CheckpointError(f"{name}: not a whole safetensors file ({reason}); download or save it again")

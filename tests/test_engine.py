@@ -1,4 +1,4 @@
-"""The compiled forward pass: what it returns, refuses and keeps."""
+"""The forward pass on Keras: what it returns, refuses and keeps."""
 
 import gc
 import json
@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cait_viz.engine import keras as inference
 from cait_viz.engine.keras import forward
 from cait_viz.errors import SelectionError
 from cait_viz.model.cait import CaiT
 from cait_viz.model.config import CaiTConfig
-from cait_viz.model.layers import zero_weights
-from cait_viz.weights.registry import VARIANTS
 
 CLASS_KEYS = ["ca_ffn_block_0_att", "ca_ffn_block_1_att"]
 
@@ -24,17 +21,12 @@ def noise(batch):
     return np.random.default_rng(0).standard_normal((batch, 64, 64, 3)).astype(np.float32)
 
 
-def traces(monkeypatch):
-    """A list that grows by the batch size of each pass through the layers in Python: a compilation."""
-    seen = []
-    call = CaiT.call
+class Counted(CaiT):
+    """A network that notes the batch size of each pass through its layers in Python: a compilation."""
 
-    def counted(self, images, training=None):
-        seen.append(images.shape[0])
-        return call(self, images, training=training)
-
-    monkeypatch.setattr(CaiT, "call", counted)
-    return seen
+    def call(self, images, training=None):
+        self.__dict__.setdefault("compiled", []).append(images.shape[0])
+        return super().call(images, training=training)
 
 
 @pytest.mark.parametrize("wanted", [(), (1,), (2, 0), (1, 1)])
@@ -79,14 +71,13 @@ def test_pictures_of_another_shape_are_refused_with_both_shapes(tiny_model, shap
     assert str(shape) in str(caught.value)
 
 
-def test_a_batch_size_is_compiled_once(tiny_config, monkeypatch):
-    model = CaiT(tiny_config)
-    compiled = traces(monkeypatch)
+def test_a_batch_size_is_compiled_once(tiny_config):
+    model = Counted(tiny_config)
     for _ in range(3):
         forward(model, noise(2))
     forward(model, noise(1))
     forward(model, noise(1))
-    assert compiled == [2, 1]
+    assert model.compiled == [2, 1]
 
 
 def test_weights_that_change_are_seen_by_the_compiled_pass(tiny_config):
@@ -114,29 +105,15 @@ def test_a_model_that_is_no_longer_used_is_freed(tiny_config):
     assert kept() is None
 
 
-def test_xla_and_the_plain_graph_agree(tiny_model, monkeypatch):
-    plain = forward(tiny_model, noise(1))
-    chosen = []
-    compile_ = inference._compile
-
-    def spied(model, blocks, use_xla):
-        chosen.append(use_xla)
-        return compile_(model, blocks, use_xla)
-
-    monkeypatch.setattr(inference, "_pays_for_xla", lambda model: True)
-    monkeypatch.setattr(inference, "_compile", spied)
-    by_xla = forward(tiny_model, noise(1))
-    assert chosen == [True]
-    for one, other in zip(tf.nest.flatten(plain), tf.nest.flatten(by_xla), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "pays"), [("bundled", False), ("cait_xxs24_224", True), ("cait_xxs24_384", False)]
-)
-def test_xla_is_left_to_the_sizes_at_which_it_pays(name, pays):
-    with zero_weights():
-        assert inference._pays_for_xla(CaiT(VARIANTS[name].config)) is pays
+def test_a_deep_network_on_one_small_image_which_xla_compiles_gives_the_same_numbers():
+    config = CaiTConfig(
+        image_size=16, patch_size=8, projection_dim=8, num_heads=2, num_classes=3, init_values=0.1
+    )
+    model, images = CaiT(config), noise(2)[:, :16, :16]
+    for one, two in zip(
+        tf.nest.flatten(forward(model, images[:1])), tf.nest.flatten(forward(model, images)), strict=True
+    ):
+        np.testing.assert_allclose(one[0], two[0], atol=1e-5)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory as Linux tells it")

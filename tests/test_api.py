@@ -1,25 +1,28 @@
-"""From a picture to its analysis: preprocessing and network, each told apart from the other."""
+"""From an image to its analysis: preprocessing and network, each by itself and together."""
 
 import hashlib
 import io
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 from reference import lively_weights, timm_shapes
+from safetensors.numpy import load_file, save_file
 
-from cait_viz import api as pipeline
 from cait_viz._files import sha256
 from cait_viz._resources import BUNDLED_WEIGHTS
 from cait_viz.api import analyze, attention_tensors, describe, load_model, preprocess
-from cait_viz.attention.probabilities import softmax
+from cait_viz.attention.probabilities import probabilities
 from cait_viz.errors import CheckpointError, ImageError, SelectionError, UnknownModelError
 from cait_viz.model.cait import CaiT
 from cait_viz.model.config import CaiTConfig
 from cait_viz.model.timm_names import assign
 from cait_viz.weights.registry import BUNDLED
 
-TELLING = ("image", "probabilities", "logits")
+NUMBERS = ("image", "probabilities", "logits")
 
 
 def picture_of(photo):
@@ -38,7 +41,7 @@ def as_torchvision_prepares(picture, side):
 
 
 def assert_same_analysis(found, expected):
-    for name in TELLING:
+    for name in NUMBERS:
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     assert found.class_attention.keys() == expected.class_attention.keys()
     for key, attention in expected.class_attention.items():
@@ -123,14 +126,6 @@ def test_the_whole_picture_is_another_view_with_a_box_of_its_own(tiny_model, pho
     )
 
 
-def test_analysing_takes_no_self_attention_out_of_the_graph(tiny_model, photo, monkeypatch):
-    asked = []
-    forward = pipeline.engine.forward
-    monkeypatch.setattr(pipeline.engine, "forward", lambda *given: asked.append(given[2:]) or forward(*given))
-    analyze(photo, tiny_model)
-    assert asked == [()]
-
-
 def test_a_model_that_came_from_no_file_analyses_too(tiny_config, photo):
     model = CaiT(tiny_config, name="mine")
     assign(model, lively_weights(timm_shapes(tiny_config)))
@@ -140,10 +135,28 @@ def test_a_model_that_came_from_no_file_analyses_too(tiny_config, photo):
     assert describe(model).saliency_block == 0
 
 
+@given(
+    arrays(
+        np.float32, st.tuples(st.integers(0, 3), st.integers(1, 4)), elements=st.floats(-1e4, 1e4, width=32)
+    )
+)
+def test_probabilities_are_a_distribution_over_the_classes_or_the_chance_of_the_only_one(logits):
+    found = probabilities(logits)
+    assert (found.dtype, found.shape) == (np.float32, logits.shape)
+    assert ((found >= 0) & (found <= 1)).all()
+    if logits.shape[1] > 1:
+        np.testing.assert_allclose(found.sum(-1), 1, atol=1e-6)
+    else:  # as the second of two classes whose first has a logit of zero
+        np.testing.assert_allclose(found, probabilities(np.insert(logits, 0, 0, axis=1))[:, 1:], atol=1e-6)
+
+
 def test_large_logits_make_no_infinite_probability():
-    np.testing.assert_array_equal(softmax(np.array([1e4, 0, -1e4], np.float32)), [1, 0, 0])
-    shifted = softmax(np.array([1000, 1001], np.float32))
-    np.testing.assert_allclose(shifted, softmax(np.array([0, 1], np.float32)))
+    np.testing.assert_array_equal(
+        probabilities(np.array([[1e4], [0], [-1e4]], np.float32)), [[1], [0.5], [0]]
+    )
+    np.testing.assert_array_equal(probabilities(np.array([1e4, 0, -1e4], np.float32)), [1, 0, 0])
+    shifted = probabilities(np.array([1000, 1001], np.float32))
+    np.testing.assert_allclose(shifted, probabilities(np.array([0, 1], np.float32)))
 
 
 # Refusals
@@ -163,8 +176,7 @@ def test_numbers_that_are_not_finite_are_refused_and_not_drawn(tiny_config, phot
         analyze(photo, model)
 
 
-def test_what_is_no_picture_is_refused_before_the_network_runs(tiny_model, monkeypatch):
-    monkeypatch.setattr(pipeline.engine, "forward", lambda *given: pytest.fail("the network ran"))
+def test_what_is_no_image_is_refused(tiny_model):
     for action in (analyze, preprocess, attention_tensors):
         with pytest.raises(ImageError):
             action(b"not a picture", tiny_model)
@@ -219,4 +231,14 @@ def test_a_network_of_odd_sizes_goes_all_the_way(photo):
     analysis = analyze(photo, CaiT(config))
     assert analysis.saliency(0).shape == (3, 3)
     assert analysis.overlay().size == (130, 90)
-    assert analysis.predictions == [("class 0", 1.0)]
+
+
+def test_a_head_of_one_class_is_a_sigmoid_and_not_sure_of_everything(tmp_path, photo):
+    tensors = load_file(BUNDLED_WEIGHTS)
+    head = {name: tensors[name][:1].copy() for name in ("head.weight", "head.bias")}
+    save_file(tensors | head, tmp_path / "one_class.safetensors")
+    analysis = analyze(photo, load_model(weights=tmp_path / "one_class.safetensors"))
+    ((label, probability),) = analysis.predictions
+    assert label == "class 0"
+    assert probability == pytest.approx(1 / (1 + np.exp(-float(analysis.logits[0]))))
+    assert 0 < probability < 0.5
