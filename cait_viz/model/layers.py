@@ -8,6 +8,7 @@ sublayer after what it is, so that a checkpoint never depends on the order in wh
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import keras
@@ -268,8 +269,9 @@ class _Block(keras.layers.Layer):
         policy, epsilon = self.dtype_policy, self.layer_norm_eps
         self.norm1 = keras.layers.LayerNormalization(epsilon=epsilon, name="norm1", dtype=policy)
         self.norm2 = keras.layers.LayerNormalization(epsilon=epsilon, name="norm2", dtype=policy)
-        self.layer_scale1 = _layer_scale(self.init_values, "layer_scale1", policy)
-        self.layer_scale2 = _layer_scale(self.init_values, "layer_scale2", policy)
+        scale = partial(LayerScale, self.init_values) if self.init_values else keras.layers.Identity
+        self.layer_scale1 = scale(name="layer_scale1", dtype=policy)
+        self.layer_scale2 = scale(name="layer_scale2", dtype=policy)
         self.mlp = FeedForward(self.mlp_dim, dropout_rate, name="mlp", dtype=policy)
         for layer in (self.norm1, self.norm2, self.layer_scale1, self.layer_scale2, self.mlp):
             layer.build(shape)
@@ -379,12 +381,6 @@ def weight_initializer() -> keras.initializers.Initializer:
 
 def _dense(units: int, name: str, dtype: Any) -> keras.layers.Dense:
     return keras.layers.Dense(units, kernel_initializer=weight_initializer(), name=name, dtype=dtype)
-
-
-def _layer_scale(init_values: float | None, name: str, dtype: Any) -> keras.layers.Layer:
-    if not init_values:
-        return keras.layers.Identity(name=name, dtype=dtype)
-    return LayerScale(init_values, name=name, dtype=dtype)
 
 
 def _split_heads(x: Any, parts: int, num_heads: int) -> list[Any]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cait_viz.attention.probabilities import probabilities
+from cait_viz.attention.probabilities import softmax
 from cait_viz.images.preprocess import normalize
 from cait_viz.training.augmentation import Floats, View, draw_view, mixed_labels, render
 from cait_viz.training.config import TrainingConfig
@@ -149,7 +149,7 @@ class Batches:
         weight = np.float32(self._recipe.label_weight)
         mean, deviation = self.feature_scale
         return {
-            "classes": weight * labels + (1 - weight * known) * probabilities(lesson.logits),
+            "classes": weight * labels + (1 - weight * known) * softmax(lesson.logits),
             "features": (lesson.features - mean) / deviation,
         }
 
