@@ -13,17 +13,17 @@ from typing import BinaryIO
 from cait_viz._text import one_line, path_text
 from cait_viz.errors import OutputError, SelectionError
 
-# A file that is being written; the digits are drawn by chance.
+# A file that is being written; with random digits.
 _PART = ".cait-viz-{}.part"
 
 
 def check_output(path: Path, endings: Sequence[str], inputs: Iterable[Path] = ()) -> None:
-    """Refuse a path that nothing could or should be written to. Nothing is written yet.
+    """Refuse a path that cannot or must not be written. Nothing is written yet.
 
     Args:
         path: the file to be.
-        endings: the endings of the formats there are, such as ".png"; upper case is as good.
-        inputs: the files that are read, none of which may be replaced.
+        endings: the endings of the known formats, such as ".png", in either case.
+        inputs: the files that are read; none of them may be replaced.
 
     Raises:
         SelectionError: another ending.
@@ -83,7 +83,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_remains(folder: Path) -> None:
-    """Take away what `replacing` has left in a folder when the program was killed in the middle."""
+    """Remove what `replacing` left in a folder when the program was killed in the middle."""
     for part in folder.glob(_PART.format("?" * 16)):
         with contextlib.suppress(OSError):
             part.unlink()

@@ -72,7 +72,7 @@ def infer_config(file: TensorFile) -> CaiTConfig:
             f"{name}: is no CaiT with timm's tensor names, it has {listed(list(header)) or 'no tensors'}; "
             f"{_advice_on_names(header)}"
         )
-    # Without these the rest of a usual CaiT still tells what is missing.
+    # Without these the shapes of a usual CaiT still show what is missing.
     patch = _common_side(header, r"patch_embed\.proj\.weight", 4, 3) or _USUAL.patch_size
     positions = _common_side(header, "pos_embed", 3, 1) or _USUAL.num_patches
     hidden = _common_side(header, r"blocks\.\d+\.mlp\.fc1\.weight", 2, 0) or dim * int(_USUAL.mlp_ratio)
