@@ -4,7 +4,7 @@ Two kinds of array go through this module:
 
 * *class attention*, `(heads, N + 1)`: for each head, how the class token spreads its attention over
   itself (index 0) and the N patches (from index 1 on, row by row). Every row sums to one.
-* a *grid*, `(rows, cols)`: one value for each patch, laid out as the patches lie in the picture.
+* a *grid*, `(rows, cols)`: one value for each patch, laid out as the patches lie in the image.
 
 NumPy and Pillow only.
 """
@@ -52,7 +52,7 @@ def check_class_attention(attention: ArrayLike) -> Floats:
 
 
 def patch_grids(attention: ArrayLike, grid_shape: tuple[int, int]) -> Floats:
-    """The class token's attention to the patches, laid out as they lie in the picture.
+    """The class token's attention to the patches, laid out as they lie in the image.
 
     `(heads, rows * cols + 1) -> (heads, rows, cols)`, float32. The class token's attention to itself,
     index 0, is left out (see `class_token_attention`); nothing is rescaled.

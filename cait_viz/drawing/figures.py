@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+import numpy as np
 from PIL import Image
 
 from cait_viz.drawing.export import SOFTWARE
@@ -243,6 +244,7 @@ def _page(
 def _file(figure: "Figure", caption: Caption, file_format: str) -> bytes:
     from matplotlib.image import AxesImage
     from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.transforms import Bbox
 
     values = (one_line(caption.title), one_line(caption.description), SOFTWARE)
     metadata: dict[str, str | None] = dict(zip(_METADATA[file_format], values, strict=True))
@@ -252,14 +254,19 @@ def _file(figure: "Figure", caption: Caption, file_format: str) -> bytes:
         image.set_interpolation("antialiased" if file_format == "png" else "none")
     # Laid out once, and cut to what is on it: saved with "tight", every image would be resampled twice.
     ConstrainedLayoutEngine(w_pad=_PAD, h_pad=_PAD, wspace=0, hspace=0).execute(figure)
-    used = figure.get_tightbbox().padded(_MARGIN)
+    # The solver's last decimals differ from run to run.
+    for axes in figure.axes:
+        axes.set_position(Bbox(np.round(axes.get_position(original=True).get_points(), 6)))
+        axes.set_in_layout(True)
+    used = Bbox(np.round(figure.get_tightbbox().padded(_MARGIN).get_points(), 4))
     buffer = io.BytesIO()
     figure.savefig(buffer, format=file_format, bbox_inches=used, metadata=metadata)
     return buffer.getvalue()
 
 
 def _show(axes: "Axes", image: Image.Image, anchor: str) -> None:
-    axes.imshow(image)
+    # Not clipped to its axes, which it fills: a clip's name in an SVG is made of all its decimals.
+    axes.imshow(image, clip_on=False)
     axes.set(xticks=[], yticks=[], anchor=anchor)
     axes.spines[:].set_visible(False)
 
