@@ -1,13 +1,13 @@
-"""Draw many pictures with their maps on few sheets, so that a person can judge by eye where a model looks.
+"""Draw many images with their maps on few sheets, so that a person can judge by eye where a model looks.
 
     python benchmarks/contact_sheet.py SOURCE… -o SHEET [--pictures N] [--model M] [--weights FILE]
     python benchmarks/contact_sheet.py --samples -o SHEET
 
-Each SOURCE is a folder of class folders, from all of which N pictures are chosen evenly, or a picture
-file, all of which are drawn. --samples draws the photographs of assets/samples. For each picture: what
+Each SOURCE is a folder of class folders, from all of which N images are chosen evenly, or an image
+file, all of which are drawn. --samples draws the photographs of assets/samples. For each image: what
 the network sees of it, the mean of the heads of every class-attention block, and the first predictions,
 a tick at the right one. SHEET is a .png, which holds the numbers as well, or a .jpg, a fifth as large.
-Sheets are 1600 pixels wide; of several, each gets its number: SHEET-1.png.
+Sheets are about 1600 pixels wide; of several, each gets its number: SHEET-1.png.
 """
 
 import argparse
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cait_viz.model.cait import CaiT
 
 # A tile's side in inches, and how many images lie beside each other; a PNG has 200 dots an inch.
-TILE, COLUMNS = 1.2, 2
+TILE, COLUMNS = 1.13, 2
 # The longest side of what is drawn on a tile, in pixels: more than its dots.
 TILE_PIXELS = 360
 PREDICTIONS = 3
@@ -45,11 +45,11 @@ JPEG_QUALITY = 88
 
 
 class Shot(NamedTuple):
-    """A picture to draw.
+    """An image to draw.
 
     Attributes:
         path: its file.
-        title: what it is said to show.
+        title: what it shows, in words.
         label: the index of that class, if the model knows it.
     """
 
@@ -59,7 +59,7 @@ class Shot(NamedTuple):
 
 
 def chosen(sources: Sequence[Path], labels: Sequence[str], seed: int) -> list[Shot]:
-    """The pictures of all class folders among the sources, in an order that is even from the beginning on."""
+    """The images of all class folders among the sources, in an order that is even from the beginning on."""
     groups, index = [], class_index(labels)
     for folder in (source for source in sources if source.is_dir()):
         for name, files in class_folders(folder).items():
@@ -71,8 +71,8 @@ def chosen(sources: Sequence[Path], labels: Sequence[str], seed: int) -> list[Sh
 
 def samples() -> list[Shot]:
     """The photographs that come with the program."""
-    told = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))
-    return [Shot(SAMPLES / sample["file"], sample["title"], None) for sample in told]
+    listed = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))
+    return [Shot(SAMPLES / sample["file"], sample["title"], None) for sample in listed]
 
 
 def panels(shots: Iterable[Shot], model: "CaiT", style: Style) -> Iterator["tuple[SaliencyPanel, Analysis]"]:
@@ -93,10 +93,10 @@ def panels(shots: Iterable[Shot], model: "CaiT", style: Style) -> Iterator["tupl
 
 
 def as_jpeg(png: bytes) -> bytes:
-    """The same picture as a JPEG file."""
+    """The same image as a JPEG file."""
     file = io.BytesIO()
-    with Image.open(io.BytesIO(png)) as picture:
-        picture.convert("RGB").save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    with Image.open(io.BytesIO(png)) as image:
+        image.convert("RGB").save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return file.getvalue()
 
 
@@ -108,7 +108,7 @@ def outputs(path: Path, count: int) -> list[Path]:
 
 
 def draw(arguments: argparse.Namespace) -> None:
-    """Analyse the pictures and write the sheets."""
+    """Analyze the images and write the sheets."""
     from cait_viz.weights.resolve import resolve
 
     for source in arguments.sources:
@@ -134,13 +134,11 @@ def draw(arguments: argparse.Namespace) -> None:
                 finished.append(done)
                 bar.update()
     if not finished:
-        raise CaitVizError(
-            "there is no picture to draw; name folders of class folders, pictures, or --samples"
-        )
+        raise CaitVizError("there is no image to draw; name folders of class folders, images, or --samples")
     footer = (
         f"{checkpoint.name}, weights {checkpoint.path.name}, SHA-256 {checkpoint.sha256[:12]}…: what the "
         "network sees, and the class attention of each block, the mean of its heads, each map from its own "
-        "lowest to its own highest value. Below: what the picture is said to show, and the first "
+        "lowest to its own highest value. Below: the name of its class, and the first "
         f"{PREDICTIONS} predictions."
     )
     headings = [
