@@ -19,9 +19,9 @@ from starlette.formparsers import MultiPartParser
 from cait_viz._resources import SAMPLES
 from cait_viz._text import one_line
 from cait_viz.analysis import CONFIDENT, Analysis
-from cait_viz.attention.maps import COLORMAPS, FIGURE_FORMATS, INTERPOLATIONS, SCALES, STYLES
-from cait_viz.drawing.figures import percent
-from cait_viz.drawing.overlay import DEFAULT_ALPHA, DEFAULT_COLORMAPS, Look
+from cait_viz.attention.maps import INTERPOLATIONS, SCALES
+from cait_viz.drawing.figures import FIGURE_FORMATS, percent
+from cait_viz.drawing.overlay import COLORMAPS, DEFAULT_ALPHA, DEFAULT_COLORMAPS, STYLES, Look
 from cait_viz.errors import CaitVizError, ImageError
 from cait_viz.images.preprocess import View
 from cait_viz.serving import state as server

@@ -1,13 +1,13 @@
-"""Draw many pictures with their maps on few sheets, so that a person can judge by eye where a model looks.
+"""Draw many images with their maps on few sheets, so that a person can judge by eye where a model looks.
 
     python benchmarks/contact_sheet.py SOURCE… -o SHEET [--pictures N] [--model M] [--weights FILE]
     python benchmarks/contact_sheet.py --samples -o SHEET
 
-Each SOURCE is a folder of class folders, from all of which N pictures are chosen evenly, or a picture
-file, all of which are drawn. --samples draws the photographs of assets/samples. For each picture: what
+Each SOURCE is a folder of class folders, from all of which N images are chosen evenly, or an image
+file, all of which are drawn. --samples draws the photographs of assets/samples. For each image: what
 the network sees of it, the mean of the heads of every class-attention block, and the first predictions,
 a tick at the right one. SHEET is a .png, which holds the numbers as well, or a .jpg, a fifth as large.
-Sheets are 1600 pixels wide; of several, each gets its number: SHEET-1.png.
+Sheets are about 1600 pixels wide; of several, each gets its number: SHEET-1.png.
 """
 
 import argparse
@@ -25,19 +25,8 @@ from tqdm import tqdm
 from cait_viz._backend import import_tensorflow
 from cait_viz._files import check_output, replacing
 from cait_viz._resources import SAMPLES
-from cait_viz.attention.maps import STYLES
-from cait_viz.drawing.export import SOFTWARE
-from cait_viz.drawing.figures import percent
-from cait_viz.drawing.pages import (
-    FAINT,
-    INK,
-    Caption,
-    Page,
-    exclusive_matplotlib,
-    leading,
-    shortened,
-    wrapped,
-)
+from cait_viz.drawing.figures import Caption, SaliencyPanel, draw_saliency, percent
+from cait_viz.drawing.overlay import STYLES, Style
 from cait_viz.errors import CaitVizError, CheckpointError, ImageError
 from cait_viz.images.folders import beside, class_folders, spread
 from cait_viz.weights.labels import class_index, class_names
@@ -46,11 +35,8 @@ if TYPE_CHECKING:
     from cait_viz.analysis import Analysis
     from cait_viz.model.cait import CaiT
 
-# Of a sheet, in inches; a PNG has 200 dots an inch.
-WIDTH, MARGIN, GAP = 8.0, 0.2, 0.05
-COLUMNS, BETWEEN_COLUMNS, BETWEEN_ROWS = 2, 0.3, 0.16
-# Sizes of letters in points.
-TITLE, NOTE = 7.5, 6.5
+# A tile's side in inches, and how many images lie beside each other; a PNG has 200 dots an inch.
+TILE, COLUMNS = 1.13, 2
 # The longest side of what is drawn on a tile, in pixels: more than its dots.
 TILE_PIXELS = 360
 PREDICTIONS = 3
@@ -59,11 +45,11 @@ JPEG_QUALITY = 88
 
 
 class Shot(NamedTuple):
-    """A picture to draw.
+    """An image to draw.
 
     Attributes:
         path: its file.
-        title: what it is said to show.
+        title: what it shows, in words.
         label: the index of that class, if the model knows it.
     """
 
@@ -72,20 +58,8 @@ class Shot(NamedTuple):
     label: int | None
 
 
-class Panel(NamedTuple):
-    """One picture's part of a sheet.
-
-    Attributes:
-        tiles: the pictures beside each other.
-        lines: what stands under them, each line with its colour.
-    """
-
-    tiles: Sequence[Image.Image]
-    lines: Sequence[tuple[str, str]]
-
-
 def chosen(sources: Sequence[Path], labels: Sequence[str], seed: int) -> list[Shot]:
-    """The pictures of all class folders among the sources, in an order that is even from the beginning on."""
+    """The images of all class folders among the sources, in an order that is even from the beginning on."""
     groups, index = [], class_index(labels)
     for folder in (source for source in sources if source.is_dir()):
         for name, files in class_folders(folder).items():
@@ -97,12 +71,12 @@ def chosen(sources: Sequence[Path], labels: Sequence[str], seed: int) -> list[Sh
 
 def samples() -> list[Shot]:
     """The photographs that come with the program."""
-    told = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))
-    return [Shot(SAMPLES / sample["file"], sample["title"], None) for sample in told]
+    listed = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))
+    return [Shot(SAMPLES / sample["file"], sample["title"], None) for sample in listed]
 
 
-def panels(shots: Iterable[Shot], model: "CaiT", style: str) -> Iterator["tuple[Panel, Analysis]"]:
-    """Each picture analysed and drawn; a file that is no picture is named and skipped."""
+def panels(shots: Iterable[Shot], model: "CaiT", style: Style) -> Iterator["tuple[SaliencyPanel, Analysis]"]:
+    """Each image analyzed and drawn; a file that is no image is named and skipped."""
     from cait_viz.api import analyze
 
     for shot in shots:
@@ -112,53 +86,17 @@ def panels(shots: Iterable[Shot], model: "CaiT", style: str) -> Iterator["tuple[
             tqdm.write(f"{beside(shot.path)}{error}; skipped", file=sys.stderr)
             continue
         overlays = [analysis.overlay(block, style=style) for block in range(analysis.blocks)]
-        lines = [(shot.title, INK)]
+        lines = [(shot.title, "")]
         for number, (label, probability) in zip(analysis.ranking, analysis.top(PREDICTIONS), strict=False):
-            right = number == shot.label
-            lines.append(
-                (f"{percent(probability)}  {label}{'  ✓' if right else ''}", INK if right else FAINT)
-            )
-        yield Panel([Image.fromarray(analysis.image), *overlays], lines), analysis
-
-
-def sheet(drawn: Sequence[Panel], heads: Sequence[str], caption: Caption) -> bytes:
-    """One sheet as a PNG file.
-
-    Args:
-        drawn: the pictures, laid out row by row.
-        heads: what stands above each of the tiles.
-        caption: what is said of the sheet.
-    """
-    cell = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * BETWEEN_COLUMNS) / COLUMNS
-    tile = (cell - (len(heads) - 1) * GAP) / len(heads)
-    row = tile + GAP + leading(TITLE) + PREDICTIONS * leading(NOTE) + BETWEEN_ROWS
-    rows = -(-len(drawn) // COLUMNS)
-    with exclusive_matplotlib():
-        footer = wrapped(caption.footer, WIDTH - 2 * MARGIN, NOTE)
-        first = MARGIN + leading(NOTE) + GAP
-        page = Page(WIDTH, first + rows * row + len(footer) * leading(NOTE) + MARGIN, "png")
-        for number, panel in enumerate(drawn):
-            left = MARGIN + number % COLUMNS * (cell + BETWEEN_COLUMNS)
-            top = first + number // COLUMNS * row
-            for place, (head, picture) in enumerate(zip(heads, panel.tiles, strict=True)):
-                x = left + place * (tile + GAP)
-                if number < COLUMNS:
-                    page.lines(x + tile / 2, MARGIN, [head], NOTE, color=FAINT, align="center")
-                page.image(x, top, tile, tile, picture)
-            y = top + tile + GAP
-            for line, (text, color) in enumerate(panel.lines):
-                size = NOTE if line else TITLE
-                page.lines(left, y, [shortened(text, cell, size)], size, color=color)
-                y += leading(size)
-        page.lines(MARGIN, first + rows * row, footer, NOTE, color=FAINT)
-        return page.save(caption)
+            lines.append((label, f"{percent(probability)}{'  ✓' if number == shot.label else ''}"))
+        yield SaliencyPanel([Image.fromarray(analysis.image), *overlays], lines), analysis
 
 
 def as_jpeg(png: bytes) -> bytes:
-    """The same picture as a JPEG file."""
+    """The same image as a JPEG file."""
     file = io.BytesIO()
-    with Image.open(io.BytesIO(png)) as picture:
-        picture.convert("RGB").save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    with Image.open(io.BytesIO(png)) as image:
+        image.convert("RGB").save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return file.getvalue()
 
 
@@ -170,7 +108,7 @@ def outputs(path: Path, count: int) -> list[Path]:
 
 
 def draw(arguments: argparse.Namespace) -> None:
-    """Analyse the pictures and write the sheets."""
+    """Analyze the images and write the sheets."""
     from cait_viz.weights.resolve import resolve
 
     for source in arguments.sources:
@@ -190,32 +128,33 @@ def draw(arguments: argparse.Namespace) -> None:
     model = from_checkpoint(checkpoint, arguments.labels)
     total = len(fixed) + min(arguments.pictures, len(from_folders))
     finished = []
-    with tqdm(total=total, desc="pictures", file=sys.stderr, disable=None, leave=False) as bar:
+    with tqdm(total=total, desc="images", file=sys.stderr, disable=None, leave=False) as bar:
         for source, limit in ((fixed, len(fixed)), (from_folders, arguments.pictures)):
             for done in islice(panels(source, model, arguments.style), limit):
                 finished.append(done)
                 bar.update()
     if not finished:
-        raise CaitVizError(
-            "there is no picture to draw; name folders of class folders, pictures, or --samples"
-        )
+        raise CaitVizError("there is no image to draw; name folders of class folders, images, or --samples")
     footer = (
         f"{checkpoint.name}, weights {checkpoint.path.name}, SHA-256 {checkpoint.sha256[:12]}…: what the "
         "network sees, and the class attention of each block, the mean of its heads, each map from its own "
-        "lowest to its own highest value. Below: what the picture is said to show, and the first "
+        "lowest to its own highest value. Below: the name of its class, and the first "
         f"{PREDICTIONS} predictions."
     )
-    heads = ["what it sees", *(f"CA block {block + 1}" for block in range(checkpoint.config.ca_ffn_layers))]
+    headings = [
+        "what it sees",
+        *(f"CA block {block + 1}" for block in range(checkpoint.config.ca_ffn_layers)),
+    ]
     parts = [finished[at : at + arguments.per_sheet] for at in range(0, len(finished), arguments.per_sheet)]
     for path, part in zip(outputs(arguments.output, len(parts)), parts, strict=True):
         caption = Caption(
-            title=f"Where {checkpoint.name} looks in {len(part)} pictures",
+            title=f"Where {checkpoint.name} looks in {len(part)} images",
             footer=footer,
             description=json.dumps([analysis.facts() for _, analysis in part], ensure_ascii=False),
-            software=SOFTWARE,
         )
         with replacing(path) as file:
-            drawn = sheet([panel for panel, _ in part], heads, caption)
+            shown = [panel for panel, _ in part]
+            drawn = draw_saliency(shown, caption, "png", columns=COLUMNS, tile=TILE, headings=headings)
             file.write(drawn if path.suffix.lower() == ".png" else as_jpeg(drawn))
         print(path)
 

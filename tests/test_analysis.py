@@ -1,20 +1,11 @@
-import html
 import io
 import json
 import math
-import os
 import pickle
-import re
-import subprocess
-import sys
 import warnings
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError, replace
-from pathlib import Path
-from xml.etree import ElementTree
 
-import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,8 +13,8 @@ from PIL import Image
 import cait_viz
 from cait_viz.analysis import Analysis, ModelInfo
 from cait_viz.attention import maps
-from cait_viz.drawing.figures import draw_figure, percent
-from cait_viz.drawing.overlay import color_table
+from cait_viz.drawing.figures import FIGURE_FORMATS, FIGURES
+from cait_viz.drawing.overlay import STYLES, color_table
 from cait_viz.errors import CheckpointError, SelectionError
 from cait_viz.images.preprocess import Box
 
@@ -145,7 +136,7 @@ def test_flat_attention_renders_without_nan():
 # Drawn
 
 
-@pytest.mark.parametrize("style", maps.STYLES)
+@pytest.mark.parametrize("style", STYLES)
 def test_a_drawing_has_the_pictures_own_size(analysis, style):
     drawn = analysis.overlay(block=0, head=None, style=style)
     assert (drawn.size, drawn.mode) == ((60, 40), "RGB")
@@ -175,7 +166,7 @@ def test_what_was_seen_is_the_part_in_the_box(analysis):
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (15, 17)])
 def test_pictures_of_any_shape_are_drawn(size):
     found = analysis_of(*size)
-    for style in maps.STYLES:
+    for style in STYLES:
         assert found.overlay(style=style).size == size
     assert found.overlay(max_side=8).size == tuple(
         max(1, min(side, round(side * 8 / max(size)))) for side in size
@@ -342,8 +333,8 @@ def test_the_numbers_come_back_as_they_were(analysis):
         (".hidden", "hidden"),
         ("line\nbreak\0.png", "line-break"),
         ("caf\udce9.jpg", "caf"),
-        ("😀.png", "picture"),
-        ("", "picture"),
+        ("😀.png", "image"),
+        ("", "image"),
         ("x" * 300 + ".png", "x" * 80),
         ("猫" * 300 + ".png", "猫" * 26),
     ],
@@ -360,8 +351,8 @@ def test_a_name_that_cannot_be_encoded_spoils_no_file():
     assert read_png(found.png()).text["image"] == "caf? .jpg"
     assert found.archive()
     assert found.npz()
-    for kind in maps.FIGURES:
-        for file_format in maps.FIGURE_FORMATS:
+    for kind in FIGURES:
+        for file_format in FIGURE_FORMATS:
             assert found.figure(kind, file_format)
 
 
@@ -387,168 +378,6 @@ def test_another_ending_is_refused_and_nothing_written(analysis, tmp_path, name)
         "choose one of these endings"
     )
     assert not list(tmp_path.iterdir())
-
-
-# Figures
-
-
-def words(svg):
-    """The lines of text of a figure, which Matplotlib repeats as comments beside their outlines."""
-    return [html.unescape(line) for line in re.findall(r"<!-- (.*?) -->", svg.decode())]
-
-
-def test_the_figure_of_the_heads_has_a_row_for_each_block_and_a_column_for_each_head(analysis):
-    drawn = analysis.figure("heads", "svg")
-    said = words(drawn)
-    assert [line for line in said if line.startswith("Head")] == ["Head 1", "Head 2", "Head 3", "Head 4"]
-    assert [line for line in said if line.startswith("CA block")] == ["CA block 1", "CA block 2"]
-    assert drawn.count(b"<image") == 1 + 2 * 4
-    numbers = zip(analysis.class_token_attention(1), analysis.effective_patches(1), strict=True)
-    for own, spread in numbers:
-        assert f"itself {percent(own)}" in said
-        assert f"{spread:.0f} patches" in said
-
-
-@pytest.mark.parametrize("heads", [1, 4, 16])
-@pytest.mark.parametrize("kind", maps.FIGURES)
-def test_any_number_of_heads_makes_a_figure_of_sane_size(heads, kind):
-    drawn = read_png(analysis_of(heads=heads).figure(kind))
-    assert 800 <= drawn.width <= 4000
-    assert 400 <= drawn.height <= 1600
-
-
-def test_a_figure_of_several_pictures_holds_each():
-    several = [analysis_of(image_name=f"{name}.png") for name in ("one", "two", "three")]
-    assert words(draw_figure(several, "heads", "svg")).count("Head 4") == 3
-    assert draw_figure(several, "saliency", "svg").count(b"<image") == 6
-
-
-def test_the_figure_of_the_saliency_names_every_class_above_ten_percent(analysis):
-    said = words(analysis.figure("saliency", "svg"))
-    assert said[:3] == ["tabby, tabby cat  60 %", "goldfish  15 %", "Egyptian cat  15 %"]
-    assert not any("tench" in line for line in said)
-
-
-def test_a_figure_of_a_guess_says_so():
-    labels = tuple(f"class {index}" for index in range(20))
-    found = analysis_of(probabilities=[0.06] + [0.94 / 19] * 19, labels=labels)
-    assert words(found.figure("saliency", "svg"))[:2] == ["no class above 10 %; the first is", "class 0  6 %"]
-
-
-def test_the_saliency_of_another_block_is_another_figure(analysis):
-    first, second = (analysis.figure("saliency", block=block) for block in (0, 1))
-    assert first == analysis.figure("saliency")
-    assert first != second
-
-
-@pytest.mark.parametrize("file_format", maps.FIGURE_FORMATS)
-@pytest.mark.parametrize("kind", maps.FIGURES)
-def test_the_same_figure_is_the_same_file(analysis, kind, file_format):
-    drawn = analysis.figure(kind, file_format)
-    assert drawn == analysis.figure(kind, file_format)
-    assert drawn.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[file_format])
-
-
-def test_figures_tell_what_made_them(analysis):
-    png = read_png(analysis.figure("heads")).text
-    assert png["Software"] == f"cait-viz {cait_viz.__version__}"
-    assert json.loads(png["Description"])[0]["image_sha256"] == "ab" * 32
-    svg = analysis.figure("saliency", "svg")
-    ElementTree.fromstring(svg)
-    assert b"ab" * 32 in svg
-    assert b"/Creator (cait-viz" in analysis.figure("heads", "pdf")
-
-
-@pytest.mark.parametrize("file_format", maps.FIGURE_FORMATS)
-@pytest.mark.parametrize(
-    ("label", "drawn"),
-    [
-        ("$x^2$", "$x^2$"),
-        ("$", "$"),
-        ("$\\frac{1}{$", "$\\frac{1}{$"),
-        ("猫 cat", "□ cat"),
-        ("caf\udce9", "caf "),
-        ("a\tb\nc", "a b c"),
-        ("<b>&amp;", "<b>&amp;"),
-    ],
-)
-def test_odd_labels_are_drawn_as_they_are(label, drawn, file_format):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure = analysis_of(labels=(*LABELS[:2], label, *LABELS[3:])).figure("saliency", file_format)
-    if file_format == "svg":
-        ElementTree.fromstring(figure)
-        assert f"{drawn}  60 %" in words(figure)
-
-
-@pytest.mark.parametrize("label", ["word " * 100, "W" * 500, "i" * 5000])
-def test_a_label_longer_than_the_figure_is_cut_and_keeps_its_probability(label):
-    said = words(analysis_of(labels=(*LABELS[:2], label, *LABELS[3:])).figure("saliency", "svg"))
-    assert re.fullmatch(r"[word Wi]{20,}…  60 %", said[0])
-
-
-def test_threads_draw_the_figures_that_one_thread_draws(analysis):
-    chosen = [(kind, file_format) for kind in maps.FIGURES for file_format in maps.FIGURE_FORMATS]
-    alone = [analysis.figure(*choice) for choice in chosen]
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda choice: analysis.figure(*choice), chosen)) == alone
-
-
-def test_drawing_figures_leaves_the_settings_alone(analysis):
-    before = matplotlib.rcParams.copy()
-    analysis.figure("heads", "svg")
-    assert matplotlib.rcParams.copy() == before
-
-
-def test_drawing_figures_never_imports_pyplot():
-    program = (
-        "import sys\n"
-        "from test_analysis import analysis_of\n"
-        "for kind in ('heads', 'saliency'):\n"
-        "    for file_format in ('png', 'svg', 'pdf'):\n"
-        "        analysis_of().figure(kind, file_format)\n"
-        "print('matplotlib.pyplot' in sys.modules)"
-    )
-    here = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
-    )
-    assert done.stdout.strip() == "False"
-
-
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"kind": "head"}, "there is no figure 'head'; choose one of heads, saliency"),
-        ({"format": "jpg"}, "there is no figure format 'jpg'; choose one of png, svg, pdf"),
-        ({"kind": "saliency", "block": 5}, "there is no CA block 5; this model has 2, numbered from 0 to 1"),
-        ({"colormap": "jet"}, "there is no colormap 'jet'; choose one of viridis, cividis, inferno"),
-        ({"scale": "x"}, "there is no scale 'x'; choose one of head, shared"),
-    ],
-)
-def test_a_figure_that_is_not_there_is_refused(analysis, options, sentence):
-    with pytest.raises(SelectionError) as refused:
-        analysis.figure(**options)
-    assert str(refused.value).startswith(sentence)
-
-
-def test_a_figure_of_nothing_is_refused():
-    with pytest.raises(SelectionError, match=r"^a figure needs at least one picture, and none was given$"):
-        draw_figure([])
-
-
-def test_a_figure_of_too_many_pictures_is_refused(analysis):
-    with pytest.raises(SelectionError, match=r"inches high, and 150 is the limit; draw fewer pictures"):
-        draw_figure([analysis] * 400, "saliency")
-
-
-@pytest.mark.parametrize(
-    ("share", "said"),
-    [(0, "0 %"), (0.001, "<1 %"), (0.005, "<1 %"), (0.01, "1 %"), (0.574, "57 %"), (1, "100 %")],
-)
-def test_shares_are_said_in_percent(share, said):
-    assert percent(share) == said
 
 
 # The thing itself
@@ -596,27 +425,3 @@ def test_damaged_weights_are_named_as_the_cause():
     )
     with pytest.raises(CheckpointError):
         analysis_of(logits=np.full(5, np.nan))
-
-
-@pytest.mark.parametrize(
-    ("changes", "sentence"),
-    [
-        (
-            {"image": np.zeros((4, 4), np.uint8)},
-            r"^the picture must be uint8 \(height, width, 3\), not uint8",
-        ),
-        ({"image": np.zeros((4, 4, 3))}, r"^the picture must be uint8 .* not float64 \(4, 4, 3\)$"),
-        ({"box": Box(0, 0, 61, 40)}, r"does not lie within a picture of 60 x 40 pixels$"),
-        ({"box": Box(5, 0, 5, 40)}, r"does not lie within"),
-        ({"labels": LABELS[:4]}, r"^there must be one label, probability and logit for each class, not 4"),
-        ({"class_attention": {}}, r"^class attention must be ca_ffn_block_0_att"),
-        ({"class_attention": {"ca_ffn_block_1_att": np.ones((4, 197))}}, r"^class attention must be"),
-        ({"class_attention": attention_of(4, 195)}, r"must have the shape \(heads, 197\), not \(4, 196\)$"),
-        ({"class_attention": {"ca_ffn_block_0_att": -np.ones((4, 197))}}, r"must not be negative"),
-        ({"class_attention": {"ca_ffn_block_0_att": np.ones((0, 197))}}, r"must have the shape"),
-        ({"model": replace(MODEL, saliency_block=2)}, r"^the model's saliency block is 2, but it has 2 CA"),
-    ],
-)
-def test_parts_that_do_not_belong_together_are_refused(changes, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        analysis_of(**changes)

@@ -21,7 +21,8 @@ from safetensors.numpy import save, save_file
 from streamlit.testing.v1 import AppTest
 
 from cait_viz._resources import APP
-from cait_viz.attention.maps import COLORMAPS, FIGURE_FORMATS, STYLES
+from cait_viz.drawing.figures import FIGURE_FORMATS
+from cait_viz.drawing.overlay import COLORMAPS, STYLES
 from cait_viz.errors import WorkerDiedError
 from cait_viz.model.config import CaiTConfig
 from cait_viz.serving import models as offers

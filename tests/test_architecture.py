@@ -15,11 +15,12 @@ HEAVY = {"keras", "tensorflow", "torch", "jax"}
 
 # Each folder, or module beside them, with what it may import of the package and of heavy libraries.
 # `shared` are the helpers beside the folders, `all` what stands in a row above.
-SHARED = {"errors", "_text", "_files", "_resources", "_backend", "__init__"}
+SHARED = {"errors", "_text", "_files", "_checks", "_resources", "_backend", "__init__"}
 RULES: dict[str, set[str]] = {
     "errors": set(),
     "_text": set(),
     "_files": set(),
+    "_checks": set(),
     "_resources": set(),
     "_backend": set(),
     "__init__": set(),
@@ -30,7 +31,8 @@ RULES: dict[str, set[str]] = {
     "engine": {"model"},
     "drawing": {"images", "attention"},
     "metrics": {"images", "attention"},
-    "analysis": {"images", "attention", "drawing"},
+    "result": {"images", "attention"},
+    "analysis": {"images", "attention", "drawing", "result"},
     "training": {"images", "model", "attention", "weights", "metrics", "drawing"},
     "api": {"images", "model", "attention", "weights", "engine", "analysis"},
     "tutorial": {"images", "model", "attention", "weights", "engine", "analysis", "api"},

@@ -18,8 +18,8 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import cait_viz
-from cait_viz.attention import maps
 from cait_viz.cli import main as cli
+from cait_viz.drawing.overlay import STYLES
 from cait_viz.weights.registry import VARIANTS
 
 ROOT = Path(__file__).parent.parent
@@ -235,7 +235,7 @@ def test_render_draws_the_saliency_unless_told_otherwise(succeed, analysis, tmp_
     assert pixels_of(output).shape == analysis.image.shape
 
 
-@pytest.mark.parametrize("style", maps.STYLES)
+@pytest.mark.parametrize("style", STYLES)
 def test_render_is_the_library_s_drawing_pixel_by_pixel(succeed, analysis, tmp_path, style):
     look = {"style": style, "colormap": "magma", "alpha": 0.3, "interpolation": "nearest", "scale": "shared"}
     options = [part for name, value in look.items() for part in (f"--{name}", value)]
@@ -279,7 +279,7 @@ def test_figure_is_written_in_the_format_of_its_ending(succeed, analysis, tmp_pa
 
 
 def test_figure_takes_several_pictures_and_the_options_of_drawing(succeed, bundled, analysis, tmp_path):
-    from cait_viz.drawing.figures import draw_figure
+    from cait_viz.analysis import draw_figure
 
     look = {"colormap": "grey", "interpolation": "nearest", "scale": "shared"}
     options = [part for name, value in look.items() for part in (f"--{name}", value)]

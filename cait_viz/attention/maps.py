@@ -4,31 +4,24 @@ Two kinds of array go through this module:
 
 * *class attention*, `(heads, N + 1)`: for each head, how the class token spreads its attention over
   itself (index 0) and the N patches (from index 1 on, row by row). Every row sums to one.
-* a *grid*, `(rows, cols)`: one value for each patch, laid out as the patches lie in the picture.
+* a *grid*, `(rows, cols)`: one value for each patch, laid out as the patches lie in the image.
 
 NumPy and Pillow only.
 """
 
-import operator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from cait_viz.errors import SelectionError
+from cait_viz._checks import check_choice
 
 Floats = NDArray[np.float32]
-Style = Literal["overlay", "paper", "map"]
 Interpolation = Literal["bicubic", "nearest"]
 Scale = Literal["head", "shared"]
-
-STYLES = ("overlay", "paper", "map")
-COLORMAPS = ("viridis", "cividis", "inferno", "magma", "plasma", "grey")
-INTERPOLATIONS = ("bicubic", "nearest")
-SCALES = ("head", "shared")
-FIGURES = ("heads", "saliency")
-FIGURE_FORMATS = ("png", "svg", "pdf")
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+SCALES: tuple[Scale, ...] = get_args(Scale)
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "nearest": Image.Resampling.NEAREST}
 
@@ -42,38 +35,6 @@ class Range(NamedTuple):
 
     low: float
     high: float
-
-
-def check_choice(what: str, value: object, allowed: tuple[str, ...]) -> str:
-    """The value, if it is one of those allowed.
-
-    Raises:
-        SelectionError: it is not; the message names the value and lists the allowed ones.
-    """
-    if isinstance(value, str) and value in allowed:
-        return value
-    raise SelectionError(f"there is no {what} {value!r}; choose one of {', '.join(allowed)}")
-
-
-def check_index(what: str, value: object, count: int) -> int:
-    """The value as a whole number from 0 to `count` - 1.
-
-    Args:
-        what: what is counted, for the message ("head").
-        value: any integer, NumPy's included; True and False are refused.
-        count: how many there are.
-
-    Raises:
-        SelectionError: it is no such number; the message names the value and the range.
-    """
-    try:
-        index = -1 if isinstance(value, bool | np.bool_) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        index = -1
-    if not 0 <= index < count:
-        numbers = "0" if count == 1 else f"from 0 to {count - 1}"
-        raise SelectionError(f"there is no {what} {value!r}; this model has {count}, numbered {numbers}")
-    return index
 
 
 def check_class_attention(attention: ArrayLike) -> Floats:
@@ -91,7 +52,7 @@ def check_class_attention(attention: ArrayLike) -> Floats:
 
 
 def patch_grids(attention: ArrayLike, grid_shape: tuple[int, int]) -> Floats:
-    """The class token's attention to the patches, laid out as they lie in the picture.
+    """The class token's attention to the patches, laid out as they lie in the image.
 
     `(heads, rows * cols + 1) -> (heads, rows, cols)`, float32. The class token's attention to itself,
     index 0, is left out (see `class_token_attention`); nothing is rescaled.

@@ -8,8 +8,9 @@ from typing import Any, NoReturn
 
 from cait_viz import __version__
 from cait_viz._backend import BACKENDS
-from cait_viz.attention.maps import COLORMAPS, FIGURES, INTERPOLATIONS, SCALES, STYLES
-from cait_viz.drawing.overlay import DEFAULT_COLORMAPS, Look
+from cait_viz.attention.maps import INTERPOLATIONS, SCALES
+from cait_viz.drawing.figures import FIGURES
+from cait_viz.drawing.overlay import COLORMAPS, DEFAULT_COLORMAPS, STYLES, Look
 from cait_viz.errors import UsageError
 from cait_viz.images.preprocess import VIEWS
 from cait_viz.training.config import PRECISIONS

@@ -21,10 +21,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from cait_viz._checks import check_index
 from cait_viz._files import check_output, replacing
 from cait_viz._text import one_line
-from cait_viz.attention.maps import FIGURE_FORMATS, check_index
 from cait_viz.cli.arguments import command_line
+from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import Look
 from cait_viz.errors import CaitVizError, CheckpointError, SelectionError, UnknownModelError, UsageError
 from cait_viz.model.config import CaiTConfig
@@ -259,7 +260,7 @@ def _figure(arguments: argparse.Namespace) -> int:
         _check_pictures(arguments, config, arguments.images)
         model = _load(_checkpoint(arguments), arguments)
         analyses = [_analyze(arguments, model, image) for image in arguments.images]
-        from cait_viz.drawing.figures import draw_figure
+        from cait_viz.analysis import draw_figure
 
         content = draw_figure(
             analyses,

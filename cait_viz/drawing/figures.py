@@ -1,71 +1,207 @@
-"""The figures of the paper as files: the heads of every block (Figure 6), the saliency (Figure 7).
+"""The figures of the paper as files: every head of every block (Figure 6), the saliency (Figure 7).
 
-Touvron et al., "Going deeper with Image Transformers" (2021), section 5.5.
+Touvron et al., "Going deeper with Image Transformers" (2021), section 5.5. Matplotlib lays them out
+(subfigures, constrained layout), through its objects alone: pyplot keeps one current figure for the whole
+process, and the app has threads. The same arguments give the same bytes: no dates, no random identifiers,
+none of the user's settings, and the DejaVu Sans that comes with Matplotlib. Lengths are in inches.
 """
 
-import json
+import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+import numpy as np
 from PIL import Image
 
-from cait_viz.attention.maps import FIGURE_FORMATS, FIGURES, check_choice, upsample
 from cait_viz.drawing.export import SOFTWARE
-from cait_viz.drawing.layouts import (
-    MAP_PIXELS,
-    PICTURE_PIXELS,
-    HeadsPanel,
-    SaliencyPanel,
-    lay_out_heads,
-    lay_out_saliency,
+from cait_viz.drawing.plotting import (
+    FAINT,
+    exclusive_matplotlib,
+    letters,
+    lines_height,
+    one_line,
+    shortened,
+    text_width,
 )
-from cait_viz.drawing.overlay import Look, colored
-from cait_viz.drawing.pages import Caption
 from cait_viz.errors import SelectionError
 
 if TYPE_CHECKING:
-    from cait_viz.analysis import Analysis
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+Kind = Literal["heads", "saliency"]
+FigureFormat = Literal["png", "svg", "pdf"]
+FIGURES: tuple[Kind, ...] = get_args(Kind)
+FIGURE_FORMATS: tuple[FigureFormat, ...] = get_args(FigureFormat)
+
+# The longer side in pixels of a map and of an image: what 200 dots an inch can show.
+MAP_PIXELS, IMAGE_PIXELS = 340, 720
+
+_DOTS_PER_INCH = 200
+# A PDF page ends at 200 inches, a PNG of Matplotlib's at 65,536 pixels.
+_TALLEST_PAGE = 150.0
+_MARGIN, _GAP, _BETWEEN_PANELS = 0.25, 0.08, 0.3
+# Around everything; an axis label beyond its axes adds as much again, which makes a gap between two tiles.
+_PAD = _GAP / 4
+
+# Maps shrink as heads are added, so that 16 of them still fit a wide page.
+_LARGEST_MAP, _SMALLEST_MAP, _WIDTH_FOR_MAPS = 1.6, 0.95, 13.0
+_IMAGE_COLUMNS = 2.5
+_NARROWEST_COLUMN, _LOWEST_ROW = 0.75, 0.8
+
+# Sizes of letters in points.
+_TITLE, _LABEL, _NOTE = 10.0, 8.5, 6.5
+
+# Where each format keeps a caption; a date would make the same figure a different file each time.
+_METADATA = {
+    "png": ("Title", "Description", "Software"),
+    "svg": ("Title", "Description", "Creator"),
+    "pdf": ("Title", "Subject", "Creator"),
+}
+_DATES = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def draw_figure(
-    analyses: Sequence["Analysis"],
-    kind: str = "heads",
-    format: str = "png",
-    *,
-    block: int | None = None,
-    colormap: str | None = None,
-    interpolation: str = "bicubic",
-    scale: str = "head",
-) -> bytes:
-    """A figure of the paper, of one or several results, as a file.
+class Caption(NamedTuple):
+    """What is said of a whole figure.
 
-    Both show what the network saw of each picture, and no more of it.
+    Attributes:
+        title: what the figure is, kept in the file.
+        footer: sentences drawn under it.
+        description: what made it, kept in the file.
+    """
+
+    title: str
+    footer: str
+    description: str
+
+
+class HeadsPanel(NamedTuple):
+    """One image's part of Figure 6.
+
+    Attributes:
+        title: a line above it.
+        image: what the network saw, RGB.
+        maps: for each class-attention block, the map of each head.
+        notes: for each map, the two lines under it.
+    """
+
+    title: str
+    image: Image.Image
+    maps: Sequence[Sequence[Image.Image]]
+    notes: Sequence[Sequence[str]]
+
+
+class SaliencyPanel(NamedTuple):
+    """One image's part of Figure 7.
+
+    Attributes:
+        tiles: images of one size beside each other: what the network saw, and its saliency.
+        lines: what stands under them: a label, shortened if need be, and what follows it in full.
+    """
+
+    tiles: Sequence[Image.Image]
+    lines: Sequence[tuple[str, str]]
+
+
+def draw_heads(panels: Sequence[HeadsPanel], caption: Caption, file_format: str) -> bytes:
+    """Figure 6 as a file: for each image a row for each block and a column for each head.
 
     Args:
-        analyses: at least one result.
-        kind: "heads", every head of every class-attention block (Figure 6); "saliency", the picture
-            beside its saliency and under them every class above 10 % (Figure 7).
-        format: "png" (200 dots an inch), "svg" or "pdf".
-        block: the block whose saliency is drawn, from 0; None is the one that serves best. The
-            heads are those of all blocks.
-        colormap: one of `maps.COLORMAPS`; None is viridis for the heads and the paper's cividis for
-            the saliency.
-        interpolation: "bicubic" or "nearest".
-        scale: "head" or "shared", as in `Look`.
-
-    Returns:
-        The file. The same arguments give the same bytes.
+        panels: one for each image; they lie under each other.
+        caption: what is said of the figure.
+        file_format: one of `FIGURE_FORMATS`.
 
     Raises:
-        SelectionError: a choice that is not there, or more pictures than fit on a page.
+        SelectionError: more images than a page can hold.
     """
-    check_choice("figure", kind, FIGURES)
-    check_choice("figure format", format, FIGURE_FORMATS)
-    if not analyses:
-        raise SelectionError("a figure needs at least one picture, and none was given")
-    draw, style = _DRAWN[kind]
-    look = Look(style=style, colormap=colormap, interpolation=interpolation, scale=scale)
-    return draw(analyses, block, look, format)
+    heads = max(len(row) for panel in panels for row in panel.maps)
+    side = min(max(_WIDTH_FOR_MAPS / (heads + _IMAGE_COLUMNS), _SMALLEST_MAP), _LARGEST_MAP)
+    sizes = [_fitted(panel.image, side, side) for panel in panels]
+    column = max(_NARROWEST_COLUMN, *(width for width, _ in sizes))
+    notes = lines_height(2, _NOTE) + _GAP
+    rows = [max(height, _LOWEST_ROW) + notes for _, height in sizes]
+    # An image reaches from the top of the first row of maps to the bottom of the second, if there is one.
+    image = max(
+        _fitted(panel.image, _IMAGE_COLUMNS * side, row * min(len(panel.maps), 2) - notes)[0]
+        for panel, row in zip(panels, rows, strict=True)
+    )
+    above = lines_height(1, _TITLE) + lines_height(1, _LABEL) + _GAP
+    heights = [above + row * len(panel.maps) for panel, row in zip(panels, rows, strict=True)]
+    width = image + lines_height(1, _LABEL) + heads * column + (heads + 1) * _GAP
+    with exclusive_matplotlib():
+        figure, parts = _page(width, heights, 1, caption.footer)
+        for part, panel in zip(parts, panels, strict=True):
+            title = shortened(panel.title, width, _TITLE)
+            part.suptitle(title, x=_PAD / width, ha="left", **letters(_TITLE))
+            grid = part.add_gridspec(
+                len(panel.maps),
+                1 + heads,
+                width_ratios=[image, *[column] * heads],
+                wspace=(1 + heads) * _GAP / width,
+            )
+            _show(part.add_subplot(grid[:2, 0]), panel.image, "NW")
+            for block, (maps, lines) in enumerate(zip(panel.maps, panel.notes, strict=True)):
+                for head, (drawn, note) in enumerate(zip(maps, lines, strict=True)):
+                    axes = part.add_subplot(grid[block, 1 + head])
+                    _show(axes, drawn, "N")
+                    axes.set_xlabel(note, labelpad=3, **letters(_NOTE, FAINT))
+                    if block == 0:
+                        axes.set_title(f"Head {head + 1}", pad=3, **letters(_LABEL))
+                    if head == 0:
+                        axes.set_ylabel(f"CA block {block + 1}", labelpad=4, **letters(_LABEL))
+        return _file(figure, caption, file_format)
+
+
+def draw_saliency(
+    panels: Sequence[SaliencyPanel],
+    caption: Caption,
+    file_format: str,
+    *,
+    columns: int | None = None,
+    tile: float = 2.3,
+    headings: Sequence[str] = (),
+) -> bytes:
+    """Figure 7 as a file: for each image its tiles beside each other, and lines under them.
+
+    Args:
+        panels: one for each image.
+        caption: what is said of the figure.
+        file_format: one of `FIGURE_FORMATS`.
+        columns: how many images lie beside each other; None is up to three.
+        tile: the longer side of a tile.
+        headings: what stands above each tile of the first row.
+
+    Raises:
+        SelectionError: more images than a page can hold.
+    """
+    columns = columns or (1 if len(panels) == 1 else 2 if len(panels) <= 4 else 3)
+    tiles = len(panels[0].tiles)
+    longest = tiles * tile + (tiles - 1) * _GAP
+    rows = [panels[first : first + columns] for first in range(0, len(panels), columns)]
+    heights = [
+        max(_fitted(panel.tiles[0], tile, tile)[1] + lines_height(len(panel.lines), _LABEL) for panel in row)
+        + _GAP
+        for row in rows
+    ]
+    heights[0] += lines_height(1, _LABEL) if headings else 0
+    with exclusive_matplotlib():
+        width = columns * (longest + _GAP) + (columns - 1) * _BETWEEN_PANELS
+        figure, parts = _page(width, heights, columns, caption.footer)
+        for number, (part, panel) in enumerate(zip(parts, panels, strict=False)):
+            every = part.subplots(1, tiles, squeeze=False)[0]
+            for place, (axes, image) in enumerate(zip(every, panel.tiles, strict=True)):
+                # Towards the middle, so that narrow tiles stay beside each other.
+                _show(axes, image, "NE" if 2 * place + 1 < tiles else "NW" if 2 * place + 1 > tiles else "N")
+                if headings and number < columns:
+                    axes.set_title(headings[place], pad=3, **letters(_LABEL, FAINT))
+            lines = [
+                f"{shortened(label, longest - text_width(f'  {rest}', _LABEL), _LABEL)}  {rest}".strip()
+                for label, rest in panel.lines
+            ]
+            # Centered under the middle tile, or under the gap between the two.
+            x = 0.5 if tiles % 2 else 1 + _GAP / 2 / _fitted(panel.tiles[0], tile, tile)[0]
+            every[(tiles - 1) // 2].set_xlabel("\n".join(lines), x=x, labelpad=4, **letters(_LABEL))
+        return _file(figure, caption, file_format)
 
 
 def percent(share: float) -> str:
@@ -74,81 +210,68 @@ def percent(share: float) -> str:
     return "<1 %" if rounded == "0 %" and share > 0 else rounded
 
 
-def _heads_figure(analyses: Sequence["Analysis"], block: int | None, look: Look, file_format: str) -> bytes:
-    panels = [_heads_panel(analysis, look) for analysis in analyses]
-    patches = sorted({len(analysis.attention()) - 1 for analysis in analyses})
-    ranges = {
-        "head": "Each map has a colour range of its own.",
-        "shared": "All maps of a picture share one colour range.",
-    }
-    footer = (
-        "Where the class token looks, in each head of each class-attention (CA) block. Below each map: "
-        "the share of its attention that the token pays to itself, and over how many patches, of "
-        f"{' or '.join(map(str, patches))}, it spreads the rest (the exponential of the entropy). "
-        f"{ranges[look.scale]}"
+def _page(
+    width: float, heights: Sequence[float], columns: int, footer: str
+) -> "tuple[Figure, list[SubFigure]]":
+    """A white page with the footer at its foot, and its parts, row by row."""
+    from matplotlib.figure import Figure
+
+    lines: list[str] = []
+    for word in footer.split():
+        longer = " ".join([*lines[-1:], shortened(word, width, _NOTE)])
+        fits = lines and text_width(longer, _NOTE) <= width
+        lines[-1 if fits else len(lines) :] = [longer if fits else shortened(word, width, _NOTE)]
+    rows = len(heights)
+    height = sum(heights) + (rows - 1) * _BETWEEN_PANELS + lines_height(len(lines) + 1, _NOTE) + _GAP
+    if height > _TALLEST_PAGE:
+        raise SelectionError(
+            f"the figure would be {height:.0f} inches high, and {_TALLEST_PAGE:.0f} is the limit; "
+            "draw fewer images at a time"
+        )
+    figure = Figure((width, height), _DOTS_PER_INCH)
+    figure.supxlabel("\n".join(["", *lines]), x=_PAD / width, ha="left", **letters(_NOTE, FAINT))
+    parts = figure.subfigures(
+        rows,
+        columns,
+        squeeze=False,
+        height_ratios=heights,
+        wspace=columns * _BETWEEN_PANELS / width,
+        hspace=rows * _BETWEEN_PANELS / height,
     )
-    title = f"Class attention of {_names(analyses)}, head by head"
-    return lay_out_heads(panels, Caption(title, footer, _description(analyses), SOFTWARE), file_format)
+    return figure, list(parts.flat)
 
 
-def _heads_panel(analysis: "Analysis", look: Look) -> HeadsPanel:
-    seen = analysis.seen()
-    factor = MAP_PIXELS / max(seen.size)
-    width, height = (max(1, round(side * factor)) for side in seen.size)
+def _file(figure: "Figure", caption: Caption, file_format: str) -> bytes:
+    from matplotlib.image import AxesImage
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.transforms import Bbox
 
-    def drawn(block: int, head: int) -> Image.Image:
-        grid = analysis.grid(block, head, look.scale)
-        return colored(upsample(grid, (height, width), look.interpolation), look.colors)
-
-    blocks, heads = range(analysis.blocks), range(analysis.heads)
-    return HeadsPanel(
-        title=f"{analysis.image_name}  ·  {analysis.model.name}",
-        image=Image.fromarray(seen.reduced(PICTURE_PIXELS).image),
-        maps=[[drawn(block, head) for head in heads] for block in blocks],
-        notes=[_notes(analysis, block) for block in blocks],
-    )
-
-
-def _notes(analysis: "Analysis", block: int) -> list[tuple[str, str]]:
-    numbers = zip(analysis.class_token_attention(block), analysis.effective_patches(block), strict=True)
-    return [(f"itself {percent(own)}", f"{spread:.0f} patches") for own, spread in numbers]
-
-
-def _saliency_figure(
-    analyses: Sequence["Analysis"], block: int | None, look: Look, file_format: str
-) -> bytes:
-    panels = [_saliency_panel(analysis, block, look) for analysis in analyses]
-    spoke = {
-        f"{analysis.model.name} (CA block {analysis.block_index(block) + 1})": None for analysis in analyses
-    }
-    footer = (
-        f"Right: the grey-level picture multiplied by the class attention of {', '.join(spoke)}, mean of the "
-        "heads. Below: every class with more than 10 % probability."
-    )
-    title = f"Saliency of {_names(analyses)}"
-    return lay_out_saliency(panels, Caption(title, footer, _description(analyses), SOFTWARE), file_format)
+    values = (one_line(caption.title), one_line(caption.description), SOFTWARE)
+    metadata: dict[str, str | None] = dict(zip(_METADATA[file_format], values, strict=True))
+    metadata |= _DATES.get(file_format, {})
+    # A PNG's own grid needs resampling; vector files keep the pixels they are given.
+    for image in figure.findobj(AxesImage):
+        image.set_interpolation("antialiased" if file_format == "png" else "none")
+    # Laid out once, and cut to what is on it: saved with "tight", every image would be resampled twice.
+    ConstrainedLayoutEngine(w_pad=_PAD, h_pad=_PAD, wspace=0, hspace=0).execute(figure)
+    # The solver's last decimals differ from run to run.
+    for axes in figure.axes:
+        axes.set_position(Bbox(np.round(axes.get_position(original=True).get_points(), 6)))
+        axes.set_in_layout(True)
+    used = Bbox(np.round(figure.get_tightbbox().padded(_MARGIN).get_points(), 4))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=file_format, bbox_inches=used, metadata=metadata)
+    return buffer.getvalue()
 
 
-def _saliency_panel(analysis: "Analysis", block: int | None, look: Look) -> SaliencyPanel:
-    seen = analysis.seen().reduced(PICTURE_PIXELS)
-    saliency = seen.overlay(
-        block, style=look.style, colormap=look.colormap, interpolation=look.interpolation, scale=look.scale
-    )
-    named = [(label, percent(probability)) for label, probability in analysis.confident()]
-    label, probability = analysis.predictions[0]
-    return SaliencyPanel(
-        image=Image.fromarray(seen.image),
-        saliency=saliency,
-        classes=named or [("no class above 10 %; the first is", ""), (label, percent(probability))],
-    )
+def _show(axes: "Axes", image: Image.Image, anchor: str) -> None:
+    # Not clipped to its axes, which it fills: a clip's name in an SVG is made of all its decimals.
+    axes.imshow(image, clip_on=False)
+    axes.set(xticks=[], yticks=[], anchor=anchor)
+    axes.spines[:].set_visible(False)
 
 
-_DRAWN = {"heads": (_heads_figure, "map"), "saliency": (_saliency_figure, "paper")}
-
-
-def _names(analyses: Sequence["Analysis"]) -> str:
-    return ", ".join(dict.fromkeys(analysis.model.name for analysis in analyses))
-
-
-def _description(analyses: Sequence["Analysis"]) -> str:
-    return json.dumps([analysis.facts() for analysis in analyses], ensure_ascii=False)
+def _fitted(image: Image.Image, width: float, height: float) -> tuple[float, float]:
+    """The largest width and height that keep the image's shape."""
+    factor = min(width / image.width, height / image.height)
+    return image.width * factor, image.height * factor

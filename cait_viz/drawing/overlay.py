@@ -1,43 +1,34 @@
-"""From a map and a picture to a picture: the three styles, and PNG files that tell what they show.
+"""From a map and an image to an image, in three styles.
 
-A map is laid on the part of the picture that the network saw, at the picture's own resolution, and
-every result has the picture's full size. The functions are pure, so threads may share them. NumPy,
-Pillow and the colour tables of Matplotlib only; the figures of the paper are in `figures`.
+A map is laid on the part of the image that the network saw, at the image's own resolution, and every
+result has the image's full size. The functions are pure, so threads may share them. NumPy, Pillow and
+Matplotlib's colormaps only; the figures of the paper are in `figures`.
 """
 
-import io
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from cait_viz.attention.maps import (
-    COLORMAPS,
-    INTERPOLATIONS,
-    SCALES,
-    STYLES,
-    Floats,
-    check_choice,
-    upsample,
-)
+from cait_viz._checks import check_choice
+from cait_viz.attention.maps import INTERPOLATIONS, SCALES, Floats, Interpolation, Scale, upsample
+from cait_viz.drawing.plotting import exclusive_matplotlib
 from cait_viz.errors import SelectionError
 from cait_viz.images.preprocess import Box
 
-# Half and half: the brightest patch is unmistakable and the picture below it is still recognised.
+Style = Literal["overlay", "paper", "map"]
+STYLES: tuple[Style, ...] = get_args(Style)
+COLORMAPS = ("viridis", "cividis", "inferno", "magma", "plasma", "grey")
+
+# Half and half: the brightest patch is unmistakable and the image below it is still recognizable.
 DEFAULT_ALPHA = 0.5
 
 # What each style is drawn in where nothing else is asked for: cividis is the paper's (Figure 7),
 # inferno the tutorial's overlay; its black end darkens what got no attention instead of tinting it.
-DEFAULT_COLORMAPS = {"overlay": "inferno", "paper": "cividis", "map": "viridis"}
-
-# Photographs hardly compress further: zlib's level 6 takes five times as long and saves an eighth.
-_PNG_COMPRESSION = 1
+DEFAULT_COLORMAPS: dict[Style, str] = {"overlay": "inferno", "paper": "cividis", "map": "viridis"}
 
 _LEVELS = 255
 _NUMBERS = (int, float, np.integer, np.floating)
@@ -46,11 +37,11 @@ _NUMBERS = (int, float, np.integer, np.floating)
 class LookOptions(TypedDict, total=False):
     """The fields of `Look` as keyword arguments."""
 
-    style: str
+    style: Style
     colormap: str | None
     alpha: float
-    interpolation: str
-    scale: str
+    interpolation: Interpolation
+    scale: Scale
     dim_unseen: float
 
 
@@ -59,13 +50,13 @@ class Look:
     """How a map is drawn.
 
     Attributes:
-        style: "overlay", the coloured map over the colour picture; "paper", the grey-level picture
-            multiplied by the map and coloured (Figure 7); "map", the coloured map alone.
+        style: "overlay", the colored map over the color image; "paper", the gray-level image
+            multiplied by the map and colored (Figure 7); "map", the colored map alone.
         colormap: one of `COLORMAPS`; None is the style's own (`DEFAULT_COLORMAPS`).
-        alpha: opacity of the map in the style "overlay", from 0 (the picture) to 1 (the map).
+        alpha: opacity of the map in the style "overlay", from 0 (the image) to 1 (the map).
         interpolation: "bicubic", or "nearest", which shows the patches as squares.
         scale: "head" stretches each map to the full range by itself; "shared" uses one range for
-            all heads of all class-attention blocks of the picture, so that any two maps compare.
+            all heads of all class-attention blocks of the image, so that any two maps compare.
         dim_unseen: how much darker the part is drawn that the network did not see, from 0 (as it
             is) to 1 (black).
 
@@ -73,11 +64,11 @@ class Look:
         SelectionError: a value that does not exist; the message names it and the allowed ones.
     """
 
-    style: str = "overlay"
+    style: Style = "overlay"
     colormap: str | None = None
     alpha: float = DEFAULT_ALPHA
-    interpolation: str = "bicubic"
-    scale: str = "head"
+    interpolation: Interpolation = "bicubic"
+    scale: Scale = "head"
     dim_unseen: float = 0.0
 
     def __post_init__(self) -> None:
@@ -97,24 +88,30 @@ class Look:
         """The colormap that is drawn with: the one asked for, else the style's own."""
         return self.colormap or DEFAULT_COLORMAPS[self.style]
 
+    def facts(self) -> dict[str, Any]:
+        """The fields with the colormap that is drawn with, ready for JSON."""
+        return {**asdict(self), "colormap": self.colors}
+
 
 @lru_cache
 def color_table(colormap: str) -> NDArray[np.uint8]:
-    """The colours of the levels 0 to 255, `(256, 3)` uint8 RGB, read-only.
+    """The colors of the levels 0 to 255, `(256, 3)` uint8 RGB, read-only.
 
     Raises:
         SelectionError: no colormap of that name in `COLORMAPS`.
     """
     check_choice("colormap", colormap, COLORMAPS)
-    # Matplotlib spells it the American way.
-    colors = colormaps["gray" if colormap == "grey" else colormap]
-    table = np.ascontiguousarray(colors(np.arange(_LEVELS + 1), bytes=True)[:, :3])
+    with exclusive_matplotlib():
+        from matplotlib import colormaps
+
+        colors = colormaps["gray" if colormap == "grey" else colormap]
+        table = np.ascontiguousarray(colors(np.arange(_LEVELS + 1), bytes=True)[:, :3])
     table.flags.writeable = False
     return table
 
 
 def colored(values: Floats, colormap: str) -> Image.Image:
-    """A map of values in [0, 1] in colour, `(height, width) -> RGB picture` of that size."""
+    """A map of values in [0, 1] in color, `(height, width) -> RGB image` of that size."""
     levels = values * np.float32(_LEVELS)
     np.rint(levels, out=levels)
     indexed = Image.fromarray(levels.astype(np.uint8))
@@ -122,33 +119,33 @@ def colored(values: Floats, colormap: str) -> Image.Image:
     return indexed.convert("RGB")
 
 
-def render(picture: Image.Image, box: Box, grid: Floats, look: Look) -> Image.Image:
-    """One map drawn with its picture, in the picture's own size.
+def render(image: Image.Image, box: Box, grid: Floats, look: Look) -> Image.Image:
+    """One map drawn with its image, in the image's own size.
 
     Args:
-        picture: RGB.
-        box: what the network saw, in pixels of the picture and within it.
+        image: RGB.
+        box: what the network saw, in pixels of the image and within it.
         grid: the map, `(rows, cols)` float32 in [0, 1], of what lies in the box.
         look: how to draw it.
 
     Returns:
-        A new RGB picture: the map inside the box; outside it the picture as it is, or dimmed if the
+        A new RGB image: the map inside the box; outside it the image as it is, or dimmed if the
         look says so.
     """
-    seen = seen_part(picture, box)
+    seen = seen_part(image, box)
     values = upsample(grid, (seen.height, seen.width), look.interpolation)
-    result = _dimmed(picture, look.dim_unseen)
-    result.paste(_STYLES[look.style](seen, values, look), box.pixels())
+    result = _dimmed(image, look.dim_unseen)
+    result.paste(_drawn(seen, values, look), box.pixels())
     return result
 
 
-def reduced(picture: Image.Image, box: Box, max_side: int) -> tuple[Image.Image, Box]:
-    """The picture and its box made smaller, so that drawing for a screen costs no more than a screen.
+def reduced(image: Image.Image, box: Box, max_side: int) -> tuple[Image.Image, Box]:
+    """The image and its box made smaller, so that drawing for a screen costs no more than a screen.
 
     Args:
-        picture: RGB.
+        image: RGB.
         box: a part of it, in its pixels.
-        max_side: the longer side of the result in pixels; a picture that is no larger is returned as
+        max_side: the longer side of the result in pixels; an image that is no larger is returned as
             it is.
 
     Raises:
@@ -156,13 +153,13 @@ def reduced(picture: Image.Image, box: Box, max_side: int) -> tuple[Image.Image,
     """
     if isinstance(max_side, bool) or not isinstance(max_side, int | np.integer) or max_side < 1:
         raise SelectionError(f"max_side must be a whole number of at least 1, not {max_side!r}")
-    factor = max_side / max(picture.size)
+    factor = max_side / max(image.size)
     if factor >= 1:
-        return picture, box
-    width, height = (max(1, round(side * factor)) for side in picture.size)
-    # A gap of 2 lets Pillow average whole blocks of a large picture first: faster, and as good.
-    smaller = picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    across, down = width / picture.width, height / picture.height
+        return image, box
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    # A gap of 2 lets Pillow average whole blocks of a large image first: faster, and as good.
+    smaller = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    across, down = width / image.width, height / image.height
     return smaller, Box(
         box.left * across,
         box.top * down,
@@ -171,52 +168,22 @@ def reduced(picture: Image.Image, box: Box, max_side: int) -> tuple[Image.Image,
     )
 
 
-def seen_part(picture: Image.Image, box: Box) -> Image.Image:
-    """What the network saw of the picture."""
-    return picture.crop(box.pixels())
+def seen_part(image: Image.Image, box: Box) -> Image.Image:
+    """What the network saw of the image."""
+    return image.crop(box.pixels())
 
 
-def png_bytes(picture: Image.Image, text: Mapping[str, str]) -> bytes:
-    """The picture as a PNG file that carries each entry of `text` as a text chunk.
-
-    Latin-1 text becomes a tEXt chunk, any other an iTXt chunk. The keys are Latin-1, 79 letters at most.
-    """
-    chunks = PngInfo()
-    for key, value in text.items():
-        chunks.add_text(key, _storable(value))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", pnginfo=chunks, compress_level=_PNG_COMPRESSION)
-    return buffer.getvalue()
-
-
-def _overlay(seen: Image.Image, values: Floats, look: Look) -> Image.Image:
-    return Image.blend(seen, colored(values, look.colors), look.alpha)
-
-
-def _paper(seen: Image.Image, values: Floats, look: Look) -> Image.Image:
-    # Pillow's "L" is the luma of ITU-R 601.
-    grey = np.asarray(seen.convert("L"), dtype=np.float32) / np.float32(_LEVELS)
-    return colored(grey * values, look.colors)
-
-
-def _map(seen: Image.Image, values: Floats, look: Look) -> Image.Image:
+def _drawn(seen: Image.Image, values: Floats, look: Look) -> Image.Image:
+    if look.style == "overlay":
+        return Image.blend(seen, colored(values, look.colors), look.alpha)
+    if look.style == "paper":
+        # Pillow's "L" is the luma of ITU-R 601.
+        values = values * (np.asarray(seen.convert("L"), dtype=np.float32) / np.float32(_LEVELS))
     return colored(values, look.colors)
 
 
-_STYLES: dict[str, Callable[[Image.Image, Floats, Look], Image.Image]] = {
-    "overlay": _overlay,
-    "paper": _paper,
-    "map": _map,
-}
-
-
-def _dimmed(picture: Image.Image, share: float) -> Image.Image:
+def _dimmed(image: Image.Image, share: float) -> Image.Image:
     if not share:
-        return picture.copy()
+        return image.copy()
     levels = [round(level * (1 - share)) for level in range(_LEVELS + 1)]
-    return picture.point(levels * len(picture.getbands()))
-
-
-def _storable(text: str) -> str:
-    """The text without what a PNG text chunk cannot hold: NUL, and halves of surrogate pairs."""
-    return text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
+    return image.point(levels * len(image.getbands()))

@@ -12,12 +12,14 @@ from matplotlib import colormaps
 from PIL import Image
 
 from cait_viz.attention import maps
+from cait_viz.drawing.export import png_bytes
 from cait_viz.drawing.overlay import (
+    COLORMAPS,
     DEFAULT_COLORMAPS,
+    STYLES,
     Look,
     color_table,
     colored,
-    png_bytes,
     reduced,
     render,
 )
@@ -26,8 +28,8 @@ from cait_viz.images.preprocess import Box
 
 looks = st.builds(
     Look,
-    style=st.sampled_from(maps.STYLES),
-    colormap=st.sampled_from((*maps.COLORMAPS, None)),
+    style=st.sampled_from(STYLES),
+    colormap=st.sampled_from((*COLORMAPS, None)),
     alpha=st.floats(0, 1),
     interpolation=st.sampled_from(maps.INTERPOLATIONS),
 )
@@ -46,7 +48,7 @@ def pixels(picture):
     return np.asarray(picture).astype(int)
 
 
-@pytest.mark.parametrize("name", maps.COLORMAPS)
+@pytest.mark.parametrize("name", COLORMAPS)
 def test_colours_are_those_of_matplotlib(name):
     table = colormaps["gray" if name == "grey" else name](np.linspace(0, 1, 256), bytes=True)[:, :3]
     assert (color_table(name) == table).all()
@@ -122,12 +124,12 @@ def test_the_paper_style_colours_the_grey_levels_times_the_map():
 
 
 def test_every_style_has_a_colormap_of_its_own():
-    assert {style: Look(style=style).colors for style in maps.STYLES} == DEFAULT_COLORMAPS
+    assert {style: Look(style=style).colors for style in STYLES} == DEFAULT_COLORMAPS
     assert DEFAULT_COLORMAPS["paper"] == "cividis"
     assert Look(style="paper", colormap="grey").colors == "grey"
 
 
-@pytest.mark.parametrize("style", maps.STYLES)
+@pytest.mark.parametrize("style", STYLES)
 def test_a_hot_patch_lands_where_it_was_in_a_grid_that_is_not_square(style):
     picture = Image.new("RGB", (70, 50), (200, 200, 200))
     grid = np.zeros((2, 5), np.float32)
@@ -256,7 +258,7 @@ def test_text_that_a_png_cannot_hold_is_made_to_fit():
 
 def test_threads_draw_what_one_thread_draws():
     picture, grid = noise(60, 40), np.random.default_rng(3).random((4, 4), np.float32)
-    chosen = [Look(style=style, colormap=name) for style in maps.STYLES for name in maps.COLORMAPS] * 4
+    chosen = [Look(style=style, colormap=name) for style in STYLES for name in COLORMAPS] * 4
     alone = [render(picture, whole(picture), grid, look).tobytes() for look in chosen]
     color_table.cache_clear()
     with ThreadPoolExecutor(8) as pool:

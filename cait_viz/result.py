@@ -1,0 +1,261 @@
+"""`Result`: the numbers that came out of one image.
+
+It is plain NumPy and text and can be pickled. Blocks and heads count from 0 in every argument and file
+name, as the tutorial's keys do, and from 1 in the titles a person reads, as the paper does.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cait_viz._checks import check_choice, check_index
+from cait_viz.attention import maps
+from cait_viz.attention.maps import SCALES, Floats, Scale
+from cait_viz.errors import CheckpointError
+from cait_viz.images.preprocess import Box, View
+
+# A class above this probability is named under the saliency (paper, Figure 7).
+CONFIDENT = 0.10
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of the model that gave a result.
+
+    Attributes:
+        name: the variant's name, or the weights file's if it is no variant of the registry.
+        weights: name of the weights file.
+        weights_sha256: SHA-256 of that file, in hexadecimal.
+        saliency_block: index of the class-attention block that serves best as saliency.
+        image_size: side of the network input in pixels.
+        patch_size: side of a patch in pixels.
+    """
+
+    name: str
+    weights: str
+    weights_sha256: str
+    saliency_block: int
+    image_size: int
+    patch_size: int
+
+
+class Concentration(NamedTuple):
+    """How a map's attention is spread.
+
+    Attributes:
+        class_token: the share that the class token keeps for itself.
+        entropy: of the rest over the patches, in nats.
+        patches: over how many patches that is, the exponential of the entropy.
+    """
+
+    class_token: float
+    entropy: float
+    patches: float
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """The numbers of one image; `Analysis` adds the drawing and the saving.
+
+    Attributes:
+        image: `(height, width, 3)` uint8, upright sRGB.
+        image_name: the image's file name, or what it was called.
+        image_sha256: SHA-256 of the bytes that were given, or of the pixels where none were.
+        model: the model that was asked.
+        view: "crop", the center square, or "whole", the whole image squashed to a square.
+        box: the part of `image` that the network saw, in its pixels; the edges need not be whole.
+        labels: name of each class, C of them.
+        probabilities: `(C,)` float32, the softmax of the logits.
+        logits: `(C,)` float32.
+        class_attention: for each class-attention block i, under the key "ca_ffn_block_i_att", how the
+            class token spreads its attention, `(heads, N + 1)` float32; index 0 is the token itself.
+        image_remark: a sentence on what the image lacks or what was assumed of its pixels; else "".
+
+    The arrays are read-only.
+
+    Raises:
+        CheckpointError: numbers that are not finite, which is what damaged weights give.
+    """
+
+    image: NDArray[np.uint8]
+    image_name: str
+    image_sha256: str
+    model: ModelInfo
+    view: View
+    box: Box
+    labels: tuple[str, ...]
+    probabilities: Floats
+    logits: Floats
+    class_attention: Mapping[str, Floats]
+    image_remark: str = ""
+
+    def __post_init__(self) -> None:
+        attention = {key: _frozen(array, np.float32) for key, array in self.class_attention.items()}
+        settle = object.__setattr__
+        settle(self, "image", _frozen(self.image, None))
+        settle(self, "labels", tuple(self.labels))
+        settle(self, "probabilities", _frozen(self.probabilities, np.float32))
+        settle(self, "logits", _frozen(self.logits, np.float32))
+        settle(self, "class_attention", MappingProxyType(attention))
+        _check_finite(self)
+
+    def __reduce__(self) -> tuple[Callable[..., "Result"], tuple[Any, ...]]:
+        # Through the constructor, so that the arrays are read-only on the other side too.
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return _rebuilt, (type(self), parts | {"class_attention": dict(self.class_attention)})
+
+    def __repr__(self) -> str:
+        label, probability = self.predictions[0]
+        kind = type(self).__name__
+        return f"<{kind} of {self.image_name!r} by {self.model.name}: {label!r}, {probability:.1%}>"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the image in pixels."""
+        height, width, _ = self.image.shape
+        return width, height
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the arrays take, in bytes."""
+        attention = sum(array.nbytes for array in self.class_attention.values())
+        return self.image.nbytes + self.probabilities.nbytes + self.logits.nbytes + attention
+
+    # What the network said
+
+    @property
+    def ranking(self) -> NDArray[np.intp]:
+        """The index of every class, the most probable first, `(C,)`."""
+        return np.argsort(-self.probabilities, kind="stable")
+
+    @property
+    def predictions(self) -> list[tuple[str, float]]:
+        """Label and probability of every class, the most probable first."""
+        return self.top(len(self.labels))
+
+    def top(self, count: int) -> list[tuple[str, float]]:
+        """Label and probability of the `count` most probable classes."""
+        return [(self.labels[index], float(self.probabilities[index])) for index in self.ranking[:count]]
+
+    def confident(self) -> list[tuple[str, float]]:
+        """Label and probability of every class above 10 %, as under the paper's Figure 7."""
+        return self.top(int((self.probabilities > CONFIDENT).sum()))
+
+    # Where it looked
+
+    @property
+    def blocks(self) -> int:
+        """The number of class-attention blocks."""
+        return len(self.class_attention)
+
+    @property
+    def heads(self) -> int:
+        """The number of attention heads of a block."""
+        return len(self._rows(0))
+
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        side = self.model.image_size // self.model.patch_size
+        return side, side
+
+    def block_index(self, block: int | None = None) -> int:
+        """The block itself, or for None the one that serves best as saliency.
+
+        Raises:
+            SelectionError: a block that is not there.
+        """
+        if block is None:
+            return self.model.saliency_block
+        return check_index("CA block", block, self.blocks)
+
+    def attention(self, block: int | None = None, head: int | None = None) -> Floats:
+        """Class attention of one block and head, `(N + 1,)` float32; the mean of the heads if None.
+
+        Every method below takes the same two arguments. Without a block it is the one that serves best
+        as saliency.
+
+        Raises:
+            SelectionError: a block or head that is not there.
+        """
+        rows = self._rows(block)
+        chosen = self._head(head)
+        return rows.mean(axis=0, dtype=np.float64).astype(np.float32) if chosen is None else rows[chosen]
+
+    def grid(self, block: int | None = None, head: int | None = None, scale: Scale = "head") -> Floats:
+        """One map stretched to [0, 1], `(rows, cols)` float32.
+
+        Args:
+            block: the class-attention block, from 0; None is the one that serves best as saliency.
+            head: the head, from 0; None is the mean of the heads.
+            scale: "head", the map's own range; "shared", the range of all heads of all blocks.
+
+        Raises:
+            SelectionError: a block, head or scale that is not there.
+        """
+        shared = check_choice("scale", scale, SCALES) == "shared"
+        values = self.attention(block, head)[1:].reshape(self.grid_shape)
+        return maps.min_max(values, self.shared_range if shared else None)
+
+    def saliency(self, block: int | None = None) -> Floats:
+        """The mean of the heads stretched to [0, 1], `(rows, cols)` float32 (paper, Figure 7)."""
+        return self.grid(block)
+
+    @property
+    def shared_range(self) -> maps.Range:
+        """The smallest and largest attention to a patch, over all heads of all blocks."""
+        return maps.value_range(np.stack([rows[:, 1:] for rows in self.class_attention.values()]))
+
+    def class_token_attention(self, block: int | None = None) -> Floats:
+        """For each head the share of attention that the class token pays to itself, `(heads,)`."""
+        return maps.class_token_attention(self._rows(block))
+
+    def entropy(self, block: int | None = None) -> Floats:
+        """Entropy of each head over the patches in nats, `(heads,)`; lower is more concentrated.
+
+        From 0 (one patch) to log N (all alike), as `maps.patch_entropy`.
+        """
+        return maps.patch_entropy(self._rows(block))
+
+    def effective_patches(self, block: int | None = None) -> Floats:
+        """Over how many patches each head spreads, `(heads,)`: the exponential of the entropy."""
+        return maps.effective_patches(self._rows(block))
+
+    def concentration(self, block: int | None = None, head: int | None = None) -> Concentration:
+        """What stretching a map to its full range throws away; of the mean of the heads, for None."""
+        attention = self.attention(block, head)[None]
+        return Concentration(
+            class_token=float(maps.class_token_attention(attention)[0]),
+            entropy=float(maps.patch_entropy(attention)[0]),
+            patches=float(maps.effective_patches(attention)[0]),
+        )
+
+    def _rows(self, block: int | None) -> Floats:
+        return self.class_attention[f"ca_ffn_block_{self.block_index(block)}_att"]
+
+    def _head(self, head: int | None) -> int | None:
+        return None if head is None else check_index("head", head, self.heads)
+
+
+def _rebuilt(kind: type[Result], parts: dict[str, Any]) -> Result:
+    return kind(**parts)
+
+
+def _frozen(array: Any, dtype: type[np.generic] | None) -> NDArray[Any]:
+    """A view that cannot be written through; the array that was given stays as writable as it was."""
+    view = np.asarray(array, dtype).view()
+    view.flags.writeable = False
+    return view
+
+
+def _check_finite(result: Result) -> None:
+    numbers = [result.logits, result.probabilities, *result.class_attention.values()]
+    if not all(np.isfinite(array).all() for array in numbers):
+        raise CheckpointError(
+            f"{result.model.weights}: the network answers with numbers that are not finite; the weights are "
+            "damaged, use another file"
+        )

@@ -1,0 +1,31 @@
+"""A choice or an index that is not there is refused in one sentence that lists what there is."""
+
+import numpy as np
+import pytest
+
+from cait_viz._checks import check_choice, check_index
+from cait_viz.errors import SelectionError
+
+
+@pytest.mark.parametrize("value", [4, -1, 1.0, "1", True, False, np.True_, None, [0]])
+def test_an_index_that_is_not_there_is_refused(value):
+    with pytest.raises(SelectionError) as refused:
+        check_index("head", value, 4)
+    assert str(refused.value) == f"there is no head {value!r}; this model has 4, numbered from 0 to 3"
+
+
+def test_a_single_head_is_numbered_0():
+    with pytest.raises(SelectionError, match=r"^there is no head 1; this model has 1, numbered 0$"):
+        check_index("head", 1, 1)
+
+
+@pytest.mark.parametrize("value", [0, 3, np.int64(3), np.uint8(2)])
+def test_any_kind_of_integer_selects(value):
+    assert check_index("head", value, 4) == int(value)
+
+
+@pytest.mark.parametrize("value", ["", "Overlay", None, 3, ["overlay"]])
+def test_a_choice_that_is_not_there_is_refused(value):
+    with pytest.raises(SelectionError) as refused:
+        check_choice("style", value, ("overlay", "paper", "map"))
+    assert str(refused.value) == f"there is no style {value!r}; choose one of overlay, paper, map"
