@@ -131,6 +131,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             part.unlink(missing_ok=True)
 
 
+def user_cache() -> Path:
+    """The program's folder in the user's cache; it may not be there yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cait-viz"
+
+
 def remove_remains(folder: Path) -> None:
     """Take away what `replacing` has left in a folder when the program was killed in the middle."""
     for part in folder.glob(_PART.format("?" * 16)):

@@ -1,8 +1,8 @@
 """The names and calls of the Keras tutorial on CaiT, thin over this package's own.
 
 https://keras.io/examples/vision/cait: each name takes the tutorial's arguments and returns what it returns
-there. Where the tutorial differs from the published networks, this follows the networks: the GELU is the exact
-one, stochastic depth draws for each block anew, `global_pool="avg"` works, and images keep their shape
+there. Where the tutorial departs from the published networks, this follows the networks: the GELU is exact,
+stochastic depth draws anew for each block, `global_pool="avg"` works, and images are not distorted
 (`preprocess_image`).
 """
 
@@ -20,9 +20,11 @@ from cait_viz.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize, p
 from cait_viz.images.read import ImageSource, read_image
 from cait_viz.model import cait, layers
 from cait_viz.model.config import CaiTConfig
+from cait_viz.weights.labels import class_names
 
 image_size = 224
 patch_size = 16
+imagenet_labels = list(class_names(1000))
 
 crop_layer = keras.layers.CenterCrop(image_size, image_size)
 norm_layer = keras.layers.Normalization(
@@ -61,7 +63,7 @@ def TalkingHeadAttention(  # noqa: N802
 
 
 def mlp(x: Any, dropout_rate: float, hidden_units: Sequence[int]) -> Any:
-    """The feed-forward network of a block: a dense layer for each of `hidden_units`, the exact GELU after the first."""
+    """The feed-forward network of a block: a dense layer for each width, the exact GELU after the first."""
     for index, units in enumerate(hidden_units):
         x = keras.layers.Dense(units, activation="gelu" if index == 0 else None)(x)
         x = keras.layers.Dropout(dropout_rate)(x)
@@ -250,7 +252,7 @@ def get_cls_attention_map(attention_scores: Any, return_saliency: bool = False) 
 
     Args:
         attention_scores: of one class-attention block, (B, H, 1, 1 + N); the first image is drawn.
-        return_saliency: the mean over the heads, stretched to [0, 1], in place of the heads (paper, Figure 7).
+        return_saliency: return the mean over the heads, stretched to [0, 1] (paper, Figure 7).
 
     Returns:
         A tensor of Keras' backend, (rows, cols, H) float32, or (rows, cols, 1) for the saliency.

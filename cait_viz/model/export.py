@@ -21,7 +21,7 @@ FORMATS = {"savedmodel": "", "keras": ".keras", "onnx": ".onnx", "timm": ".safet
 _OPSET = 17
 
 
-def export_model(model: "CaiT", path: str | Path, format: str, inputs: Iterable[Path] = ()) -> None:  # noqa: A002
+def export_model(model: "CaiT", path: str | Path, format: str, inputs: Iterable[Path] = ()) -> None:
     """Write a CaiT in another tool's format, whole or not at all.
 
     "savedmodel" and "onnx" take images (B, S, S, 3) float32, as `cait_viz.preprocess` makes them, and give

@@ -11,6 +11,7 @@ from cait_viz.errors import CheckpointError, DownloadError
 from cait_viz.model.config import CaiTConfig
 from cait_viz.weights import hub
 from cait_viz.weights.architecture import infer_config, require_match, with_head_of
+from cait_viz.weights.conversion import as_safetensors
 from cait_viz.weights.hub import Progress
 from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant, get_variant
 from cait_viz.weights.safetensors import read_header
@@ -143,7 +144,8 @@ def resolve(
 
     Args:
         model: name of a variant.
-        weights: a safetensors file with timm's tensor names.
+        weights: a safetensors file with timm's tensor names; a SavedModel's folder or a PyTorch checkpoint,
+            which are converted once.
         download: whether weights that are not on this machine may be downloaded.
         progress: how a download is shown, see `fetch`.
 
@@ -155,7 +157,7 @@ def resolve(
     """
     variant = None if model is None else get_variant(model)
     if weights is not None:
-        return _given_weights(Path(weights).expanduser(), variant)
+        return _given_weights(as_safetensors(Path(weights).expanduser()), variant)
     variant = variant or BUNDLED
     path = locate(variant)
     if path is not None and not hub.is_intact(path):
