@@ -47,7 +47,6 @@ def photo_url():
 
 
 def test_the_tutorial_runs_from_top_to_bottom(bundled, photo_url, tmp_path):
-    pytest.importorskip("cait_viz.images.web")
     from cait_viz.tutorial import (
         CaiT,
         crop_layer,
