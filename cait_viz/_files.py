@@ -58,6 +58,55 @@ def _check_place(path: Path, target: Path) -> None:
         )
 
 
+def check_folder(path: Path, inputs: Iterable[Path] = ()) -> None:
+    """Refuse a folder that could not or should not be made. Nothing is written yet.
+
+    Args:
+        path: the folder to be; an empty one may be there already.
+        inputs: what is read, in which no folder may be made.
+
+    Raises:
+        OutputError: it holds something, is a file, lies among the inputs or may not be written.
+    """
+    try:
+        target = path.resolve()
+        if target.exists() and not target.is_dir():
+            raise OutputError(f"{path_text(path)}: is a file; name a new folder")
+        if target.exists() and any(target.iterdir()):
+            raise OutputError(f"{path_text(path)}: is there already and not empty; name a new folder")
+        if any(given.resolve() in (target, *target.parents) for given in inputs):
+            raise OutputError(f"{path_text(path)}: lies within what is read; name a folder elsewhere")
+        if not target.exists():
+            _check_place(path, target)
+    except (OSError, RuntimeError) as error:
+        raise _unwritable(path, error) from None
+
+
+@contextlib.contextmanager
+def placing(path: Path) -> Iterator[Path]:
+    """A path of the same ending to write a file or a folder to; it becomes `path` when the block is done.
+
+    For writers that take a path; `replacing` is for those that take a file. Nothing is left where the
+    block fails.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    target = path.resolve()
+    folder = target.with_name(_PART.format(secrets.token_hex(8)))
+    try:
+        folder.mkdir()
+        part = folder / f"part{target.suffix.lower()}"
+        yield part
+        if target.is_dir():
+            target.rmdir()  # it is empty; only POSIX would let it be replaced
+        part.replace(target)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes its place under `path` only when all of it is written.
@@ -80,6 +129,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def user_cache() -> Path:
+    """The program's folder in the user's cache; it may not be there yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cait-viz"
 
 
 def remove_remains(folder: Path) -> None:

@@ -221,11 +221,14 @@ class ClassAttention(keras.layers.Layer):
 
     Args:
         num_heads: number of heads, H; divides C.
+        dropout_rate: rate of the dropouts on the attention and on the output; the paper's CaiT has none.
     """
 
-    def __init__(self, num_heads: int, **kwargs: Any) -> None:
+    def __init__(self, num_heads: int, dropout_rate: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
+        self.dropout_rate = dropout_rate
+        self.drop = keras.layers.Dropout(dropout_rate, name="drop", dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
         """Make `q`, `k`, `v` and `proj`, each (C, C)."""
@@ -235,17 +238,18 @@ class ClassAttention(keras.layers.Layer):
             setattr(self, name, dense)
         self.built = True
 
-    def call(self, u: Any) -> tuple[Any, Any]:
+    def call(self, u: Any, training: bool | None = None) -> tuple[Any, Any]:
         """Attend from `u[:, 0]`, the class token, to all of `u`; returns the output and the attention."""
         projected = (self.q(u[:, :1]), self.k(u), self.v(u))
         query, key, value = (_split_heads(x, 1, self.num_heads)[0] for x in projected)
         scores = ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(key, -1, -2))  # equation 6
-        attention = ops.softmax(scores, axis=-1)
-        return self.proj(_merge_heads(ops.matmul(attention, value))), attention
+        attention = self.drop(ops.softmax(scores, axis=-1), training=training)
+        x = self.proj(_merge_heads(ops.matmul(attention, value)))
+        return self.drop(x, training=training), attention
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        return super().get_config() | {"num_heads": self.num_heads}
+        return super().get_config() | {"num_heads": self.num_heads, "dropout_rate": self.dropout_rate}
 
 
 class _Block(keras.layers.Layer):

@@ -35,6 +35,10 @@ class TimmTensor(NamedTuple):
     variable: str
     axes: tuple[int, ...] | None = None
 
+    def from_keras(self, value: np.ndarray) -> np.ndarray:
+        """The Keras variable's value with timm's order of axes."""
+        return value if self.axes is None else np.ascontiguousarray(value.transpose(np.argsort(self.axes)))
+
 
 def timm_tensors(config: CaiTConfig) -> dict[str, TimmTensor]:
     """All weights of timm's CaiT of that architecture by name, in timm's order.
@@ -80,13 +84,10 @@ def assign(model: Any, tensors: Mapping[str, np.ndarray]) -> None:
 
 def state_dict(model: Any) -> dict[str, np.ndarray]:
     """Every weight of a `CaiT` as timm names and shapes it, float32."""
-    values = {}
-    for name, tensor in timm_tensors(model.config).items():
-        value = _variable(model, tensor).numpy().astype(np.float32)
-        if tensor.axes is not None:
-            value = np.ascontiguousarray(value.transpose(np.argsort(tensor.axes)))
-        values[name] = value
-    return values
+    return {
+        name: tensor.from_keras(_variable(model, tensor).numpy().astype(np.float32))
+        for name, tensor in timm_tensors(model.config).items()
+    }
 
 
 def resample_positions(positions: np.ndarray, grid_size: int) -> np.ndarray:

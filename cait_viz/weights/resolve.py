@@ -9,6 +9,7 @@ from cait_viz.errors import CheckpointError, DownloadError
 from cait_viz.weights import hub
 from cait_viz.weights.architecture import infer_config, require_match, with_head_of
 from cait_viz.weights.checkpoint import Checkpoint
+from cait_viz.weights.conversion import as_safetensors
 from cait_viz.weights.hub import Progress
 from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant, get_variant, match_variant
 from cait_viz.weights.safetensors import open_safetensors
@@ -35,6 +36,8 @@ def resolve(
     Args:
         model: name of a variant.
         weights: a safetensors file with timm's tensor names, which may share a prefix such as "module.".
+        weights: a safetensors file with timm's tensor names; a SavedModel's folder or a PyTorch checkpoint,
+            which are converted once.
         download: whether weights that are not on this machine may be downloaded.
         progress: how a download is shown, see `fetch`.
 
@@ -46,6 +49,7 @@ def resolve(
     """
     variant = None if model is None else get_variant(model)
     if weights is not None:
+        return _own_weights(open_weights(Path(weights).expanduser()), variant)
         return _own_weights(open_weights(Path(weights).expanduser()), variant)
     variant = variant or BUNDLED
     file = _on_this_machine(variant)
@@ -63,7 +67,7 @@ def resolve(
 
 def open_weights(path: Path) -> TensorFile:
     """Open what a person gave as weights: the one place that decides by its kind how it is read."""
-    return unwrap(open_safetensors(path))
+    return unwrap(open_safetensors(as_safetensors(path)))
 
 
 def _own_weights(file: TensorFile, variant: Variant | None) -> Checkpoint:

@@ -1,0 +1,134 @@
+"""A CaiT in the formats of other tools; Keras and what a format needs are imported when it is written."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from cait_viz._files import check_folder, check_output, placing
+from cait_viz.errors import CaitVizError, SelectionError
+from cait_viz.model.timm_names import state_dict
+
+if TYPE_CHECKING:
+    from cait_viz.model.cait import CaiT
+
+# Each format with the ending of its file; a SavedModel is a folder.
+FORMATS = {"savedmodel": "", "keras": ".keras", "onnx": ".onnx", "timm": ".safetensors"}
+
+# The first operator set with LayerNormalization, which runtimes of 2023 and later know.
+_OPSET = 17
+
+
+def export_model(model: "CaiT", path: str | Path, format: str, inputs: Iterable[Path] = ()) -> None:
+    """Write a CaiT in another tool's format, whole or not at all.
+
+    "savedmodel" and "onnx" take images (B, S, S, 3) float32, as `cait_viz.preprocess` makes them, and give
+    the names of the Keras tutorial's port: "output_1" (B, classes), "output_2_sa_ffn_block_{k}_att"
+    (B, H, N, N) and "output_3_ca_ffn_block_{i}_att" (B, H, 1, 1 + N). "keras" is loaded with
+    `keras.models.load_model` after `import cait_viz.model.cait`. "timm" is a safetensors file with timm's
+    tensor names.
+
+    Args:
+        model: the network.
+        path: the file to write, with its format's ending; for "savedmodel" a new or empty folder.
+        format: one of `FORMATS`.
+        inputs: files and folders that must not be replaced, such as the model's own weights.
+
+    Raises:
+        SelectionError: there is no such format, or the file has another ending.
+        OutputError: the path cannot be written, or holds something already.
+        CaitVizError: the format needs another backend of Keras, or a package that is not installed.
+    """
+    path = Path(path).expanduser()
+    if format not in FORMATS:
+        raise SelectionError(f"there is no format {format!r}; choose one of {', '.join(FORMATS)}")
+    if format == "savedmodel":
+        check_folder(path, inputs)
+    else:
+        check_output(path, (FORMATS[format],), inputs)
+    with placing(path) as part:
+        _WRITERS[format](model, part)
+
+
+def _write_savedmodel(model: "CaiT", path: Path) -> None:
+    _require_tensorflow("savedmodel")
+    import keras
+
+    size = model.config.image_size
+    images = keras.InputSpec(shape=(None, size, size, 3), dtype="float32", name="input_1")
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serving_default", _named_outputs(model), input_signature=[images])
+    archive.write_out(str(path), verbose=False)
+
+
+def _write_keras(model: "CaiT", path: Path) -> None:
+    model.save(path)
+
+
+def _write_onnx(model: "CaiT", path: Path) -> None:
+    _require_tensorflow("onnx")
+    import tensorflow as tf
+
+    try:
+        import tf2onnx
+    except ImportError:
+        raise CaitVizError(
+            "the ONNX export needs the package tf2onnx; install it with `pip install tf2onnx`"
+        ) from None
+    size = model.config.image_size
+    proto, _ = tf2onnx.convert.from_function(
+        tf.function(_named_outputs(model), autograph=False),
+        [tf.TensorSpec((None, size, size, 3), tf.float32, name="images")],
+        opset=_OPSET,
+        custom_op_handlers={"Erfc": (_erfc, [])},
+    )
+    path.write_bytes(proto.SerializeToString())
+
+
+def _write_timm(model: "CaiT", path: Path) -> None:
+    save_file(state_dict(model), path, metadata={"format": "pt"})
+
+
+_WRITERS: dict[str, Callable[["CaiT", Path], None]] = {
+    "savedmodel": _write_savedmodel,
+    "keras": _write_keras,
+    "onnx": _write_onnx,
+    "timm": _write_timm,
+}
+
+
+def _named_outputs(model: "CaiT") -> Callable[[Any], dict[str, Any]]:
+    """The network as a function of images whose outputs have the names of the tutorial's port."""
+
+    def run(images: Any) -> dict[str, Any]:
+        logits, sa_attention, ca_attention = model(images, training=False)
+        return (
+            {"output_1": logits}
+            | {f"output_2_{name}": attention for name, attention in sa_attention.items()}
+            | {f"output_3_{name}": attention for name, attention in ca_attention.items()}
+        )
+
+    return run
+
+
+def _require_tensorflow(name: str) -> None:
+    import keras
+
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise CaitVizError(
+            f"the format {name} is written with TensorFlow, but Keras was started with {backend}; "
+            "set KERAS_BACKEND=tensorflow before Keras is imported"
+        )
+
+
+def _erfc(graph: Any, node: Any, name: str, _arguments: Any) -> None:
+    """Write TensorFlow's Erfc, its exact GELU, as 1 - Erf: tf2onnx has no rule for it."""
+    node.type = "Erf"
+    consumers = graph.find_output_consumers(node.output[0])
+    one = graph.make_const(f"{name}_one", np.ones((), np.float32))
+    complement = graph.make_node("Sub", [one.output[0], node.output[0]], name=f"{name}_complement")
+    graph.replace_all_inputs(node.output[0], complement.output[0], ops=consumers)

@@ -1,0 +1,84 @@
+"""Weights that are no safetensors file become one, once, in the user's cache.
+
+TensorFlow and PyTorch read them in a process of their own: neither enters this one, and what a damaged file
+does there ends there.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from safetensors.numpy import save_file
+
+from cait_viz._files import placing, sha256, user_cache
+from cait_viz._text import file_text, one_line, path_text
+from cait_viz.errors import CaitVizError, CheckpointError
+from cait_viz.weights import pytorch, savedmodel
+
+_READERS = {"savedmodel": savedmodel.read, "pytorch": pytorch.read}
+
+
+def as_safetensors(path: Path) -> Path:
+    """The safetensors file of what a person gave.
+
+    Args:
+        path: a SavedModel's folder or a PyTorch checkpoint, which are converted; anything else is returned
+            as it is.
+
+    Raises:
+        CheckpointError: it cannot be converted; the message says what to do.
+    """
+    try:
+        if savedmodel.is_savedmodel(path):
+            reader, files = "savedmodel", sorted((path / "variables").glob("variables.*"))
+        elif pytorch.is_pickle(path):
+            reader, files = "pytorch", [path]
+        else:
+            return path
+        digest = hashlib.sha256("".join(sha256(file) for file in files).encode()).hexdigest()
+        folder = user_cache() / "converted" / digest
+        target = folder / f"{one_line(path.resolve().stem, 100)}.safetensors"
+        if not target.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            _convert(reader, path, target)
+    except OSError as error:
+        raise CheckpointError(
+            f"{file_text(path)}: cannot be converted ({path_text(Path(error.filename or path))}: "
+            f"{error.strerror}); check its rights, or set XDG_CACHE_HOME to a folder of your own"
+        ) from None
+    return target
+
+
+def _convert(reader: str, path: Path, target: Path) -> None:
+    root = str(Path(__file__).resolve().parents[2])
+    search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, "-m", "cait_viz.weights.conversion", reader, str(path.resolve()), str(target)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env=os.environ | {"PYTHONPATH": search, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    if done.returncode:
+        # The message of `main`; a process that was killed has none.
+        reason = done.stdout.strip() or f"{file_text(path)}: the process that reads it died"
+        raise CheckpointError(one_line(reason, 600))
+
+
+def main(reader: str, path: str, target: str) -> int:
+    """Read weights and write them as safetensors; a refusal goes to standard output."""
+    try:
+        tensors = _READERS[reader](Path(path))
+        with placing(Path(target)) as part:
+            save_file(tensors, part, metadata={"format": "pt"})
+    except CaitVizError as error:
+        print(error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,331 @@
+"""Weights in other tools' files: the tutorial author's SavedModel and the authors' PyTorch checkpoints."""
+
+import argparse
+import importlib
+import os
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from cait_viz.api import load_model
+from cait_viz.errors import CheckpointError
+from cait_viz.weights.resolve import resolve
+
+DIM, HEADS, HIDDEN, PATCHES, CLASSES = 48, 4, 96, 16, 10
+
+
+def tutorials_cait(keras, *, layer_scale=True, head=True):  # noqa: C901  (a notebook's cells in one function)
+    """The network of the Keras tutorial in its own way: positional names, in the order of its code.
+
+    It is written for Keras 2, which the published port was saved with, and Keras 3 alike.
+    """
+    import tensorflow as tf
+
+    layers = keras.layers
+
+    def split(x, parts=1):
+        shape = tf.shape(x)
+        x = tf.reshape(x, (shape[0], shape[1], parts, HEADS, DIM // HEADS))
+        return tf.unstack(tf.transpose(x, (2, 0, 3, 1, 4)), parts)
+
+    def merge(x):
+        x = tf.transpose(x, (0, 2, 1, 3))
+        return tf.reshape(x, (tf.shape(x)[0], tf.shape(x)[1], DIM))
+
+    def scores(query, key):
+        return tf.matmul(query * (DIM // HEADS) ** -0.5, key, transpose_b=True)
+
+    class LayerScale(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.gamma = self.add_weight(name="Variable", shape=(DIM,), initializer="ones")
+
+        def call(self, x):
+            return x * self.gamma
+
+    class ClassAttention(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.q, self.k, self.v = (layers.Dense(DIM) for _ in "qkv")
+            self.proj = layers.Dense(DIM)
+
+        def call(self, x):
+            (query,), (key,), (value,) = split(self.q(x[:, :1])), split(self.k(x)), split(self.v(x))
+            attention = tf.nn.softmax(scores(query, key))
+            return self.proj(merge(tf.matmul(attention, value))), attention
+
+    class TalkingHeadAttention(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.qkv = layers.Dense(3 * DIM)
+            self.proj = layers.Dense(DIM)
+            self.proj_l = layers.Dense(HEADS)
+            self.proj_w = layers.Dense(HEADS)
+
+        def call(self, x):
+            query, key, value = split(self.qkv(x), 3)
+            mixed = self.proj_l(tf.transpose(scores(query, key), (0, 2, 3, 1)))
+            attention = tf.nn.softmax(tf.transpose(mixed, (0, 3, 1, 2)))
+            attention = tf.transpose(self.proj_w(tf.transpose(attention, (0, 2, 3, 1))), (0, 3, 1, 2))
+            return self.proj(merge(tf.matmul(attention, value))), attention
+
+    def scaled(x):
+        return LayerScale()(x) if layer_scale else x
+
+    def feed_forward(x):
+        branch = layers.LayerNormalization(epsilon=1e-6)(x)
+        branch = layers.Dense(HIDDEN, activation=tf.nn.gelu)(branch)
+        return layers.Add()([x, scaled(layers.Dense(DIM)(branch))])
+
+    def self_attention_block(name):
+        x = keras.Input((None, DIM))
+        branch, attention = TalkingHeadAttention()(layers.LayerNormalization(epsilon=1e-6)(x))
+        return keras.Model(x, [feed_forward(layers.Add()([x, scaled(branch)])), attention], name=name)
+
+    def class_attention_block(name):
+        x, token = keras.Input((None, DIM)), keras.Input((None, DIM))
+        both = layers.Concatenate(axis=1)([token, x])
+        branch, attention = ClassAttention()(layers.LayerNormalization(epsilon=1e-6)(both))
+        output = feed_forward(layers.Add()([token, scaled(branch)]))
+        return keras.Model([x, token], [output, attention], name=name)
+
+    class CaiT(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.projection = keras.Sequential(
+                [layers.Conv2D(DIM, 16, strides=16, name="conv_projection"), layers.Reshape((-1, DIM))]
+            )
+            self.cls_token = self.add_weight(name="Variable", shape=(1, 1, DIM), initializer="zeros")
+            self.pos_embed = self.add_weight(name="Variable", shape=(1, PATCHES, DIM), initializer="zeros")
+            self.blocks = [self_attention_block(f"sa_ffn_block_{block}") for block in range(3)]
+            self.blocks_token_only = [class_attention_block(f"ca_ffn_block_{block}") for block in range(2)]
+            self.norm = layers.LayerNormalization(epsilon=1e-6, name="head_norm")
+            if head:
+                self.head = layers.Dense(CLASSES, name="classification_head")
+
+        def call(self, images):
+            x = self.projection(images) + self.pos_embed
+            token = tf.tile(self.cls_token, (tf.shape(x)[0], 1, 1))
+            sa_attention, ca_attention = {}, {}
+            for block in self.blocks:
+                x, sa_attention[f"{block.name}_att"] = block(x)
+            for block in self.blocks_token_only:
+                token, ca_attention[f"{block.name}_att"] = block([x, token])
+            x = self.norm(tf.concat([token, x], axis=1))[:, 0]
+            return (self.head(x) if head else x), sa_attention, ca_attention
+
+    return CaiT()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """A cache of this file's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).standard_normal((2, 64, 64, 3)).astype(np.float32)
+
+
+def export_weights(model, folder):
+    """Export with Keras 3, whose `model.export` takes no network that gives dictionaries within a tuple."""
+    import keras
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(
+        "serving_default",
+        lambda images: model(images)[0],
+        [keras.InputSpec(shape=(None, 64, 64, 3), dtype="float32")],
+    )
+    archive.write_out(str(folder), verbose=False)
+
+
+@pytest.fixture(scope="module")
+def save_port(tmp_path_factory, images):
+    """Save the tutorial's network with random weights; gives the folder and what the network answers."""
+
+    def save(name="keras", **options):
+        model = tutorials_cait(importlib.import_module(name), **options)
+        model(images)
+        random = np.random.default_rng(1)
+        model.set_weights([0.3 * random.standard_normal(weight.shape) for weight in model.weights])
+        folder = tmp_path_factory.mktemp("port") / "mine"
+        if name == "tf_keras":
+            model.save(folder)
+        else:
+            export_weights(model, folder)
+        return folder, model(images)
+
+    return save
+
+
+@pytest.fixture(scope="module")
+def port(save_port):
+    return save_port()[0]
+
+
+@pytest.mark.parametrize("keras_name", ["keras", "tf_keras"])
+def test_the_tutorials_savedmodel_answers_as_the_tutorials_network_does(keras_name, save_port, images):
+    pytest.importorskip(keras_name)
+    folder, expected = save_port(keras_name)
+    model = load_model(weights=folder)
+    assert (model.config.sa_ffn_layers, model.config.ca_ffn_layers, model.config.num_heads) == (3, 2, HEADS)
+    logits, sa_attention, ca_attention = model(images)
+    np.testing.assert_allclose(logits, expected[0], atol=1e-5)
+    for name, attention in (expected[1] | expected[2]).items():
+        np.testing.assert_allclose((sa_attention | ca_attention)[name], attention, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("without", ["layer_scale", "head"])
+def test_a_savedmodel_without_layer_scale_or_head_is_read_as_such(without, save_port, images):
+    folder, expected = save_port(**{without: False})
+    model = load_model(weights=folder)
+    assert model.config.pre_logits == (without == "head")
+    assert bool(model.config.init_values) == (without != "layer_scale")
+    np.testing.assert_allclose(model(images)[0], expected[0], atol=1e-5)
+
+
+def test_a_savedmodel_is_converted_once(port, monkeypatch):
+    first = resolve(weights=port)
+    assert first.name == "mine"
+    monkeypatch.setattr(sys, "executable", "/no/interpreter")
+    assert resolve(weights=port).path == first.path
+
+
+def test_conversion_brings_neither_tensorflow_nor_torch_into_the_process(port, pth, run_python):
+    script = """
+import sys
+from cait_viz.weights.resolve import resolve
+
+for weights in sys.argv[1:]:
+    resolve(weights=weights)
+assert not {"tensorflow", "torch", "keras"} & set(sys.modules)
+"""
+    assert run_python(script, port, pth) == ("", "")
+
+
+def one_line_about(path, *words):
+    with pytest.raises(CheckpointError) as caught:
+        resolve(weights=path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(word in message for word in (path.name, *words)), message
+
+
+def test_a_damaged_savedmodel_is_refused_and_leaves_nothing_behind(port, tmp_path, cache):
+    folder = tmp_path / "damaged"
+    (folder / "variables").mkdir(parents=True)
+    for file in ("saved_model.pb", "variables/variables.index"):
+        (folder / file).write_bytes((port / file).read_bytes())
+    data = (port / "variables" / "variables.data-00000-of-00001").read_bytes()
+    (folder / "variables" / "variables.data-00000-of-00001").write_bytes(data[: len(data) // 2])
+    one_line_about(folder, "cannot be read", "export it again")
+    assert not [path for path in cache.rglob("*") if path.is_file() and path.stem == "damaged"]
+
+
+def test_the_savedmodel_of_another_network_is_refused(tmp_path):
+    import keras
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)])
+    model.export(tmp_path / "other", verbose=False)
+    one_line_about(tmp_path / "other", "4 variables are not those of a CaiT")
+
+
+@pytest.fixture(scope="module")
+def state(tiny_weights):
+    """The tensors of a small CaiT as PyTorch holds them."""
+    torch = pytest.importorskip("torch")
+    return {name: torch.from_numpy(tensor) for name, tensor in load_file(tiny_weights).items()}
+
+
+@pytest.fixture(scope="module")
+def pth(state, tmp_path_factory):
+    """A checkpoint as the authors publish theirs."""
+    import torch
+
+    path = tmp_path_factory.mktemp("pth") / "XXS24_224.pth"
+    torch.save({"model": {f"module.{name}": tensor for name, tensor in state.items()}}, path)
+    return path
+
+
+def assert_same_weights(path, tiny_model):
+    for loaded, expected in zip(load_model(weights=path).weights, tiny_model.weights, strict=True):
+        np.testing.assert_array_equal(loaded, expected, err_msg=expected.path)
+
+
+def test_the_authors_checkpoint_loads(pth, tiny_model):
+    assert_same_weights(pth, tiny_model)
+
+
+def test_what_a_training_saved_beside_the_weights_is_left_out(state, tmp_path, tiny_model):
+    import torch
+
+    training = {
+        "model": state,
+        "optimizer": {"state": {0: {"step": torch.tensor(3)}}, "param_groups": [{"lr": 1e-3}]},
+        "epoch": 3,
+        "args": argparse.Namespace(model="cait_xxs24_224", lr=1e-3),
+    }
+    torch.save(training, tmp_path / "training.pt")
+    assert_same_weights(tmp_path / "training.pt", tiny_model)
+
+
+def test_of_weights_and_their_average_the_average_is_taken(state, tmp_path, tiny_model):
+    import torch
+
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    torch.save({"model": zeros, "model_ema": state}, tmp_path / "both.pth")
+    assert_same_weights(tmp_path / "both.pth", tiny_model)
+    assert "EMA" in resolve(weights=tmp_path / "both.pth").remark
+
+
+def test_half_precision_is_widened(state, tmp_path):
+    import torch
+
+    torch.save({name: tensor.bfloat16() for name, tensor in state.items()}, tmp_path / "half.pth")
+    converted = load_file(resolve(weights=tmp_path / "half.pth").path)
+    np.testing.assert_allclose(converted["head.weight"], state["head.weight"], rtol=0.01)
+
+
+class Attack:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_in_a_pickle_is_not_run(state, tmp_path):
+    import torch
+
+    torch.save({"model": state, "attack": Attack(tmp_path / "ran")}, tmp_path / "attack.pth")
+    one_line_about(
+        tmp_path / "attack.pth", "PyTorch pickle, which can run code", "safetensors.torch.save_file"
+    )
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_without_tensors_is_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"epoch": 3}, tmp_path / "empty.pth")
+    one_line_about(tmp_path / "empty.pth", "holds no tensors")
+
+
+def test_without_pytorch_the_way_out_is_said(pth, tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise ImportError('torch')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    one_line_about(pth, "needs PyTorch", "pip install torch", "safetensors.torch.save_file")
+
+
+def test_a_cache_that_cannot_be_written_is_named(pth, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    one_line_about(pth, "XDG_CACHE_HOME")
