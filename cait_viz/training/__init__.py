@@ -1,4 +1,4 @@
-"""Training a CaiT of one's own: `finetune` on labelled images, `distil` from a teacher.
+"""Training a CaiT of one's own: `finetune` on labeled images, `distil` from a teacher.
 
 The names below are imported with Keras when they are first used, so that the command line can describe a
 training without it.
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
         Stage,
         TrainingConfig,
     )
-    from cait_viz.training.job import Outcome
+    from cait_viz.training.run import Outcome
 
 _MODULES = {
     "Augmentation": "config",
     "DistillationConfig": "config",
-    "Outcome": "job",
+    "Outcome": "run",
     "RunOptions": "config",
     "Stage": "config",
     "TrainingConfig": "config",

@@ -28,8 +28,8 @@ from cait_viz.training.datasets import (
     report_loose_images,
     split,
 )
-from cait_viz.training.job import Job, Outcome
-from cait_viz.training.run import train
+from cait_viz.training.job import Job
+from cait_viz.training.run import Outcome, train
 from cait_viz.training.teacher import Teacher
 from cait_viz.weights.architecture import read_tensors
 from cait_viz.weights.labels import class_index, class_names, imagenet_names, imagenet_synsets

@@ -1,4 +1,4 @@
-"""What a training works on, and what it leaves."""
+"""What a training works on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,24 +12,6 @@ from cait_viz.model.config import CaiTConfig
 from cait_viz.training.config import TrainingConfig
 from cait_viz.training.teacher import Teacher
 from cait_viz.weights.resolve import Checkpoint
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The files that a training has written.
-
-    Attributes:
-        weights: the safetensors file.
-        labels: the names of its classes.
-        card: how they came about, JSON.
-        accuracy: on the validation images, "top1" and, of more than five classes, "top5",
-            from 0 to 1; empty without such images.
-    """
-
-    weights: Path
-    labels: Path
-    card: Path
-    accuracy: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from cait_viz.model.timm_names import assign
 from cait_viz.training.cache import TEACHER, cache_folder, decode, digest, remove_cache
 from cait_viz.training.card import write_card
 from cait_viz.training.config import RunOptions
-from cait_viz.training.job import Job, Outcome
+from cait_viz.training.job import Job
 from cait_viz.training.loader import Dataset, Loader
 from cait_viz.training.logs import Log, is_log, tensorboard
 from cait_viz.training.progress import Progress
@@ -43,6 +43,24 @@ _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
 # Images are decoded at up to this times the largest input: a crop of a third of the area then still has about
 # the resolution that is asked for.
 _DECODED_SIZE = 1.25
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The files that a training has written.
+
+    Attributes:
+        weights: the safetensors file.
+        labels: the names of its classes.
+        card: how they came about, JSON.
+        accuracy: on the validation images, "top1" and, of more than five classes, "top5",
+            from 0 to 1; empty without such images.
+    """
+
+    weights: Path
+    labels: Path
+    card: Path
+    accuracy: Mapping[str, float]
 
 
 def train(job: Job, options: RunOptions) -> Outcome:
