@@ -1,9 +1,9 @@
-"""Time steps of a training on this machine: pictures a second by backend, precision and resolution.
+"""Time the steps of a training on this machine: images per second by backend, precision and resolution.
 
     python benchmarks/training.py [--backends torch tensorflow] [--sizes 112 160 224]
 
-The bundled architecture with a teacher's feature map to match, batches of 128, random pictures; the making
-of views and the teacher are not timed. Every row is a process of its own; "memory kept" is what
+The bundled architecture with a teacher's features to predict, batches of 128 random images; rendering views
+and the teacher are not timed. Each cell is measured in a process of its own; "memory kept" is what
 `cait_viz._backend.keep_freed_memory` does.
 """
 
@@ -19,7 +19,7 @@ WARM_UP, TIMED = 2, 4
 
 
 def measure(backend: str, precision: str, size: int, memory_kept: bool) -> float:
-    """Pictures a second."""
+    """Images per second."""
     from cait_viz._backend import import_keras, keep_freed_memory
 
     import_keras(backend)
@@ -34,9 +34,8 @@ def measure(backend: str, precision: str, size: int, memory_kept: bool) -> float
 
     config = replace(BUNDLED.config, image_size=size)
     policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
-    learner = TrainingModel(CaiT(config, dtype=policy), CHANNELS, 0.5)
-    optimizer = keras.optimizers.AdamW(1e-3, global_clipnorm=1.0, use_ema=True)
-    learner.compile(optimizer=optimizer, jit_compile=backend == "jax")
+    model = TrainingModel(CaiT(config, dtype=policy), CHANNELS)
+    model.compile_losses(keras.optimizers.AdamW(1e-3, global_clipnorm=1.0, use_ema=True), feature_weight=0.5)
     generator = np.random.default_rng(0)
     images = generator.standard_normal((BATCH, size, size, 3)).astype(np.float32)
     targets = {
@@ -46,12 +45,12 @@ def measure(backend: str, precision: str, size: int, memory_kept: bool) -> float
     for step in range(WARM_UP + TIMED):
         if step == WARM_UP:
             begun = time.perf_counter()
-        learner.train_on_batch(images, targets)
+        model.train_on_batch(images, targets)
     return TIMED * BATCH / (time.perf_counter() - begun)
 
 
 def main() -> None:
-    """Print a table; with --one, a number."""
+    """Print a table; with --one, the number of one of its cells."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--backends", nargs="+", default=["torch", "tensorflow"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[112, 160, 224])

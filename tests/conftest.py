@@ -128,9 +128,9 @@ def teacher_file(make_teacher):
 
 
 @pytest.fixture(scope="session")
-def coloured_pixels(tmp_path_factory):
-    """Twelve decoded pictures, each of one grey: ten times its number."""
-    from cait_viz.training.datasets import decode
+def gray_images(tmp_path_factory):
+    """Twelve decoded images, each of one gray: ten times its number."""
+    from cait_viz.training.cache import decode
 
     folder = tmp_path_factory.mktemp("coloured")
     files = [folder / f"{number:02}.png" for number in range(12)]

@@ -7,19 +7,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cait_viz.training.augmentation import (
-    Augmentation,
+    AugmentedView,
     Crop,
-    View,
     draw_view,
     mixed_labels,
     render,
 )
+from cait_viz.training.config import Augmentation
 
-PLAIN = Augmentation(smallest_crop=1.0, flip=0.0, jitter=0.0, mixup=0.0)
+PLAIN = Augmentation(crop_scale=1.0, flip=0.0, color_jitter=0.0, mixup=0.0)
 
 
 class Pictures:
-    """Stands in for `Pixels`."""
+    """Stands in for `DecodedImages`."""
 
     def __init__(self, *pictures):
         self.pictures = pictures
@@ -37,7 +37,7 @@ def noise(height, width, seed=0):
 def whole(picture, number=0, **changes):
     width, height = picture.size
     crop = Crop(number, (0.0, 0.0, float(width), float(height)), False, 1.0, 1.0, 1.0)
-    return View(crop._replace(**changes), None, 1.0)
+    return AugmentedView(crop._replace(**changes), None, 1.0)
 
 
 @given(
@@ -48,10 +48,10 @@ def whole(picture, number=0, **changes):
 )
 def test_a_crop_lies_within_its_picture_and_is_large_enough(sizes, smallest, seed, number):
     sizes = np.array(sizes)
-    view = draw_view(Augmentation(smallest_crop=smallest), sizes, seed, 0, number)
+    view = draw_view(Augmentation(crop_scale=smallest), sizes, seed, 0, number)
     assert view.first.image == 0
-    assert 0.5 <= view.weight <= 1
-    assert (view.second is None) == (view.weight == 1)
+    assert 0.5 <= view.share <= 1
+    assert (view.second is None) == (view.share == 1)
     for crop in filter(None, (view.first, view.second)):
         left, top, right, bottom = crop.box
         height, width = sizes[crop.image]
@@ -122,14 +122,14 @@ def test_brightness_contrast_and_saturation_do_what_their_names_say():
 def test_mixup_mixes_pictures_and_labels_alike():
     red, blue = (Image.new("RGB", (20, 20), colour) for colour in ((255, 0, 0), (0, 0, 255)))
     pictures = Pictures(red, blue)
-    view = View(whole(red).first, whole(blue, 1).first, 0.75)
+    view = AugmentedView(whole(red).first, whole(blue, 1).first, 0.75)
     shown = np.asarray(render(view, pictures, 8), float)
     np.testing.assert_allclose(shown[3, 3] / 255, [0.75, 0, 0.25], atol=0.01)
     np.testing.assert_allclose(mixed_labels(view, np.array([2, 0]), 3), [0.25, 0, 0.75])
 
 
 def test_a_picture_without_a_label_leaves_its_share_open():
-    view = View(whole(noise(9, 9)).first, whole(noise(9, 9), 1).first, 0.75)
+    view = AugmentedView(whole(noise(9, 9)).first, whole(noise(9, 9), 1).first, 0.75)
     np.testing.assert_allclose(mixed_labels(view, np.array([1, -1]), 3), [0, 0.75, 0])
     np.testing.assert_allclose(mixed_labels(view, np.array([-1, -1]), 3), [0, 0, 0])
 
@@ -146,11 +146,11 @@ def test_pictures_smaller_than_the_input_are_shown_all_the_same(height, width, n
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("smallest_crop", 0),
-        ("smallest_crop", 1.1),
+        ("crop_scale", 0),
+        ("crop_scale", 1.1),
         ("flip", 2),
-        ("jitter", 1),
-        ("jitter", -1),
+        ("color_jitter", 1),
+        ("color_jitter", -1),
         ("mixup", -0.1),
     ],
 )

@@ -42,13 +42,13 @@ from pathlib import Path
 from cait_viz._backend import import_keras
 import_keras(sys.argv[1])
 from cait_viz.training.config import DISTILLATION, FINETUNING, Stage
-from cait_viz.training.api import Options, distil, finetune
-pictures, weights, teacher, out = map(Path, sys.argv[2:])
-how = {"weights": weights, "options": Options(tell=lambda _: None)}
-recipe = replace(FINETUNING, stages=(Stage(32, 2), Stage(64, 1)), batch_size=6, sd_prob=0.1)
-outcome = finetune(pictures, out / "finetuned", validation=0.2, recipe=recipe, **how)
-recipe = replace(DISTILLATION, stages=(Stage(32, 1),), batch_size=8, precision="bfloat16", kept_views=1)
-distil([pictures], out / "distilled", teacher=teacher, teacher_size=32, recipe=recipe, **how)
+from cait_viz.training import RunOptions, distil, finetune
+images, weights, teacher, out = map(Path, sys.argv[2:])
+how = {"weights": weights, "options": RunOptions(tell=lambda _: None)}
+config = replace(FINETUNING, stages=(Stage(32, 2), Stage(64, 1)), batch_size=6, sd_prob=0.1)
+outcome = finetune(images, out / "finetuned", validation=0.2, config=config, **how)
+config = replace(DISTILLATION, stages=(Stage(32, 1),), batch_size=8, precision="bfloat16", kept_views=1)
+distil([images], out / "distilled", teacher=teacher, teacher_size=32, config=config, **how)
 print(json.dumps(json.loads(outcome.card.read_text())["hardware"]))
 """
 
@@ -59,21 +59,22 @@ from pathlib import Path
 import numpy as np
 from cait_viz._backend import import_keras
 import_keras("torch")
-from cait_viz.training.loader import Batches
+from cait_viz.training.cache import decode
+from cait_viz.training.config import TrainingConfig, Stage
+from cait_viz.training.loader import Dataset, Loader
+from cait_viz.training.trainer import Trainer
 from cait_viz.weights.architecture import read_tensors
 from cait_viz.weights.resolve import resolve
-from cait_viz.training.datasets import decode
-from cait_viz.training.trainer import Training
-from cait_viz.training.config import TrainingConfig, Stage
-pixels = decode(sorted(Path(sys.argv[1]).rglob("*.png")), 32, Path(sys.argv[3]), print)
+images = decode(sorted(Path(sys.argv[1]).rglob("*.png")), 32, Path(sys.argv[3]), print)
+dataset = Dataset(images, np.arange(len(images)) % 3, np.ones(len(images)))
 checkpoint = resolve(weights=sys.argv[2])
+weights = read_tensors(checkpoint)
 tensors = []
 for decay in (0.0, 0.5):
-    recipe = TrainingConfig(stages=(Stage(32, 1),), batch_size=4, weight_decay=decay, averaging=0.0)
-    batches = Batches(pixels, np.arange(len(pixels)) % 3, np.arange(len(pixels)), 3, recipe)
-    training = Training(checkpoint.config, read_tensors(checkpoint), batches, recipe, {})
-    next(training.run())
-    tensors.append(training.tensors())
+    config = TrainingConfig(stages=(Stage(32, 1),), batch_size=4, weight_decay=decay, ema=0.0)
+    trainer = Trainer(checkpoint.config, weights, Loader(dataset, 3, config), config, {})
+    next(trainer.run())
+    tensors.append(trainer.tensors())
 print(json.dumps([name for name in tensors[0] if not np.array_equal(tensors[0][name], tensors[1][name])]))
 """
 
@@ -101,8 +102,8 @@ def small_weights(make_small_weights):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+def images_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
     for name, colour in {"red": (220, 30, 30), "green": (30, 220, 30)}.items():
         (folder / name).mkdir()
         for number in range(8):
@@ -110,8 +111,10 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def test_a_cait_is_trained_there_too(backend, run_python, pictures, small_weights, teacher_file, tmp_path):
-    said, _ = run_python(TRAIN, backend, pictures, small_weights, teacher_file, tmp_path)
+def test_a_cait_is_trained_there_too(
+    backend, run_python, images_folder, small_weights, teacher_file, tmp_path
+):
+    said, _ = run_python(TRAIN, backend, images_folder, small_weights, teacher_file, tmp_path)
     assert json.loads(said)["backend"] == backend
     for name, size, classes in (("finetuned", 64, 2), ("distilled", 32, 3)):
         with safe_open(tmp_path / name / "model.safetensors", "np") as file:
@@ -125,8 +128,8 @@ def test_a_cait_is_trained_there_too(backend, run_python, pictures, small_weight
 
 
 @pytest.mark.parametrize("backend", ["torch"], indirect=True)
-def test_only_kernels_decay_there_too(backend, run_python, pictures, small_weights, tmp_path):
-    said, _ = run_python(DECAY, pictures, small_weights, tmp_path / "cache")
+def test_only_kernels_decay_there_too(backend, run_python, images_folder, small_weights, tmp_path):
+    said, _ = run_python(DECAY, images_folder, small_weights, tmp_path / "cache")
     with safe_open(small_weights, "np") as file:
         kernels = {
             name

@@ -1,29 +1,28 @@
-"""Folders of pictures: what is found in them, how they are split, and their pixels."""
+"""Image folders: what is found in them, which classes, and how they are split."""
 
-from concurrent.futures import ThreadPoolExecutor
-from queue import Queue
+import math
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from cait_viz.errors import DatasetError
+from cait_viz.images.folders import UNKNOWN, Example
 from cait_viz.training.datasets import (
-    UNKNOWN,
-    Example,
-    decode,
-    labelled,
-    matched,
-    one_at_a_time,
+    example_weights,
+    exclude,
+    find_classes,
+    find_images,
+    find_split,
+    report_classes,
     split,
 )
 
 
-def save(path, size=(20, 16), colour=(200, 10, 30)):
+def save(path, size=(20, 16), color=(200, 10, 30)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
+    Image.new("RGB", size, color).save(path)
     return path
 
 
@@ -36,38 +35,38 @@ def folder(tmp_path):
 
 
 def test_every_folder_is_a_class_and_both_are_in_order(folder):
-    examples, names = labelled(folder, print)
+    examples, names = find_classes(folder, print)
     assert names == ("cat", "dog")
     assert [example.label for example in examples] == [0, 0, 0, 1, 1, 1]
     assert [example.path.name for example in examples[:3]] == ["0.png", "1.png", "2.png"]
 
 
-def test_a_class_without_pictures_is_named_and_left_out(folder):
+def test_a_class_without_images_is_named_and_skipped(folder):
     (folder / "bird").mkdir()
-    told = []
-    examples, names = labelled(folder, told.append)
+    lines = []
+    examples, names = find_classes(folder, lines.append)
     assert names == ("cat", "dog")
     assert {example.label for example in examples} == {0, 1}
-    assert len(told) == 1
-    assert "bird" in told[0]
+    assert len(lines) == 1
+    assert "bird" in lines[0]
 
 
-def test_a_folder_of_other_files_makes_no_class_and_each_file_is_named_with_it(folder):
+def test_a_folder_of_other_files_is_not_a_class_and_each_file_is_named_with_its_folder(folder):
     (folder / "bird").mkdir()
     (folder / "bird" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
     (folder / "cat" / "notes.txt").write_text("a cat")
-    told = []
-    examples, names = labelled(folder, told.append)
+    lines = []
+    examples, names = find_classes(folder, lines.append)
     assert names == ("cat", "dog")
     assert len(examples) == 6
-    assert [sentence.partition(":")[0] for sentence in told[:2]] == ["bird/Thumbs.db", "cat/notes.txt"]
-    assert "no pictures in bird" in told[2]
+    assert [sentence.partition(":")[0] for sentence in lines[:2]] == ["bird/Thumbs.db", "cat/notes.txt"]
+    assert "no images in bird" in lines[2]
 
 
-def test_a_folder_that_is_another_thing_makes_no_class(folder):
+def test_a_folder_that_was_excluded_is_not_a_class(folder):
     save(folder / "val" / "cat" / "0.png")
-    assert labelled(folder, print)[1] == ("cat", "dog", "val")
-    assert labelled(folder, print, [folder / "val"])[1] == ("cat", "dog")
+    assert find_classes(folder, print)[1] == ("cat", "dog", "val")
+    assert find_classes(folder, print, [folder / "val"])[1] == ("cat", "dog")
 
 
 def test_links_to_folders_are_followed_and_none_in_a_circle(folder, tmp_path_factory):
@@ -76,18 +75,18 @@ def test_links_to_folders_are_followed_and_none_in_a_circle(folder, tmp_path_fac
     (folder / "owl").symlink_to(elsewhere / "owls")
     (folder / "cat" / "more").symlink_to(elsewhere)
     (elsewhere / "owls" / "back").symlink_to(elsewhere)
-    examples, names = labelled(folder, print)
+    examples, names = find_classes(folder, print)
     assert names == ("cat", "dog", "owl")
     assert [example.label for example in examples] == [0, 0, 0, 0, 1, 1, 1, 2]
-    labels = sorted(example.label for example in matched(folder, {"cat": 0, "owl": 2}))
+    labels = sorted(example.label for example in find_images(folder, {"cat": 0, "owl": 2}))
     assert labels == [UNKNOWN, UNKNOWN, UNKNOWN, 0, 0, 0, 0, 2]
 
 
-def test_hidden_files_and_folders_are_passed_over_at_any_depth(folder):
+def test_hidden_files_and_folders_are_skipped_at_any_depth(folder):
     save(folder / ".thumbnails" / "x.png")
     save(folder / "cat" / ".ipynb_checkpoints" / "0.png")
     (folder / "cat" / ".DS_Store").write_bytes(b"no picture")
-    examples, names = labelled(folder, print)
+    examples, names = find_classes(folder, print)
     assert names == ("cat", "dog")
     assert len(examples) == 6
 
@@ -97,28 +96,30 @@ def test_fewer_than_two_classes_are_refused(tmp_path, make):
     if make == "one":
         save(tmp_path / "cat" / "0.png")
     with pytest.raises(DatasetError):
-        labelled(tmp_path / "x" if make == "missing" else tmp_path, print)
+        find_classes(tmp_path / "x" if make == "missing" else tmp_path, print)
 
 
-def test_a_picture_has_the_class_of_the_innermost_folder_that_names_one(tmp_path):
+def test_an_image_has_the_class_of_the_innermost_folder_that_is_named_after_one(tmp_path):
     save(tmp_path / "animals" / "cat" / "deep" / "0.png")
     save(tmp_path / "animals" / "1.png")
-    examples = matched(tmp_path, {"cat": 7, "animals": 3})
+    examples = find_images(tmp_path, {"cat": 7, "animals": 3})
     assert {example.path.name: example.label for example in examples} == {"0.png": 7, "1.png": 3}
-    assert [example.label for example in matched(tmp_path, {})] == [UNKNOWN, UNKNOWN]
+    assert [example.label for example in find_images(tmp_path, {})] == [UNKNOWN, UNKNOWN]
 
 
-def test_a_folder_above_the_one_that_was_named_gives_no_class(tmp_path):
+def test_the_folders_above_the_given_one_do_not_count(tmp_path):
     save(tmp_path / "drake" / "pictures" / "0.png")
-    assert [example.label for example in matched(tmp_path / "drake" / "pictures", {"drake": 5})] == [UNKNOWN]
-    assert [example.label for example in matched(tmp_path / "drake", {"drake": 5})] == [5]
+    assert [example.label for example in find_images(tmp_path / "drake" / "pictures", {"drake": 5})] == [
+        UNKNOWN
+    ]
+    assert [example.label for example in find_images(tmp_path / "drake", {"drake": 5})] == [5]
 
 
 @pytest.mark.parametrize("name", ["two\nlines", " cat", "tab\t", "\udcff"])
-def test_a_folder_that_cannot_name_a_class_is_refused_before_anything_is_done(folder, name):
+def test_a_folder_that_cannot_be_the_name_of_a_class_is_refused(folder, name):
     save(folder / name / "0.png")
-    with pytest.raises(DatasetError, match="cannot name a class; rename it"):
-        labelled(folder, print)
+    with pytest.raises(DatasetError, match="cannot be the name of a class; rename it"):
+        find_classes(folder, print)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.floats(0, 0.99), st.integers(0, 9))
@@ -140,112 +141,117 @@ def test_another_seed_splits_otherwise():
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 2.0])
-def test_a_share_that_is_none_is_refused(share):
+def test_a_share_out_of_its_range_is_refused(share):
     with pytest.raises(DatasetError, match=str(share)):
         split([Example("x", 0)], share, 0)
 
 
-def test_pictures_are_kept_as_they_are_or_no_larger_than_asked_for(tmp_path):
-    small = save(tmp_path / "small.png", (20, 16), (1, 2, 3))
-    large = save(tmp_path / "large.png", (200, 100), (9, 8, 7))
-    pixels = decode([small, large], 32, tmp_path / "cache", print)
-    assert len(pixels) == 2
-    assert pixels[0].size == (20, 16)
-    assert pixels[0].getpixel((3, 3)) == (1, 2, 3)
-    assert pixels[1].size == (64, 32)
-    assert pixels.sizes.tolist() == [[16, 20], [32, 64]]
+def test_images_beside_the_class_folders_are_named_as_skipped(folder):
+    save(folder / "loose.png")
+    (folder / "notes.txt").write_text("not an image")
+    lines = []
+    assert len(find_classes(folder, lines.append)[0]) == 6
+    assert lines == [f"{folder}: loose.png in no class folder; skipped"]
 
 
-def test_a_file_that_is_no_picture_is_named_and_passed_over(tmp_path):
-    good = save(tmp_path / "good.png")
-    bad = tmp_path / "bad.jpg"
-    bad.write_text("no picture")
-    told = []
-    pixels = decode([bad, good, tmp_path / "gone.png"], 32, tmp_path / "cache", told.append)
-    assert len(pixels) == 1
-    assert pixels.kept.tolist() == [1]
-    assert [sentence.partition(":")[0] for sentence in told] == [
-        f"{tmp_path.name}/bad.jpg",
-        f"{tmp_path.name}/gone.png",
+def make_folders(place, *paths):
+    for path in paths:
+        save(place / path / "0.png")
+    return place
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "test", "Val"])
+def test_a_split_is_found_by_the_names_of_its_folders(tmp_path, name):
+    make_folders(tmp_path, "train/cat", "train/dog", f"{name}/cat", f"{name}/dog")
+    assert find_split(tmp_path) == (tmp_path / "train", tmp_path / name)
+
+
+def test_of_several_folders_to_validate_with_the_first_in_order_is_taken(tmp_path):
+    make_folders(tmp_path, "train/a", "train/b", "test/a", "test/b", "valid/a", "validation/a")
+    assert find_split(tmp_path) == (tmp_path / "train", tmp_path / "valid")
+    make_folders(tmp_path, "val/a", "val/b")
+    assert find_split(tmp_path) == (tmp_path / "train", tmp_path / "val")
+
+
+def test_a_test_folder_without_classes_does_not_hide_the_split(tmp_path):
+    make_folders(tmp_path, "train/a", "train/b", "val", "test/a", "test/b")
+    assert find_split(tmp_path) == (tmp_path / "train", tmp_path / "test")
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("train", "test", "bus"),  # three classes, one of them a vehicle
+        ("train/steam", "train/diesel", "test/written", "test/oral", "bus"),
+        ("train/a", "train/b"),
+        ("train/a", "val/a"),  # one class to train on
+        ("a", "b", "val/a"),
+    ],
+)
+def test_classes_that_happen_to_be_called_train_and_test_are_classes(tmp_path, paths):
+    assert find_split(make_folders(tmp_path, *paths)) is None
+
+
+def test_files_are_excluded_by_whatever_path_or_link_leads_to_them(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "linked").symlink_to(folder / "cat")
+    (elsewhere / "1.png").symlink_to(folder / "cat" / "1.png")
+    examples = [Example(folder / "cat" / f"{number}.png", 0) for number in range(3)]
+    others = [folder / "dog" / ".." / "cat" / "0.png", elsewhere / "1.png", elsewhere / "linked" / "2.png"]
+    for number, path in enumerate(others):
+        left = exclude(examples, [Example(path, 0)])
+        assert [example.path.name for example in left] == [f"{n}.png" for n in range(3) if n != number]
+
+
+def test_before_a_training_the_classes_and_their_numbers_of_images_are_printed():
+    lines = []
+    training = [Example("x", 0)] * 3 + [Example("x", 2)]
+    report_classes(("cat", "dog", "owl"), training, [Example("x", 2)] * 2, lines.append)
+    assert lines == [
+        "  cat: 3 images to train on, 0 to validate with",
+        "  owl: 1 image to train on, 2 to validate with",
+        "3 classes: 4 images to train on, 2 to validate with",
     ]
-    assert len(pixels.skipped) == 2
 
 
-def test_a_folder_of_no_pictures_at_all_is_refused(tmp_path):
-    (tmp_path / "bad.jpg").write_text("no picture")
-    with pytest.raises(DatasetError, match="none of the 1 files"):
-        decode([tmp_path / "bad.jpg"], 32, tmp_path / "cache", print)
+def test_of_more_than_twenty_classes_the_first_twenty_are_printed():
+    lines = []
+    examples = [Example("x", label) for label in range(30)] + [Example("x", UNKNOWN)] * 5
+    report_classes([f"class {label}" for label in range(30)], examples, [], lines.append)
+    assert len(lines) == 22
+    assert lines[-2:] == [
+        "  … and 10 more classes",
+        "30 classes: 35 images to train on, 0 to validate with; 5 have no label",
+    ]
 
 
-def test_pictures_are_decoded_once_and_anew_when_one_has_changed(tmp_path, monkeypatch):
-    from cait_viz.training import datasets
-
-    path = save(tmp_path / "a.png")
-    decode([path], 32, tmp_path / "cache", print)
-    reads = []
-    monkeypatch.setattr(datasets, "read_image", lambda path: reads.append(path) or Image.new("RGB", (9, 9)))
-    assert decode([path], 32, tmp_path / "cache", print)[0].size == (20, 16)
-    assert not reads
-    save(path, (30, 30), (0, 0, 0))
-    assert decode([path], 32, tmp_path / "cache", print)[0].size == (9, 9)
-    assert reads == [path]
-
-
-def test_decoding_that_was_cut_off_goes_on_where_it_was(tmp_path, monkeypatch):
-    from cait_viz.training import datasets
-
-    files = [save(tmp_path / f"{number}.png", (10 + number, 20), (number, 0, 0)) for number in range(9)]
-    monkeypatch.setattr(datasets, "_INDEXED", 4)
-    monkeypatch.setattr(datasets, "_READ_AHEAD", 2)
-    whole = decode(files, 32, tmp_path / "whole", print)
-
-    def cut_off(steps, _):
-        for number, step in enumerate(steps):
-            if number == 6:
-                raise KeyboardInterrupt
-            yield step
-
-    with pytest.raises(KeyboardInterrupt):
-        decode(files, 32, tmp_path / "cache", print, cut_off)
-    reads = []
-    monkeypatch.setattr(datasets, "read_image", lambda path: reads.append(path) or Image.open(path))
-    pixels = decode(files, 32, tmp_path / "cache", print)
-    assert sorted(reads) == files[4:]
-    assert pixels.sizes.tolist() == whole.sizes.tolist()
-    assert all(pixels[number].tobytes() == whole[number].tobytes() for number in range(9))
+def test_an_image_has_the_weight_of_the_innermost_folder_with_one(tmp_path):
+    make_folders(tmp_path, "mini/n01/deep", "mini/n02", "other")
+    examples = find_images(tmp_path, {})
+    names = [example.path.relative_to(tmp_path).as_posix() for example in examples]
+    weights = example_weights(examples, {tmp_path / "mini": 2.0, tmp_path / "mini" / "n02": 0.4})
+    assert dict(zip(names, weights.tolist(), strict=True)) == {
+        "mini/n01/deep/0.png": 2.0,
+        "mini/n02/0.png": 0.4,
+        "other/0.png": 1.0,
+    }
+    assert example_weights(examples, {}).tolist() == [1.0, 1.0, 1.0]
 
 
-def test_two_trainings_do_not_decode_into_one_folder_at_once(tmp_path):
-    path = save(tmp_path / "a.png")
-    told = Queue()
-    with ThreadPoolExecutor(1) as pool:
-        (tmp_path / "cache").mkdir()
-        with one_at_a_time(tmp_path / "cache", print):
-            second = pool.submit(decode, [path], 32, tmp_path / "cache", told.put)
-            assert "another training is at work" in told.get(timeout=30)
-            assert not second.done()
-            assert not (tmp_path / "cache" / "pictures.bin").exists()
-        assert len(second.result(timeout=30)) == 1
+def test_a_weight_counts_by_whatever_path_the_folder_is_named(folder, monkeypatch):
+    from pathlib import Path
+
+    monkeypatch.chdir(folder)
+    weights = example_weights(find_images(folder, {}), {Path("dog/../cat"): 0.0})
+    assert weights.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_what_is_kept_of_a_large_picture_is_what_the_network_is_evaluated_on(tmp_path):
-    from cait_viz.images.preprocess import prepare
-
-    random = np.random.default_rng(0).integers(0, 256, (90, 133, 3), dtype=np.uint8)
-    Image.fromarray(random).save(tmp_path / "a.png")
-    pixels = decode([tmp_path / "a.png"], 64, tmp_path / "cache", print)
-    np.testing.assert_array_equal(prepare(pixels[0], 64), prepare(tmp_path / "a.png", 64))
+@pytest.mark.parametrize("weight", [-0.5, math.nan, math.inf])
+def test_a_weight_that_is_negative_or_no_number_is_refused(folder, weight):
+    with pytest.raises(DatasetError, match=f"cat: a weight must be at least 0 and finite, not {weight}"):
+        example_weights(find_images(folder, {}), {folder / "cat": weight})
 
 
-def test_a_cache_that_cannot_be_written_is_told_in_one_sentence(tmp_path):
-    path = save(tmp_path / "a.png")
-    (tmp_path / "cache").write_text("a file where the folder should be")
-    with pytest.raises(DatasetError, match="cache: the decoded pictures cannot be kept"):
-        decode([path], 32, tmp_path / "cache", print)
-
-
-def test_pixels_survive_whole(tmp_path):
-    random = np.random.default_rng(0).integers(0, 256, (17, 23, 3), dtype=np.uint8)
-    Image.fromarray(random).save(tmp_path / "a.png")
-    pixels = decode([tmp_path / "a.png"], 32, tmp_path / "cache", print)
-    np.testing.assert_array_equal(np.asarray(pixels[0]), random)
+def test_a_weight_of_a_folder_that_holds_none_of_the_images_is_refused(folder):
+    with pytest.raises(DatasetError, match=r"bird: has a weight, but none of the images lies in it"):
+        example_weights(find_images(folder, {}), {folder / "cat": 2, folder / "bird": 2})

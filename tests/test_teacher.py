@@ -1,4 +1,4 @@
-"""Teachers: what an ONNX file says, which files cannot teach, and answers that are kept."""
+"""Teachers: the outputs of an ONNX file, which files are refused, and outputs that are kept."""
 
 import numpy as np
 import pytest
@@ -12,24 +12,24 @@ def teacher(teacher_file):
     return Teacher(teacher_file, 32)
 
 
-def pictures(count, seed=0):
+def noise(count, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
 
 
-def test_it_sees_rgb_from_0_to_1_and_says_logits_and_features_with_channels_last(teacher):
+def test_it_gets_rgb_from_0_to_1_and_gives_logits_and_features_with_channels_last(teacher):
     shown = np.zeros((1, 32, 32, 3), np.uint8)
     shown[0, :16, 16:] = (255, 0, 51)  # the patch in the first row and second column
-    lesson = teacher(shown)
-    assert lesson.features.shape == (1, 2, 2, 3)
-    np.testing.assert_allclose(lesson.features[0, 0, 1], [1, 0, 0.2], atol=1e-3)
-    np.testing.assert_allclose(lesson.features[0, 1, 0], [0, 0, 0], atol=1e-6)
+    output = teacher(shown)
+    assert output.features.shape == (1, 2, 2, 3)
+    np.testing.assert_allclose(output.features[0, 0, 1], [1, 0, 0.2], atol=1e-3)
+    np.testing.assert_allclose(output.features[0, 1, 0], [0, 0, 0], atol=1e-6)
     # The tiny teacher's logits are ten times the means of red, green and blue.
-    np.testing.assert_allclose(lesson.logits[0], [2.5, 0, 0.5], atol=1e-2)
+    np.testing.assert_allclose(output.logits[0], [2.5, 0, 0.5], atol=1e-2)
     assert (teacher.classes, teacher.grid) == (3, (2, 2, 3))
 
 
-def test_many_pictures_are_answered_one_by_one(teacher):
-    shown = pictures(70)
+def test_each_of_many_images_gets_its_own_outputs(teacher):
+    shown = noise(70)
     together, alone = teacher(shown), [teacher(shown[index : index + 1]) for index in range(70)]
     np.testing.assert_allclose(together.logits, np.concatenate([one.logits for one in alone]), atol=2e-2)
 
@@ -37,17 +37,17 @@ def test_many_pictures_are_answered_one_by_one(teacher):
 def test_a_file_with_a_fixed_size_is_used_at_that_unless_another_is_asked_for(make_teacher, teacher):
     path = make_teacher(size=48)
     assert Teacher(path).size == 48
-    np.testing.assert_array_equal(Teacher(path, 32)(pictures(3)).logits, teacher(pictures(3)).logits)
+    np.testing.assert_array_equal(Teacher(path, 32)(noise(3)).logits, teacher(noise(3)).logits)
 
 
 def test_a_size_that_the_network_cannot_take_is_refused(teacher_file):
-    with pytest.raises(TeacherError, match=r"cannot teach at 8 pixels"):
+    with pytest.raises(TeacherError, match=r"fails at 8 pixels"):
         Teacher(teacher_file, 8)
 
 
-def test_a_file_for_one_picture_at_a_time_is_asked_one_by_one(make_teacher, teacher):
+def test_a_file_for_one_image_at_a_time_gets_one_at_a_time(make_teacher, teacher):
     alone = Teacher(make_teacher(batch=1), 32)
-    np.testing.assert_array_equal(alone(pictures(5)).logits, teacher(pictures(5)).logits)
+    np.testing.assert_array_equal(alone(noise(5)).logits, teacher(noise(5)).logits)
 
 
 def test_a_file_with_no_fixed_size_is_used_at_224_pixels(teacher_file):
@@ -68,46 +68,46 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
             Teacher(path)
 
 
-def test_outputs_of_other_names_are_told(make_teacher):
+def test_outputs_of_other_names_are_refused(make_teacher):
     with pytest.raises(TeacherError, match=r"the outputs features, scores; a teacher has"):
         Teacher(make_teacher(outputs=("scores", "features")), 32)
 
 
 def test_numbers_that_are_not_finite_are_refused(make_teacher):
-    with pytest.raises(TeacherError, match="not a finite number"):
-        Teacher(make_teacher(scale=np.inf), 32)  # 0 times infinity, before any picture is decoded
+    with pytest.raises(TeacherError, match="not finite"):
+        Teacher(make_teacher(scale=np.inf), 32)  # 0 times infinity, before any image is decoded
 
 
-def test_without_openvino_the_way_out_is_told(teacher_file, monkeypatch):
+def test_without_openvino_the_way_out_is_named(teacher_file, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     with pytest.raises(TeacherError, match="pip install openvino"):
         Teacher(teacher_file)
 
 
 def test_numbers_too_small_for_the_teacher_are_still_numbers_everywhere_else(teacher):
-    teacher(pictures(1))
+    teacher(noise(1))
     assert np.nextafter(np.float32(0), np.float32(1)) * np.float32(1) > 0
 
 
 class Counted:
-    """Shows pictures by number and view, and counts them."""
+    """Renders views by image and number, and counts them."""
 
     def __init__(self):
         self.shown = []
 
     def __call__(self, numbers, views):
         self.shown += list(zip(numbers.tolist(), views.tolist(), strict=True))
-        return np.concatenate([pictures(1, seed=10 * n + v) for n, v in zip(numbers, views, strict=True)])
+        return np.concatenate([noise(1, seed=10 * n + v) for n, v in zip(numbers, views, strict=True)])
 
 
-def test_a_kept_view_is_asked_for_once_even_by_the_next_training(teacher, tmp_path):
+def test_the_outputs_for_a_kept_view_are_computed_once_even_for_the_next_training(teacher, tmp_path):
     show = Counted()
     numbers, views = np.array([3, 0, 1]), np.array([1, 0, 1])
-    lessons = TeacherCache(teacher, 4, 2, tmp_path, {"seed": 0})
-    first = lessons.get(numbers, views, show)
+    cache = TeacherCache(teacher, 4, 2, tmp_path)
+    first = cache.get(numbers, views, show)
     assert show.shown == [(3, 1), (0, 0), (1, 1)]
-    again = lessons.get(numbers, views, show)
-    later = TeacherCache(teacher, 4, 2, tmp_path, {"seed": 0}).get(numbers, views, show)
+    again = cache.get(numbers, views, show)
+    later = TeacherCache(teacher, 4, 2, tmp_path).get(numbers, views, show)
     assert len(show.shown) == 3
     for kept in (again, later):
         np.testing.assert_array_equal(kept.logits, first.logits)
@@ -116,36 +116,28 @@ def test_a_kept_view_is_asked_for_once_even_by_the_next_training(teacher, tmp_pa
     np.testing.assert_array_equal(fresh.features, first.features)
 
 
-def test_answers_to_other_views_are_not_taken_for_these(teacher, tmp_path):
-    show = Counted()
-    numbers = np.array([0])
-    TeacherCache(teacher, 4, 2, tmp_path, {"seed": 0}).get(numbers, numbers, show)
-    TeacherCache(teacher, 4, 2, tmp_path, {"seed": 1}).get(numbers, numbers, show)
-    assert len(show.shown) == 2
-
-
-def test_answers_of_which_a_part_is_gone_are_asked_for_anew(teacher, tmp_path):
+def test_kept_outputs_that_were_cut_off_are_computed_anew(teacher, tmp_path):
     show, numbers = Counted(), np.array([2])
-    first = TeacherCache(teacher, 4, 2, tmp_path, {}).get(numbers, numbers * 0, show)
-    (tmp_path / "lessons-features.bin").unlink()
-    again = TeacherCache(teacher, 4, 2, tmp_path, {}).get(numbers, numbers * 0, show)
+    first = TeacherCache(teacher, 4, 2, tmp_path).get(numbers, numbers * 0, show)
+    (tmp_path / "outputs.bin").write_bytes(b"cut off")
+    again = TeacherCache(teacher, 4, 2, tmp_path).get(numbers, numbers * 0, show)
     assert len(show.shown) == 2
     np.testing.assert_array_equal(first.features, again.features)
 
 
-def test_with_none_kept_every_view_is_asked_for(teacher, tmp_path):
+def test_with_none_kept_the_outputs_are_computed_every_time(teacher, tmp_path):
     show = Counted()
-    lessons = TeacherCache(teacher, 4, 0, tmp_path / "none", {})
+    cache = TeacherCache(teacher, 4, 0, tmp_path / "none")
     for _ in range(2):
-        lessons.get(np.array([1]), np.array([7]), show)
+        cache.get(np.array([1]), np.array([7]), show)
     assert len(show.shown) == 2
     assert not (tmp_path / "none").exists()
 
 
-def test_answers_that_cannot_be_kept_are_told(teacher, tmp_path):
+def test_outputs_that_cannot_be_kept_are_refused(teacher, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TeacherError, match="cannot be kept there"):
-        TeacherCache(teacher, 4, 2, tmp_path / "file", {})
+        TeacherCache(teacher, 4, 2, tmp_path / "file")
 
 
 def test_weights_that_lie_beside_the_file_are_part_of_what_it_is(teacher_file, tmp_path):

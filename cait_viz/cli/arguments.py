@@ -28,10 +28,10 @@ _RECIPE: tuple[tuple[str, type, str], ...] = (
     ("clip_norm", float, "norm that the gradient is clipped to"),
     ("label_smoothing", float, "share of a label that is spread over all classes"),
     ("sd_prob", float, "probability that stochastic depth drops a branch"),
-    ("averaging", float, "share of the steps over which the written weights are averaged; 0: the last"),
-    ("smallest_crop", float, "least share of a picture's area that is shown"),
+    ("ema", float, "share of the steps over which the written weights are averaged; 0: the last"),
+    ("crop_scale", float, "least share of a picture's area that is shown"),
     ("flip", float, "probability of a mirrored picture"),
-    ("jitter", float, "change of brightness, contrast and saturation"),
+    ("color_jitter", float, "change of brightness, contrast and saturation"),
     ("mixup", float, "alpha of mixup, 0 for none"),
     ("seed", int, "decides on all that is random"),
 )

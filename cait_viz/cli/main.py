@@ -29,15 +29,22 @@ from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import Look
 from cait_viz.errors import CaitVizError, CheckpointError, SelectionError, UnknownModelError, UsageError
 from cait_viz.model.config import CaiTConfig
-from cait_viz.training.augmentation import Augmentation
-from cait_viz.training.config import DISTILLATION, FINETUNING, Stage, TrainingConfig, parse_stages
+from cait_viz.training.config import (
+    DISTILLATION,
+    FINETUNING,
+    Augmentation,
+    RunOptions,
+    Stage,
+    TrainingConfig,
+    parse_stages,
+)
 from cait_viz.weights.registry import BUNDLED, Variant, get_variant
 from cait_viz.weights.resolve import locate, resolve
 
 if TYPE_CHECKING:
     from cait_viz.analysis import Analysis
     from cait_viz.model.cait import CaiT
-    from cait_viz.training.run import Options, Outcome
+    from cait_viz.training.run import Outcome
     from cait_viz.weights.resolve import Checkpoint
 
 _DONE, _FAILED, _WRONG_USAGE = 0, 1, 2
@@ -290,7 +297,7 @@ def _finetune(arguments: argparse.Namespace) -> int:
             weights=arguments.weights,
             labels=arguments.labels,
             validation=arguments.validation or arguments.validation_share,
-            recipe=recipe,
+            config=recipe,
             options=_run_options(arguments),
         )
     return _tell_outcome(outcome)
@@ -312,7 +319,7 @@ def _distil(arguments: argparse.Namespace) -> int:
             weights=arguments.weights,
             labels=arguments.labels,
             validation=arguments.validation,
-            recipe=recipe,
+            config=recipe,
             options=_run_options(arguments),
         )
     return _tell_outcome(outcome)
@@ -354,10 +361,8 @@ def _start_training(arguments: argparse.Namespace) -> None:
     keep_freed_memory()
 
 
-def _run_options(arguments: argparse.Namespace) -> "Options":
-    from cait_viz.training.run import Options
-
-    return Options(
+def _run_options(arguments: argparse.Namespace) -> RunOptions:
+    return RunOptions(
         resume=arguments.resume,
         checkpoint_minutes=arguments.checkpoint_minutes,
         cache=arguments.cache,

@@ -1,5 +1,6 @@
 """Labeled folders of images, one folder per class: their files, and what a network sees of each image."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,23 +40,23 @@ def class_folders(folder: Path, without: Sequence[Path] = ()) -> dict[str, list[
     Raises:
         DatasetError: the folder does not exist or contains no folders.
     """
-    require_folder(folder)
     apart = {other.resolve() for other in without}
-    classes = sorted(
-        entry
-        for entry in folder.iterdir()
-        if entry.is_dir() and not _hidden(entry) and entry.resolve() not in apart
-    )
+    classes = [path for path in subfolders(folder) if not apart or path.resolve() not in apart]
     if not classes:
         raise DatasetError(
             f"{path_text(folder)}: holds no folders; put the images of each class into a folder of their own"
         )
-    return {entry.name: files_below(entry) for entry in classes}
+    return {path.name: files_below(path) for path in classes}
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted; hidden ones are ignored."""
+    return [Path(entry.path) for entry in _visible(folder) if entry.is_dir()]
 
 
 def loose_files(folder: Path) -> list[Path]:
     """The files that lie beside the class folders and so belong to no class; hidden ones are ignored."""
-    return sorted(entry for entry in folder.iterdir() if entry.is_file() and not _hidden(entry))
+    return [Path(entry.path) for entry in _visible(folder) if entry.is_file()]
 
 
 def labeled_files(folder: Path, index: Mapping[str, int], others: int = UNKNOWN) -> list[Example]:
@@ -133,12 +134,6 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(_walk(folder, frozenset()))
 
 
-def require_folder(folder: Path) -> None:
-    """Raise a DatasetError unless the folder exists."""
-    if not folder.is_dir():
-        raise DatasetError(f"{path_text(folder)}: there is no such folder; give a folder of images")
-
-
 def beside(path: Path) -> str:
     """The name of a file's folder and a slash: files of the same name may lie in several folders."""
     return f"{one_line(path.parent.name, 80)}/" if path.parent.name else ""
@@ -149,16 +144,27 @@ def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
     real = folder.resolve()
     if real in above:
         return
+    for entry in _visible(folder):
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), above | {real})
+        elif entry.is_file():
+            yield Path(entry.path)
+
+
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder and is not hidden; whether an entry is a folder is known without a look at it.
+
+    Raises:
+        DatasetError: the folder does not exist or cannot be read.
+    """
     try:
-        entries = [entry for entry in folder.iterdir() if not _hidden(entry)]
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=_name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DatasetError(f"{path_text(folder)}: there is no such folder; give a folder of images") from None
     except OSError as error:
         raise DatasetError(f"{path_text(folder)}: cannot be read ({error.strerror or error})") from None
-    for entry in entries:
-        if entry.is_dir():
-            yield from _walk(entry, above | {real})
-        elif entry.is_file():
-            yield entry
 
 
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".")
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name

@@ -1,7 +1,7 @@
-"""From folders of pictures to a CaiT of one's own: fine-tuned on labels, or distilled from a teacher.
+"""From folders of images to a CaiT of one's own: fine-tuned on labels, or distilled from a teacher.
 
-What comes out is what the rest of the program takes in: a safetensors file with timm's tensor names and a
-text with the classes' names; and a card, in JSON, that says how they came about.
+The result is what the rest of the program takes: a safetensors file with timm's tensor names and a text file
+with the names of the classes; and a card, in JSON, that says how they were made.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,96 +16,118 @@ from cait_viz._text import one_line, path_text
 from cait_viz.errors import CheckpointError, DatasetError, OutputError, SelectionError
 from cait_viz.images.folders import Example
 from cait_viz.model.config import CaiTConfig
-from cait_viz.training.config import DISTILLATION, FINETUNING, TrainingConfig
+from cait_viz.training.config import DISTILLATION, FINETUNING, RunOptions, TrainingConfig
 from cait_viz.training.datasets import (
-    Tell,
+    PrintLine,
     example_weights,
-    labelled,
-    matched,
+    exclude,
+    find_classes,
+    find_images,
+    find_split,
+    report_classes,
+    report_loose_images,
     split,
 )
-from cait_viz.training.run import Options, Outcome, Plan, train
+from cait_viz.training.job import Job
+from cait_viz.training.run import Outcome, train
 from cait_viz.training.teacher import Teacher
 from cait_viz.weights.architecture import read_tensors
 from cait_viz.weights.labels import class_index, class_names, imagenet_names, imagenet_synsets
 from cait_viz.weights.registry import BUNDLED, get_variant
 from cait_viz.weights.resolve import resolve
 
-__all__ = ["Options", "Outcome", "distil", "finetune"]
+__all__ = ["Outcome", "distil", "finetune"]
 
 
 def finetune(
-    pictures: Path,
+    images: Path,
     out: Path,
     *,
     model: str | None = None,
     weights: Path | None = None,
     labels: Path | None = None,
     validation: Path | float = 0.1,
-    recipe: TrainingConfig = FINETUNING,
-    options: Options = Options(),  # noqa: B008 - frozen
+    config: TrainingConfig = FINETUNING,
+    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
 ) -> Outcome:
-    """Teach a pretrained CaiT the classes of one's own pictures.
+    """Teach a pretrained CaiT the classes of one's own images.
 
-    The classifier is new, unless its classes are the pictures' already; everything else starts from the
-    weights given.
+    The classifier is new, unless its classes are those of the images; the rest starts from the weights.
 
     Args:
-        pictures: a folder that holds a folder of pictures for each class.
+        images: a folder with a folder of images for each class; or one that holds two such folders, train/ to
+            train on and val/, valid/, validation/ or test/ to validate with.
         out: the folder to write to.
         model: name of a variant to start from; the bundled one by default.
         weights: a safetensors file to start from, in place of the variant's own.
-        labels: a text with the names of its classes, one a line.
-        validation: another such folder, or the share of each class that is held back to validate with.
-        recipe: how; by default ten epochs at the network's own resolution.
+        labels: a text file with the names of its classes, one per line.
+        validation: another folder of class folders to validate with, or the share of each class that is held
+            back for it; a share above 0 is ignored where `images` holds a folder to validate with.
+        config: how to train; by default ten epochs at the network's own resolution.
         options: what does not decide on the weights.
 
     Raises:
-        DatasetError: the pictures cannot be trained on.
+        DatasetError: the images cannot be trained on.
         CheckpointError: the weights cannot be used.
-        TrainingError: the training went astray, or cannot be taken up again.
+        TrainingError: the training diverged, or cannot be resumed.
         OutputError: the output cannot be written.
         KeyboardInterrupt: Ctrl-C; the state has been saved.
     """
     elsewhere = [validation] if isinstance(validation, Path) else []
-    _refuse_output_among_pictures(out, options.cache, [pictures, *elsewhere])
-    passed_over: list[str] = []
+    _refuse_output_among_images(out, options.cache, [images, *elsewhere])
+    skipped: list[str] = []
 
     def note(sentence: str) -> None:
-        passed_over.append(sentence)
+        skipped.append(sentence)
         options.tell(sentence)
 
-    found, folders = labelled(pictures, note, elsewhere)
+    folder = images
+    if parts := find_split(images):
+        folder = parts[0]
+        if validation and not elsewhere:
+            elsewhere = [parts[1]]
+        used = " and ".join(
+            [f"trains on {folder.name}/", *(f"validates with {path.name}/" for path in elsewhere)]
+        )
+        options.tell(f"{path_text(images)}: holds a split; {used}")
+        report_loose_images(images, note)
+    found, folders = find_classes(folder, note, elsewhere)
+    training: Sequence[Example]
     held_back: Sequence[Example]
-    if isinstance(validation, Path):
+    if elsewhere:
         index = {name: label for label, name in enumerate(folders)}
-        held_back, others = _validation([validation], index, options.tell)
-        training = _apart(found, [*held_back, *others], options.tell)
+        held_back, unlabeled = _find_validation(elsewhere, index, options.tell)
+        training = _without(found, [*held_back, *unlabeled], options.tell)
     else:
-        training, held_back = split(found, validation, recipe.seed)
-    names = _readable(folders)
+        assert not isinstance(validation, Path)
+        training, held_back = split(found, validation, config.seed)
+    names = _class_names(folders)
     start = resolve(model, weights)
-    recipe = _settled(recipe, start.config)
-    config = replace(start.config, num_classes=len(names), pre_logits=False)
-    tensors: dict[str, np.ndarray] | None = read_tensors(start)
-    assert tensors is not None
+    config = _settled(config, start.config)
+    architecture = replace(start.config, num_classes=len(names), pre_logits=False)
+    tensors = read_tensors(start)
     if start.config.pre_logits or class_names(start.config.num_classes, labels) != names:
-        tensors |= _new_head(config, recipe.seed)
+        tensors |= _new_head(architecture, config.seed)
         options.tell(f"a new classifier of {len(names)} classes; the rest starts from {start.name}")
+    report_classes(names, training, held_back, options.tell)
     return train(
-        Plan(
+        Job(
             kind="finetune",
             out=out,
-            recipe=recipe,
             config=config,
+            architecture=architecture,
             start=start,
             tensors=tensors,
             names=names,
             training=training,
             weights=np.ones(len(training)),
             validation=held_back,
-            passed_over=passed_over,
-            data={"folders": [str(pictures)], "validation": str(validation), "classes": len(names)},
+            skipped=skipped,
+            data={
+                "folders": [str(folder)],
+                "validation": str(elsewhere[0] if elsewhere else validation),
+                "classes": len(names),
+            },
             teacher=None,
         ),
         options,
@@ -113,92 +135,90 @@ def finetune(
 
 
 def distil(
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     out: Path,
     *,
-    folder_weights: Mapping[Path, float] = MappingProxyType({}),
     teacher: Path,
+    folder_weights: Mapping[Path, float] = MappingProxyType({}),
     teacher_size: int | None = None,
     model: str | None = None,
     weights: Path | None = None,
     labels: Path | None = None,
     validation: Sequence[Path] = (),
-    recipe: TrainingConfig = DISTILLATION,
-    options: Options = Options(),  # noqa: B008 - frozen
+    config: TrainingConfig = DISTILLATION,
+    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
 ) -> Outcome:
-    """Let a CaiT learn from a teacher what it says of pictures, which need no labels.
+    """Train a CaiT to give a teacher's outputs for images, which need no labels.
 
     Follows "Knowledge distillation: a good teacher is patient and consistent" (Beyer et al. 2022): both see
     the very same views, mixup included, for as many epochs as one has time for.
 
     Args:
-        pictures: folders, searched to any depth. A picture in a folder that is named as a class, or after its
+        images: folders, searched to any depth. An image in a folder that is named after a class, or its
             WordNet id, has a label.
         out: the folder to write to.
-        folder_weights: how often an epoch shows each picture of a folder, on average: 2 for twice, 0.1 for a
-            tenth of them. The innermost folder that is named decides; without one it is once.
         teacher: an ONNX file, see `Teacher`.
-        teacher_size: side of the teacher's input in pixels; by default what its file fixes, else 224.
-        model: name of the variant whose architecture the student has; the bundled one's by default.
-        weights: a safetensors file to start from, with as many classes as the teacher has; by default the
-            student starts from random weights.
-        labels: a text with the names of the teacher's classes, one a line.
-        validation: folders as `pictures`, not trained on, of which those with a label are validated with.
-        recipe: how; by default thirty epochs at the network's own resolution.
+        folder_weights: how often an epoch shows each image of a folder, on average: 2 for twice, 0.1 for a
+            tenth of them. The innermost folder with a weight decides; without one it is once.
+        teacher_size: side of the teacher's input in pixels; by default what the file fixes, else 224.
+        model: name of the variant whose architecture the student has; the bundled one by default.
+        weights: a safetensors file to start from, with as many classes as the teacher; by default the student
+            starts from random weights.
+        labels: a text file with the names of the teacher's classes, one per line.
+        validation: folders as `images`, not trained on; their images with a label are validated with.
+        config: how to train; by default thirty epochs at the network's own resolution.
         options: what does not decide on the weights.
 
     Raises:
-        TeacherError: the teacher cannot teach.
+        TeacherError: the teacher cannot be used.
         DatasetError, CheckpointError, TrainingError, OutputError, KeyboardInterrupt: as `finetune`.
     """
-    if len(set(pictures)) < len(pictures):
-        raise DatasetError(
-            "a folder is named twice; give it a weight of 2 to show its pictures twice as often"
-        )
-    _refuse_output_among_pictures(out, options.cache, [*pictures, *validation])
+    if len(set(images)) < len(images):
+        raise DatasetError("a folder is named twice; give it a weight of 2 to show its images twice as often")
+    _refuse_output_among_images(out, options.cache, [*images, *validation])
     start = None if weights is None else resolve(model, weights)
-    config = start.config if start else (BUNDLED if model is None else get_variant(model)).config
-    recipe = _settled(recipe, config)
-    master = Teacher(teacher, teacher_size, recipe.precision, options.threads)
-    names = class_names(master.classes, labels)
-    if start and (start.config.pre_logits or start.config.num_classes != master.classes):
+    architecture = start.config if start else (BUNDLED if model is None else get_variant(model)).config
+    config = _settled(config, architecture)
+    network = Teacher(teacher, teacher_size, config.precision, options.threads)
+    names = class_names(network.classes, labels)
+    if start and (start.config.pre_logits or start.config.num_classes != network.classes):
         raise CheckpointError(
             f"{one_line(start.path.name)}: has {start.config.num_classes} classes and the teacher "
-            f"{master.classes}; start from weights with the teacher's classes, or from none"
+            f"{network.classes}; start from weights with the teacher's classes, or from none"
         )
     index = class_index(names)
-    held_back, others = _validation(validation, index, options.tell)
-    found = {
-        folder: _apart(matched(folder, index), [*held_back, *others], options.tell) for folder in pictures
-    }
-    examples = [example for folder in found for example in found[folder]]
+    held_back, unlabeled = _find_validation(validation, index, options.tell)
+    found = [example for folder in images for example in find_images(folder, index)]
+    training = _without(found, [*held_back, *unlabeled], options.tell)
+    shares = example_weights(training, folder_weights)
+    report_classes(names, training, held_back, options.tell)
     return train(
-        Plan(
+        Job(
             kind="distil",
             out=out,
-            recipe=recipe,
-            config=replace(config, num_classes=master.classes),
+            config=config,
+            architecture=replace(architecture, num_classes=network.classes),
             start=start,
             tensors=read_tensors(start) if start else None,
             names=names,
-            training=examples,
-            weights=example_weights(examples, folder_weights),
+            training=training,
+            weights=shares,
             validation=held_back,
             data={
-                "folders": [str(folder) for folder in pictures],
+                "folders": [str(folder) for folder in images],
                 "folder_weights": {str(folder): weight for folder, weight in folder_weights.items()},
                 "validation": [str(folder) for folder in validation],
                 "classes": len(names),
-                "labelled": sum(example.label >= 0 for example in examples),
+                "labeled": sum(example.label >= 0 for example in training),
             },
-            teacher=master,
+            teacher=network,
         ),
         options,
     )
 
 
-def _refuse_output_among_pictures(out: Path, cache: Path | None, folders: Sequence[Path]) -> None:
-    """Refuse to write where the next look for pictures would find it.
+def _refuse_output_among_images(out: Path, cache: Path | None, folders: Sequence[Path]) -> None:
+    """Refuse to write where the next training would take the output for images.
 
     Raises:
         OutputError: the output or the cache lies within one of the folders.
@@ -208,63 +228,64 @@ def _refuse_output_among_pictures(out: Path, cache: Path | None, folders: Sequen
             if place.resolve().is_relative_to(folder.resolve()):
                 raise OutputError(
                     f"{path_text(place)}: lies among the images of {path_text(folder)}; choose a folder "
-                    "beside them"
+                    "outside"
                 )
 
 
-def _validation(
-    folders: Sequence[Path], index: Mapping[str, int], tell: Tell
+def _find_validation(
+    folders: Sequence[Path], index: Mapping[str, int], print_line: PrintLine
 ) -> tuple[list[Example], list[Example]]:
-    """The pictures to validate with, and the others that lie beside them.
+    """The images to validate with, and those beside them that have no class.
 
     Raises:
-        DatasetError: there is no such folder, or none of its folders names a class.
+        DatasetError: there is no such folder, or none of its folders is named after a class.
     """
-    known, others = [], []
+    labeled: list[Example] = []
+    unlabeled: list[Example] = []
     for folder in folders:
-        examples = matched(folder, index)
-        with_label = [example for example in examples if example.label >= 0]
-        if not with_label:
-            raise DatasetError(
-                f"{path_text(folder)}: none of its folders is named as a class of the training is"
-            )
-        if len(with_label) < len(examples):
-            tell(f"{path_text(folder)}: {len(examples) - len(with_label)} pictures of other classes left out")
-        known += with_label
-        others += [example for example in examples if example.label < 0]
-    return known, others
+        examples = find_images(folder, index)
+        known = [example for example in examples if example.label >= 0]
+        if not known:
+            raise DatasetError(f"{path_text(folder)}: none of its folders is named after a class to train on")
+        if len(known) < len(examples):
+            print_line(f"{path_text(folder)}: {len(examples) - len(known)} images of no known class; skipped")
+        labeled += known
+        unlabeled += [example for example in examples if example.label < 0]
+    return labeled, unlabeled
 
 
-def _apart(training: Sequence[Example], validation: Sequence[Example], tell: Tell) -> tuple[Example, ...]:
-    """The pictures to train on without those of the validation."""
-    kept_back = {example.path.resolve() for example in validation}
-    apart = tuple(example for example in training if example.path.resolve() not in kept_back)
-    if len(apart) < len(training):
-        tell(f"{len(training) - len(apart)} pictures belong to the validation and are not trained on")
-    return apart
+def _without(
+    found: Sequence[Example], validation: Sequence[Example], print_line: PrintLine
+) -> tuple[Example, ...]:
+    """The images to train on, without those of the validation's folders."""
+    training = exclude(found, validation)
+    if len(training) < len(found):
+        print_line(f"{len(found) - len(training)} images belong to the validation and are not trained on")
+    return training
 
 
-def _settled(recipe: TrainingConfig, config: CaiTConfig) -> TrainingConfig:
-    """The recipe with every resolution named; all of them have to be whole patches."""
-    settled = recipe.settled(config.image_size)
+def _settled(config: TrainingConfig, architecture: CaiTConfig) -> TrainingConfig:
+    """The config with every resolution given; each has to be a multiple of the patch size."""
+    settled = config.settled(architecture.image_size)
+    patch = architecture.patch_size
     for size in settled.sizes:
-        if size % config.patch_size:
+        if size % patch:
             raise SelectionError(
-                f"a resolution of {size} pixels is no multiple of the patches of {config.patch_size}; choose "
-                f"{size - size % config.patch_size or config.patch_size}"
+                f"a resolution of {size} pixels is not a multiple of the patch size of {patch}; choose "
+                f"{max(size - size % patch, patch)}"
             )
     return settled
 
 
-def _new_head(config: CaiTConfig, seed: int) -> dict[str, np.ndarray]:
-    """A classifier that knows nothing yet: timm's `trunc_normal_(std=.02)`, no bias."""
+def _new_head(architecture: CaiTConfig, seed: int) -> dict[str, np.ndarray]:
+    """A classifier to start with: timm's `trunc_normal_(std=.02)`, no bias."""
     initializer = keras.initializers.TruncatedNormal(stddev=0.02, seed=seed)
-    kernel = keras.ops.convert_to_numpy(initializer((config.num_classes, config.projection_dim)))
-    return {"head.weight": np.asarray(kernel), "head.bias": np.zeros(config.num_classes, np.float32)}
+    kernel = keras.ops.convert_to_numpy(initializer((architecture.num_classes, architecture.projection_dim)))
+    return {"head.weight": np.asarray(kernel), "head.bias": np.zeros(architecture.num_classes, np.float32)}
 
 
-def _readable(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of classes from those of their folders: WordNet ids of ImageNet in words."""
+def _class_names(folders: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of classes from those of their folders: of ImageNet's WordNet ids in words."""
     words = dict(zip(imagenet_synsets(), imagenet_names(), strict=True))
     if all(folder in words for folder in folders):
         return tuple(words[folder] for folder in folders)

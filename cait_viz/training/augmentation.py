@@ -1,75 +1,45 @@
-"""What a network in training is shown of a picture: crops, flips, colours, and two pictures mixed.
+"""Views of images for training: crops, flips, colors, and two images mixed.
 
-A *view* is drawn from the seed, the picture's number and the view's number alone, so that a teacher sees the
-very view that its student sees, at a resolution of its own; what it said of it can be kept; and a training
-that is taken up again goes on with the views it would have had. Keras' random layers draw from a state that
-runs through the training and differs between backends, which allows none of the three.
+A view follows from the seed, the image's number and the view's number alone, so that a teacher sees the very
+view that its student sees, at a resolution of its own; so that its outputs can be kept; and so that a
+training that is resumed gets the views it would have had. Keras' random layers draw from a state that runs
+through the training and differs between backends, which allows none of the three.
 
 NumPy and Pillow only.
 """
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageStat
 
-from cait_viz.training.datasets import Pixels
+from cait_viz.training.cache import DecodedImages
+from cait_viz.training.config import Augmentation
 
 Floats = NDArray[np.float32]
 
 # Ratio of width to height of a random crop (Szegedy et al. 2015, arXiv:1409.4842, section 6).
 _RATIOS = (3 / 4, 4 / 3)
-# How often a crop is drawn that may reach over the picture's edge before the largest that fits is taken.
+# How often a crop is drawn that may exceed the image before the largest that fits is taken.
 _TRIES = 10
-# A second picture with a smaller share than the rest cannot be seen, and is not drawn.
-_ALL = 63 / 64
-# ITU-R BT.601, as Pillow makes grey of colour.
-_GREY = (0.299, 0.587, 0.114)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """How much the views of a picture differ.
-
-    Attributes:
-        smallest_crop: least share of a picture's area that a random resized crop shows, in (0, 1].
-        flip: probability of a mirrored view.
-        jitter: brightness, contrast and saturation are each multiplied by up to 1 ± this, in [0, 1).
-        mixup: alpha of mixup's Beta(alpha, alpha) (Zhang et al. 2018, arXiv:1710.09412), 0 for none.
-
-    Raises:
-        ValueError: a value out of its range; the message names both.
-    """
-
-    smallest_crop: float = 0.3
-    flip: float = 0.5
-    jitter: float = 0.3
-    mixup: float = 0.2
-
-    def __post_init__(self) -> None:
-        for name, holds, wanted in (
-            ("smallest_crop", 0 < self.smallest_crop <= 1, "above 0 and at most 1"),
-            ("flip", 0 <= self.flip <= 1, "from 0 to 1"),
-            ("jitter", 0 <= self.jitter < 1, "at least 0 and below 1"),
-            ("mixup", 0 <= self.mixup < math.inf, "at least 0"),
-        ):
-            if not holds:
-                raise ValueError(f"{name} must be {wanted}, not {getattr(self, name)!r}")
+# Mixed with a larger share of the first image than this, the second could not be seen and is left out.
+_LARGEST_SHARE = 63 / 64
+# ITU-R BT.601, as Pillow converts to gray.
+_LUMA = (0.299, 0.587, 0.114)
 
 
 class Crop(NamedTuple):
-    """One picture's part in a view.
+    """One image's part in a view.
 
     Attributes:
         image: its number.
-        box: left, top, right and bottom, in the picture's pixels.
+        box: left, top, right and bottom, in the image's pixels.
         mirrored: whether left and right are exchanged.
-        brightness: factor of the colours.
-        contrast: factor of their distance from the picture's mean grey.
-        saturation: factor of their distance from the pixel's grey.
+        brightness: factor of the colors.
+        contrast: factor of their distance from the image's mean gray.
+        saturation: factor of their distance from the pixel's gray.
     """
 
     image: int
@@ -80,44 +50,46 @@ class Crop(NamedTuple):
     saturation: float
 
 
-class View(NamedTuple):
-    """What is shown: one crop, or two mixed, `weight` being the first one's share, at least a half."""
+class AugmentedView(NamedTuple):
+    """One crop, or two mixed, `share` being the first one's, at least a half."""
 
     first: Crop
     second: Crop | None
-    weight: float
+    share: float
 
 
-def draw_view(how: Augmentation, sizes: NDArray[np.int64], seed: int, picture: int, number: int) -> View:
-    """View `number` of a picture; the same arguments give the same view.
+def draw_view(
+    augmentation: Augmentation, sizes: NDArray[np.int64], seed: int, image: int, number: int
+) -> AugmentedView:
+    """A view of an image; the same arguments give the same view.
 
     Args:
-        how: how much views differ.
-        sizes: (P, 2), height and width of all the pictures, any of which may be mixed in.
+        augmentation: how much views differ.
+        sizes: (P, 2), height and width of all images, any of which may be mixed in.
         seed: the training's.
-        picture: the picture's number, below P.
-        number: which of its views, from 0.
+        image: the image's number, below P.
+        number: the view's number, from 0.
     """
-    generator = np.random.default_rng((seed, picture, number))
-    first = _draw_crop(how, sizes, picture, generator)
-    if not how.mixup:
-        return View(first, None, 1.0)
-    share = float(generator.beta(how.mixup, how.mixup))
-    weight = max(share, 1 - share)  # or every other view would be another picture's
-    if weight > _ALL:
-        return View(first, None, 1.0)
-    second = _draw_crop(how, sizes, int(generator.integers(len(sizes))), generator)
-    return View(first, second, weight)
+    generator = np.random.default_rng((seed, image, number))
+    first = _draw_crop(augmentation, sizes, image, generator)
+    if not augmentation.mixup:
+        return AugmentedView(first, None, 1.0)
+    share = float(generator.beta(augmentation.mixup, augmentation.mixup))
+    share = max(share, 1 - share)  # or every other view would be another image's
+    if share > _LARGEST_SHARE:
+        return AugmentedView(first, None, 1.0)
+    second = _draw_crop(augmentation, sizes, int(generator.integers(len(sizes))), generator)
+    return AugmentedView(first, second, share)
 
 
 def _draw_crop(
-    how: Augmentation, sizes: NDArray[np.int64], picture: int, generator: np.random.Generator
+    augmentation: Augmentation, sizes: NDArray[np.int64], image: int, generator: np.random.Generator
 ) -> Crop:
-    height, width = (int(side) for side in sizes[picture])
-    box = _draw_box(how.smallest_crop, height, width, generator)
-    mirrored = bool(generator.random() < how.flip)
-    factors = 1 + how.jitter * generator.uniform(-1, 1, 3)
-    return Crop(picture, box, mirrored, *factors.tolist())
+    height, width = (int(side) for side in sizes[image])
+    box = _draw_box(augmentation.crop_scale, height, width, generator)
+    mirrored = bool(generator.random() < augmentation.flip)
+    factors = 1 + augmentation.color_jitter * generator.uniform(-1, 1, 3)
+    return Crop(image, box, mirrored, *factors.tolist())
 
 
 def _draw_box(
@@ -136,34 +108,34 @@ def _draw_box(
     return left, top, left + crop_width, top + crop_height
 
 
-def render(view: View, pixels: Pixels, size: int) -> Image.Image:
+def render(view: AugmentedView, images: DecodedImages, size: int) -> Image.Image:
     """The view as a network sees it: mode "RGB", `size` × `size` pixels."""
-    shown = _render_crop(view.first, pixels, size)
+    first = _render_crop(view.first, images, size)
     if view.second is None:
-        return shown
-    return Image.blend(shown, _render_crop(view.second, pixels, size), 1 - view.weight)
+        return first
+    return Image.blend(first, _render_crop(view.second, images, size), 1 - view.share)
 
 
-def _render_crop(crop: Crop, pixels: Pixels, size: int) -> Image.Image:
-    picture = pixels[crop.image].resize((size, size), Image.Resampling.BICUBIC, box=crop.box)
+def _render_crop(crop: Crop, images: DecodedImages, size: int) -> Image.Image:
+    image = images[crop.image].resize((size, size), Image.Resampling.BICUBIC, box=crop.box)
     if crop.mirrored:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     if crop.brightness == crop.contrast == crop.saturation == 1:
-        return picture
-    # Each of the three is linear in the colours, so that all of them are one matrix and one offset.
-    mean_grey = crop.brightness * ImageStat.Stat(picture.convert("L")).mean[0]
-    matrix = crop.saturation * np.eye(3) + (1 - crop.saturation) * np.array(_GREY)
-    rows = np.column_stack([crop.brightness * crop.contrast * matrix, 3 * [(1 - crop.contrast) * mean_grey]])
-    return picture.convert("RGB", tuple(rows.ravel().tolist()))
+        return image
+    # Each of the three is linear in the colors, so that all of them are one matrix and one offset.
+    mean_gray = crop.brightness * ImageStat.Stat(image.convert("L")).mean[0]
+    matrix = crop.saturation * np.eye(3) + (1 - crop.saturation) * np.array(_LUMA)
+    rows = np.column_stack([crop.brightness * crop.contrast * matrix, 3 * [(1 - crop.contrast) * mean_gray]])
+    return image.convert("RGB", tuple(rows.ravel().tolist()))
 
 
-def mixed_labels(view: View, labels: NDArray[np.int64], classes: int) -> Floats:
-    """The labels of a view's pictures, mixed as they are: (classes,) float32.
+def mixed_labels(view: AugmentedView, labels: NDArray[np.int64], classes: int) -> Floats:
+    """The labels of a view's images, mixed as they are: (classes,) float32.
 
-    Sums to less than one where a picture's label is unknown (negative).
+    Sums to less than one where an image's label is unknown (negative).
     """
     target = np.zeros(classes, np.float32)
-    for crop, weight in ((view.first, view.weight), (view.second, 1 - view.weight)):
+    for crop, share in ((view.first, view.share), (view.second, 1 - view.share)):
         if crop is not None and labels[crop.image] >= 0:
-            target[labels[crop.image]] += np.float32(weight)
+            target[labels[crop.image]] += np.float32(share)
     return target

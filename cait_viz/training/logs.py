@@ -1,9 +1,9 @@
-"""What a training writes down of each epoch."""
+"""The log of a training: a row per epoch."""
 
 import csv
+import importlib.util
 import io
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,118 +13,115 @@ import numpy as np
 from cait_viz._files import replacing
 from cait_viz._text import path_text
 from cait_viz.errors import OutputError, TrainingError
-from cait_viz.training.datasets import Tell
-from cait_viz.training.trainer import Training
+from cait_viz.training.datasets import PrintLine
+from cait_viz.training.trainer import Trainer
+
+_FIRST_COLUMNS = "epochs,step,image_size,"
 
 
 class Log:
-    """A line for each epoch: in a CSV file, for a person, and for TensorBoard if asked.
+    """A row for each epoch: in a CSV file, printed, and for TensorBoard if asked for.
 
     Args:
-        path: the CSV file; rows of later steps than the training's go with the next line.
-        boards: callbacks of Keras that log as well.
-        training: what is logged.
-        tell: called with a sentence for a person.
+        path: the CSV file; rows of later steps than the trainer's are dropped with the next row.
+        callbacks: Keras callbacks that log as well.
+        trainer: whose epochs are logged.
+        print_line: receives sentences for a person.
     """
 
     def __init__(
-        self, path: Path, boards: Sequence[keras.callbacks.Callback], training: Training, tell: Tell
+        self,
+        path: Path,
+        callbacks: Sequence[keras.callbacks.Callback],
+        trainer: Trainer,
+        print_line: PrintLine,
     ) -> None:
         self._path = path
-        # What a training that was killed wrote after its last saved state is forgotten.
-        self._rows = [row for row in _read_rows(path) if int(row["step"]) <= training.step]
+        self._rows: list[dict[str, Any]] = []
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                # What a training wrote after its last saved state, before it was killed, is dropped.
+                self._rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.step]
         self._saved = True
-        self._boards = keras.callbacks.CallbackList(list(boards), model=training.learner)
-        self._boards.on_train_begin()
-        self._tell = tell
+        self._callbacks = keras.callbacks.CallbackList(list(callbacks), model=trainer.model)
+        self._callbacks.on_train_begin()
+        self._print_line = print_line
 
     def write(
         self,
-        training: Training,
+        trainer: Trainer,
         epochs: int,
         losses: Sequence[Mapping[str, float]],
         accuracy: Mapping[str, float],
     ) -> None:
-        """Log an epoch, or the part of one since the last line or the resumption.
+        """Log an epoch, or the part of one since the last row or since the training was resumed.
 
         Args:
-            training: as it is now.
-            epochs: how many whole epochs are done.
-            losses: of the steps.
-            accuracy: of what was not trained on, as it is now.
+            trainer: at the end of the epoch.
+            epochs: number of whole epochs done.
+            losses: of its steps.
+            accuracy: on the validation images.
         """
         means = {name: float(np.mean([entry[name] for entry in losses])) for name in losses[0]}
         row = {
-            "step": training.step,
-            "image_size": training.model.config.image_size,
-            "learning_rate": training.learning_rate,
+            "step": trainer.step,
+            "image_size": trainer.architecture.image_size,
+            "learning_rate": trainer.learning_rate,
             **means,
             **{f"validation_{name}": share for name, share in accuracy.items()},
-            "seconds": round(training.seconds, 1),
+            "seconds": round(trainer.seconds, 1),
         }
-        if training.learner is not self._boards.model:  # another one at every resolution
-            self._boards.set_model(training.learner)
-        self._boards.on_epoch_end(epochs, row)
+        if trainer.model is not self._callbacks.model:  # there is another one at each resolution
+            self._callbacks.set_model(trainer.model)
+        self._callbacks.on_epoch_end(epochs, row)
         self._rows.append({"epochs": epochs, **row})
         self._save()
         validated = "".join(f", validation {name} {100 * share:.1f} %" for name, share in accuracy.items())
         done = f"{epochs} epoch{'' if epochs == 1 else 's'}"
-        self._tell(
-            f"{done}, step {training.step} of {training.schedule.steps}: loss {means['loss']:.3f}{validated}"
+        self._print_line(
+            f"{done}, step {trainer.step} of {trainer.steps}: loss {means['loss']:.3f}{validated}"
         )
 
-    @staticmethod
-    def is_log(path: Path) -> bool:
-        """Whether a file is one that this class wrote."""
-        with path.open("rb") as file:
-            return file.readline().startswith(b"epochs,step,image_size,")
-
-    def _save(self) -> None:
-        try:
-            _write_rows(self._path, self._rows)
-            self._saved = True
-        except OutputError:  # a spreadsheet may hold it open, which is no reason to end the training
-            self._saved = False
-            self._tell(
-                f"{path_text(self._path)}: cannot be written now; this line is written with the next one"
-            )
-
     def close(self) -> None:
-        """Say that the training is over."""
+        """End the log of a finished training."""
         if not self._saved:
             self._save()
-        self._boards.on_train_end()
+        self._callbacks.on_train_end()
+
+    def _save(self) -> None:
+        # Not with Keras' CSVLogger: it adds a column "val_…" for each of these.
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, dict.fromkeys(name for row in self._rows for name in row), restval="")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        try:
+            with replacing(self._path) as file:
+                file.write(text.getvalue().encode())
+            self._saved = True
+        except OutputError:  # it may be open in a spreadsheet, which is no reason to end the training
+            self._saved = False
+            self._print_line(
+                f"{path_text(self._path)}: cannot be written now; its new row follows with the next one"
+            )
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    # Not Keras' CSVLogger: it adds a column "val_…" for each of these.
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    with replacing(path) as file:
-        file.write(text.getvalue().encode())
+def is_log(path: Path) -> bool:
+    """Whether a file is a log of a training."""
+    with path.open("rb") as file:
+        return file.readline().startswith(_FIRST_COLUMNS.encode())
 
 
 def tensorboard(folder: Path) -> Any:
     """A callback that logs for TensorBoard.
 
     Raises:
-        TrainingError: what it needs is not installed.
+        TrainingError: a package for it is not installed.
     """
     try:
         callback = keras.callbacks.TensorBoard(folder, write_graph=False)
     except ImportError:
         callback = None
-    if callback is None or find_spec("tensorboard") is None:
+    if callback is None or importlib.util.find_spec("tensorboard") is None:
         raise TrainingError(
             "logs for TensorBoard need tensorflow and tensorboard; install them, or leave --tensorboard out"
         )

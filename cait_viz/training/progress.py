@@ -1,4 +1,4 @@
-"""How fast a training is, and when it will be done."""
+"""How fast a training is, and how long it will still take."""
 
 from collections.abc import Sequence
 
@@ -6,39 +6,39 @@ import numpy as np
 from tqdm import tqdm
 
 
-class Pace:
-    """How long the rest of a training takes, told from the steps since the last change of resolution.
+class Progress:
+    """Speed and time left of a training, measured since the last change of resolution.
 
     Args:
-        ends: of each stage, the number of the first step that is no longer its.
-        sizes: of each stage, the side of its pictures; a step's time is taken to grow with their area.
+        ends: for each stage, the number of steps after which it ends.
+        sizes: for each stage, the side of its images; a step's time is taken to grow with their area.
     """
 
     def __init__(self, ends: Sequence[int], sizes: Sequence[int]) -> None:
         self._ends = np.array(ends)
         self._areas = np.square(sizes, dtype=np.float64)
         self._stage = -1
-        self._step = self._seconds = self._first_step = self._first_seconds = 0.0
+        self._now = self._start = (0, 0.0)
 
-    def count(self, step: int, seconds: float) -> None:
-        """So many steps are done, and took so many seconds in all."""
-        stage = int(np.searchsorted(self._ends, step))  # of the step that was the last
+    def update(self, step: int, seconds: float) -> None:
+        """Note that so many steps have taken so many seconds in all."""
+        self._now = (step, seconds)
+        stage = int(np.searchsorted(self._ends, step))  # of the last of these steps
         if stage != self._stage:
-            # Not from the stage's own first step, in which its graph is compiled.
-            self._stage, self._first_step, self._first_seconds = stage, step, seconds
-        self._step, self._seconds = step, seconds
+            # Measured from here: in a stage's first step its graph is compiled.
+            self._stage, self._start = stage, self._now
 
     @property
     def steps_per_second(self) -> float:
-        """At the present resolution; 0 before two steps are done there."""
-        seconds = self._seconds - self._first_seconds
-        return (self._step - self._first_step) / seconds if seconds > 0 else 0.0
+        """At the current resolution; 0 until two of its steps are done."""
+        steps, seconds = np.subtract(self._now, self._start)
+        return float(steps / seconds) if seconds > 0 else 0.0
 
     @property
-    def left(self) -> str:
-        """The time left, such as "1:02:03"; "?" before two steps are done at the present resolution."""
+    def time_left(self) -> str:
+        """Such as "1:02:03"; "?" until two steps are done at the current resolution."""
         if not self.steps_per_second:
             return "?"
-        steps = np.diff(np.clip(self._ends, self._step, None), prepend=self._step)
+        steps = np.diff(np.clip(self._ends, self._now[0], None), prepend=self._now[0])
         areas = self._areas / self._areas[self._stage]
         return str(tqdm.format_interval(float(steps @ areas) / self.steps_per_second))

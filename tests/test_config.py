@@ -1,4 +1,4 @@
-"""Recipes and schedules."""
+"""The options of a training, and the steps of its stages."""
 
 import pytest
 from hypothesis import given
@@ -10,23 +10,18 @@ from cait_viz.training.config import (
     Stage,
     TrainingConfig,
     parse_stages,
-    schedule,
+    stage_ends,
 )
 
 
 @given(
     st.lists(st.tuples(st.integers(1, 999), st.floats(0.01, 50)), min_size=1, max_size=4), st.integers(1, 500)
 )
-def test_every_step_belongs_to_one_stage_and_every_stage_has_steps(pairs, steps_per_epoch):
+def test_every_stage_has_its_epochs_and_at_least_one_step(pairs, steps_per_epoch):
     stages = [Stage(*pair) for pair in pairs]
-    laid_out = schedule(stages, steps_per_epoch)
-    assert laid_out.steps == laid_out.ends[-1]
-    lengths = [end - begin for begin, end in zip((0, *laid_out.ends), laid_out.ends, strict=False)]
-    for length, stage in zip(lengths, stages, strict=True):
-        assert length >= 1
-        assert length == max(1, round(stage.epochs * steps_per_epoch))
-    for index, end in enumerate(laid_out.ends):
-        assert laid_out.stage(end - 1) == index
+    ends = stage_ends(stages, steps_per_epoch)
+    for begin, end, stage in zip((0, *ends), ends, stages, strict=False):
+        assert end - begin == max(1, round(stage.epochs * steps_per_epoch))
 
 
 def test_stages_are_read_from_sizes_and_epochs():
@@ -60,7 +55,7 @@ def test_a_resolution_left_open_is_the_networks_own():
         ("clip_norm", 0.0),
         ("label_smoothing", 1.0),
         ("sd_prob", 1.0),
-        ("averaging", -0.1),
+        ("ema", -0.1),
         ("label_weight", 1.1),
         ("feature_weight", -1.0),
         ("kept_views", -1),

@@ -1,0 +1,78 @@
+"""The state of a training in a file, from which it can be resumed."""
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cait_viz._files import replacing
+from cait_viz._text import one_line, path_text
+from cait_viz.errors import TrainingError
+
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
+
+
+def save_state(path: Path, facts: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> None:
+    """Write a state; an earlier one is replaced when all is written.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    named = {f"{number:04}": array for number, array in enumerate(arrays)}
+    with replacing(path) as file:
+        np.savez(file, state=np.array(json.dumps(facts)), **named)  # type: ignore[arg-type]
+
+
+class SavedState:
+    """What `save_state` wrote; the arrays are read when they are asked for.
+
+    Attributes:
+        facts: what was saved besides the arrays.
+
+    Raises:
+        TrainingError: there is no such file, or it is damaged.
+    """
+
+    facts: dict[str, Any]
+
+    def __init__(self, path: Path) -> None:
+        self._name = path_text(path)
+        try:
+            self._archive = np.load(path)
+            self.facts = json.loads(str(self._archive["state"]))
+        except FileNotFoundError:
+            raise TrainingError(f"{self._name}: nothing to resume; start without --resume") from None
+        except _DAMAGED as error:
+            raise TrainingError(f"{self._name}: cannot be resumed from ({one_line(str(error))})") from None
+
+    def require(self, identity: Mapping[str, Any]) -> None:
+        """Refuse the state of another training.
+
+        Args:
+            identity: what is known of this training so far; the state may know more of its own.
+
+        Raises:
+            TrainingError: they differ; the message says in what.
+        """
+        wanted, saved = json.loads(json.dumps(identity)), self.facts["identity"]
+        different = [key for key in wanted if wanted[key] != saved.get(key)]
+        if different:
+            raise TrainingError(
+                f"{self._name}: was saved with other {', '.join(different)}; give the same, or start a new "
+                "training in another folder"
+            )
+
+    def arrays(self) -> list[np.ndarray]:
+        """The arrays in the order in which they were saved; the file is then closed.
+
+        Raises:
+            TrainingError: the file is damaged.
+        """
+        try:
+            with self._archive as archive:
+                return [archive[key] for key in sorted(set(archive.files) - {"state"})]
+        except _DAMAGED as error:
+            raise TrainingError(f"{self._name}: cannot be resumed from ({one_line(str(error))})") from None
