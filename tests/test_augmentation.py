@@ -15,7 +15,7 @@ from cait_viz.training.augmentation import (
     render,
 )
 
-PLAIN = Augmentation(smallest_crop=1.0, flip=0.0, jitter=0.0, mixup=0.0)
+PLAIN = Augmentation(crop_scale=1.0, flip=0.0, color_jitter=0.0, mixup=0.0)
 
 
 class Pictures:
@@ -48,7 +48,7 @@ def whole(picture, number=0, **changes):
 )
 def test_a_crop_lies_within_its_picture_and_is_large_enough(sizes, smallest, seed, number):
     sizes = np.array(sizes)
-    view = draw_view(Augmentation(smallest_crop=smallest), sizes, seed, 0, number)
+    view = draw_view(Augmentation(crop_scale=smallest), sizes, seed, 0, number)
     assert view.first.image == 0
     assert 0.5 <= view.weight <= 1
     assert (view.second is None) == (view.weight == 1)
@@ -146,11 +146,11 @@ def test_pictures_smaller_than_the_input_are_shown_all_the_same(height, width, n
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("smallest_crop", 0),
-        ("smallest_crop", 1.1),
+        ("crop_scale", 0),
+        ("crop_scale", 1.1),
         ("flip", 2),
-        ("jitter", 1),
-        ("jitter", -1),
+        ("color_jitter", 1),
+        ("color_jitter", -1),
         ("mixup", -0.1),
     ],
 )

@@ -42,13 +42,13 @@ from pathlib import Path
 from cait_viz._backend import import_keras
 import_keras(sys.argv[1])
 from cait_viz.training.config import DISTILLATION, FINETUNING, Stage
-from cait_viz.training.api import Options, distil, finetune
+from cait_viz.training import RunOptions, distil, finetune
 pictures, weights, teacher, out = map(Path, sys.argv[2:])
-how = {"weights": weights, "options": Options(tell=lambda _: None)}
+how = {"weights": weights, "options": RunOptions(tell=lambda _: None)}
 recipe = replace(FINETUNING, stages=(Stage(32, 2), Stage(64, 1)), batch_size=6, sd_prob=0.1)
-outcome = finetune(pictures, out / "finetuned", validation=0.2, recipe=recipe, **how)
+outcome = finetune(pictures, out / "finetuned", validation=0.2, config=recipe, **how)
 recipe = replace(DISTILLATION, stages=(Stage(32, 1),), batch_size=8, precision="bfloat16", kept_views=1)
-distil([pictures], out / "distilled", teacher=teacher, teacher_size=32, recipe=recipe, **how)
+distil([pictures], out / "distilled", teacher=teacher, teacher_size=32, config=recipe, **how)
 print(json.dumps(json.loads(outcome.card.read_text())["hardware"]))
 """
 
@@ -68,7 +68,7 @@ pixels = decode(sorted(Path(sys.argv[1]).rglob("*.png")), 32, Path(sys.argv[3]),
 config = read_config(Path(sys.argv[2]))
 tensors = []
 for decay in (0.0, 0.5):
-    recipe = TrainingConfig(stages=(Stage(32, 1),), batch_size=4, weight_decay=decay, averaging=0.0)
+    recipe = TrainingConfig(stages=(Stage(32, 1),), batch_size=4, weight_decay=decay, ema=0.0)
     batches = Batches(pixels, np.arange(len(pixels)) % 3, np.arange(len(pixels)), 3, recipe)
     training = Training(config, read_tensors(Path(sys.argv[2]), config), batches, recipe, {})
     next(training.run())

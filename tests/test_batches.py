@@ -7,13 +7,12 @@ import pytest
 from PIL import Image
 
 from cait_viz.images.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from cait_viz.training.augmentation import Augmentation
-from cait_viz.training.config import Stage, TrainingConfig
+from cait_viz.training.config import Augmentation, Stage, TrainingConfig
 from cait_viz.training.datasets import decode
 from cait_viz.training.loader import Batches
 from cait_viz.training.teacher import Teacher, TeacherCache
 
-PLAIN = Augmentation(smallest_crop=1.0, flip=0.0, jitter=0.0, mixup=0.0)
+PLAIN = Augmentation(crop_scale=1.0, flip=0.0, color_jitter=0.0, mixup=0.0)
 
 
 def recipe(**changes):
@@ -186,7 +185,7 @@ def test_the_teacher_is_shown_the_same_part_of_the_picture(teacher_file, tmp_pat
         Image.fromarray(blobs).resize((60, 50), Image.Resampling.BICUBIC).save(path)
     pixels = decode(files, 64, tmp_path / "pixels", print)
     lessons = TeacherCache(Teacher(teacher_file, 32), len(pixels), 0, tmp_path, {})
-    how = recipe(augmentation=Augmentation(smallest_crop=0.2, mixup=1.0))
+    how = recipe(augmentation=Augmentation(crop_scale=0.2, mixup=1.0))
     made = Batches(pixels, np.zeros(4, int), np.ones(4), 3, how, lessons)
     images, targets = made.batch(0, 32)
     # The tiny teacher's features are the means of its patches of 16 pixels.

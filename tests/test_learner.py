@@ -9,8 +9,7 @@ from reference import lively_weights, timm_shapes
 from cait_viz.errors import TrainingError
 from cait_viz.model.config import CaiTConfig
 from cait_viz.model.timm_names import resample_positions, state_dict
-from cait_viz.training.augmentation import Augmentation
-from cait_viz.training.config import Stage, TrainingConfig
+from cait_viz.training.config import Augmentation, Stage, TrainingConfig
 from cait_viz.training.loader import Batches
 from cait_viz.training.teacher import Teacher, TeacherCache
 from cait_viz.training.trainer import Training
@@ -29,7 +28,7 @@ TINY = CaiTConfig(
 def recipe(**changes):
     how = {"stages": (Stage(32, 4),), "batch_size": 6, "learning_rate": 0.02, "weight_decay": 0.0, "seed": 1}
     return TrainingConfig(
-        **how | {"augmentation": Augmentation(mixup=0.0, jitter=0.1), "sd_prob": 0.0} | changes
+        **how | {"augmentation": Augmentation(mixup=0.0, color_jitter=0.1), "sd_prob": 0.0} | changes
     )
 
 
@@ -73,7 +72,7 @@ def test_a_student_comes_to_say_what_its_teacher_says(training, teacher_file, co
     assert not [name for name in made.tensors() if "match" in name]
 
 
-LONG = recipe(stages=(Stage(32, 3), Stage(64, 1)), sd_prob=0.3, averaging=0.3)
+LONG = recipe(stages=(Stage(32, 3), Stage(64, 1)), sd_prob=0.3, ema=0.3)
 
 
 STOPS = {"in the first stage": 3, "in the second stage": 7}
@@ -130,7 +129,7 @@ def test_the_learning_rate_rises_and_falls_along_a_cosine(training):
 
 
 def test_gradients_are_clipped(training):
-    made = training(recipe(clip_norm=1e-12, averaging=0))
+    made = training(recipe(clip_norm=1e-12, ema=0))
     before = made.tensors()
     losses(made, 1)
     after = made.tensors()
@@ -156,7 +155,7 @@ def test_all_that_is_random_follows_the_seed(training, whole_run):
 def test_the_next_resolution_goes_on_with_the_same_weights(training):
     weights = lively_weights(timm_shapes(TINY))
     made = training(
-        recipe(stages=(Stage(32, 0.5), Stage(64, 1)), learning_rate=1e-12, averaging=0), weights=weights
+        recipe(stages=(Stage(32, 0.5), Stage(64, 1)), learning_rate=1e-12, ema=0), weights=weights
     )
     losses(made)
     after = made.tensors()
@@ -178,7 +177,7 @@ def test_positions_are_interpolated_in_place():
 
 
 def test_weights_are_averaged_and_the_training_goes_on_with_its_own(training):
-    made = training(recipe(averaging=0.5))
+    made = training(recipe(ema=0.5))
     losses(made, 3)
     own = state_dict(made.model)
     averaged = made.tensors()
@@ -188,7 +187,7 @@ def test_weights_are_averaged_and_the_training_goes_on_with_its_own(training):
 
 
 def test_only_kernels_decay(training):
-    decayed = training(recipe(weight_decay=0.5, averaging=0)), training(recipe(weight_decay=0.0, averaging=0))
+    decayed = training(recipe(weight_decay=0.5, ema=0)), training(recipe(weight_decay=0.0, ema=0))
     for made in decayed:
         losses(made, 1)
     with_decay, without = (made.tensors() for made in decayed)

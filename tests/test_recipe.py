@@ -60,7 +60,7 @@ def test_a_resolution_left_open_is_the_networks_own():
         ("clip_norm", 0.0),
         ("label_smoothing", 1.0),
         ("sd_prob", 1.0),
-        ("averaging", -0.1),
+        ("ema", -0.1),
         ("label_weight", 1.1),
         ("feature_weight", -1.0),
         ("kept_views", -1),

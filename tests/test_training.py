@@ -24,10 +24,8 @@ from cait_viz.errors import CheckpointError, DatasetError, OutputError, Selectio
 from cait_viz.training import api as training
 from cait_viz.training import logs
 from cait_viz.training.api import distil, finetune
-from cait_viz.training.augmentation import Augmentation
-from cait_viz.training.config import FINETUNING, Stage
+from cait_viz.training.config import FINETUNING, Augmentation, RunOptions, Stage
 from cait_viz.training.datasets import Example
-from cait_viz.training.run import Options
 from cait_viz.training.trainer import Training
 from cait_viz.weights.architecture import read_config, read_tensors
 from cait_viz.weights.registry import BUNDLED
@@ -59,15 +57,15 @@ def small_weights(make_small_weights):
 def finetune_briefly(folder, out, weights, epochs, options):
     """At one low resolution and without validation, for tests of what happens around the steps."""
     recipe = replace(QUICK, stages=(Stage(32, epochs),))
-    return finetune(folder, out, weights=weights, validation=0.0, recipe=recipe, options=options)
+    return finetune(folder, out, weights=weights, validation=0.0, config=recipe, options=options)
 
 
 @pytest.fixture(scope="module")
 def finetuned(folder, small_weights, tmp_path_factory):
     """What a fine-tuning has left, and what it told."""
     out, told = tmp_path_factory.mktemp("finetuned"), []
-    options = Options(tell=told.append, command="cait-viz finetune …", half=True)
-    outcome = finetune(folder, out, weights=small_weights, validation=0.4, recipe=QUICK, options=options)
+    options = RunOptions(tell=told.append, command="cait-viz finetune …", half=True)
+    outcome = finetune(folder, out, weights=small_weights, validation=0.4, config=QUICK, options=options)
     return outcome, told
 
 
@@ -157,7 +155,7 @@ def test_tensorboard_is_told_what_the_log_holds(folder, small_weights, tmp_path,
             self.told.append("closed")
 
     monkeypatch.setattr("cait_viz.training.run.tensorboard", lambda _: Board())
-    options = Options(tensorboard=True, tell=lambda _: None)
+    options = RunOptions(tensorboard=True, tell=lambda _: None)
     finetune_briefly(folder, tmp_path, small_weights, 2, options)
     rows = csv.DictReader((tmp_path / "log.csv").open())
     assert Board.told == [*((int(row["epochs"]), float(row["loss"])) for row in rows), "closed"]
@@ -172,15 +170,15 @@ def test_nothing_is_left_that_only_the_training_needed(finetuned):
 def test_a_folder_that_holds_a_training_is_not_written_over(finetuned, folder, small_weights):
     out = finetuned[0].weights.parent
     with pytest.raises(OutputError, match=r"holds model\.safetensors, labels\.txt, .* already"):
-        finetune(folder, out, weights=small_weights, recipe=QUICK)
+        finetune(folder, out, weights=small_weights, config=QUICK)
     with pytest.raises(TrainingError, match="it is finished; start without --resume in another folder"):
-        finetune(folder, out, weights=small_weights, recipe=QUICK, options=Options(resume=True))
+        finetune(folder, out, weights=small_weights, config=QUICK, options=RunOptions(resume=True))
 
 
 def test_a_folder_with_somebody_elses_labels_is_not_written_to(folder, small_weights, tmp_path):
     (tmp_path / "labels.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"holds labels\.txt already"):
-        finetune(folder, tmp_path, weights=small_weights, recipe=QUICK)
+        finetune(folder, tmp_path, weights=small_weights, config=QUICK)
     assert (tmp_path / "labels.txt").read_text() == "mine"
 
 
@@ -196,8 +194,8 @@ def test_the_classifier_is_kept_where_its_classes_are_the_pictures(finetuned, fo
         weights=before.weights,
         labels=before.labels,
         validation=0.0,
-        recipe=replace(QUICK, stages=(Stage(None, 0.5),), learning_rate=1e-9),
-        options=Options(tell=told.append),
+        config=replace(QUICK, stages=(Stage(None, 0.5),), learning_rate=1e-9),
+        options=RunOptions(tell=told.append),
     )
     assert not [sentence for sentence in told if "new classifier" in sentence]
     np.testing.assert_allclose(
@@ -210,11 +208,11 @@ def test_the_classifier_is_kept_where_its_classes_are_the_pictures(finetuned, fo
 def test_an_output_among_the_pictures_is_refused_before_it_is_made(folder, teacher_file, tmp_path):
     out = folder / "red" / "mine"
     for inside, cache in ((out, None), (tmp_path, out)):
-        options = Options(cache=cache)
+        options = RunOptions(cache=cache)
         with pytest.raises(OutputError, match=r"mine: lies among the pictures of .*; choose"):
-            finetune(folder, inside, recipe=QUICK, options=options)
+            finetune(folder, inside, config=QUICK, options=options)
         with pytest.raises(OutputError, match="lies among the pictures"):
-            distil([tmp_path / "x", folder], inside, teacher=teacher_file, recipe=QUICK, options=options)
+            distil([tmp_path / "x", folder], inside, teacher=teacher_file, config=QUICK, options=options)
     assert not out.exists()
 
 
@@ -225,8 +223,8 @@ def test_a_validation_folder_among_the_pictures_is_no_class_and_not_trained_on(f
     monkeypatch.setattr(training, "train", lambda plan, _: plans.append(plan))
     pictures = tmp_path / "pictures"
     validation = pictures / "held back"
-    options = Options(tell=lambda _: None)
-    finetune(pictures, tmp_path / "out", validation=validation, recipe=QUICK, options=options)
+    options = RunOptions(tell=lambda _: None)
+    finetune(pictures, tmp_path / "out", validation=validation, config=QUICK, options=options)
     assert plans[0].names == ("green", "red")
     assert len(plans[0].training) == 10
     assert {example.label for example in plans[0].validation} == {1}
@@ -241,8 +239,8 @@ def test_nothing_that_lies_in_a_validation_folder_is_learned_from(
     (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
     plans = []
     monkeypatch.setattr(training, "train", lambda plan, _: plans.append(plan))
-    how = {"teacher": make_teacher(), "teacher_size": 32, "recipe": QUICK, "labels": tmp_path / "names.txt"}
-    how |= {"options": Options(tell=lambda _: None)}
+    how = {"teacher": make_teacher(), "teacher_size": 32, "config": QUICK, "labels": tmp_path / "names.txt"}
+    how |= {"options": RunOptions(tell=lambda _: None)}
     pictures = tmp_path / "pictures"
     distil([pictures], tmp_path / "out", validation=[pictures / "val"], **how)
     assert not [example for example in plans[0].training if "val" in example.path.parts]
@@ -270,15 +268,15 @@ def test_a_resume_with_other_options_is_refused_before_anything_is_made(folder, 
             tmp_path,
             teacher=teacher_file,
             teacher_size=32,
-            recipe=replace(recipe, seed=5),
-            options=Options(resume=True),
+            config=replace(recipe, seed=5),
+            options=RunOptions(resume=True),
         )
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
 
 
 def test_a_resolution_that_is_no_whole_number_of_patches_is_refused(folder, small_weights, tmp_path):
     with pytest.raises(SelectionError, match="40 pixels is no multiple of the patches of 16; choose 32"):
-        finetune(folder, tmp_path, weights=small_weights, recipe=replace(QUICK, stages=(Stage(40, 1),)))
+        finetune(folder, tmp_path, weights=small_weights, config=replace(QUICK, stages=(Stage(40, 1),)))
 
 
 def test_a_validation_folder_of_other_classes_is_refused(folder, small_weights, tmp_path):
@@ -286,19 +284,19 @@ def test_a_validation_folder_of_other_classes_is_refused(folder, small_weights, 
     other.mkdir(parents=True)
     Image.new("RGB", (9, 9)).save(other / "0.png")
     with pytest.raises(DatasetError, match="none of its folders is named as a class"):
-        finetune(folder, tmp_path / "out", weights=small_weights, validation=other.parent, recipe=QUICK)
+        finetune(folder, tmp_path / "out", weights=small_weights, validation=other.parent, config=QUICK)
 
 
 def test_there_is_nothing_to_resume_in_an_empty_folder(folder, small_weights, tmp_path):
-    options = Options(resume=True, tell=lambda _: None)
+    options = RunOptions(resume=True, tell=lambda _: None)
     with pytest.raises(TrainingError, match="nothing to take up again"):
-        finetune(folder, tmp_path, weights=small_weights, recipe=QUICK, options=options)
+        finetune(folder, tmp_path, weights=small_weights, config=QUICK, options=options)
 
 
 def test_logs_for_tensorboard_need_its_package(folder, small_weights, tmp_path, monkeypatch):
     monkeypatch.setattr("cait_viz.logs.find_spec", lambda _: None)
     with pytest.raises(TrainingError, match="need tensorflow and tensorboard"):
-        finetune(folder, tmp_path, weights=small_weights, recipe=QUICK, options=Options(tensorboard=True))
+        finetune(folder, tmp_path, weights=small_weights, config=QUICK, options=RunOptions(tensorboard=True))
 
 
 @pytest.fixture(scope="module")
@@ -321,8 +319,8 @@ def distilled(folder, teacher_file, tmp_path_factory):
             teacher_size=32,
             labels=place / "names.txt",
             validation=[place / "validation"],
-            recipe=recipe,
-            options=Options(tell=told.append, cache=place / "cache"),
+            config=recipe,
+            options=RunOptions(tell=told.append, cache=place / "cache"),
         )
     return outcome, place
 
@@ -347,7 +345,7 @@ def test_a_cache_that_was_named_stays(distilled):
 
 def test_starting_weights_of_other_classes_are_refused(folder, teacher_file, small_weights, tmp_path):
     with pytest.raises(CheckpointError, match="has 10 classes and the teacher 3"):
-        distil([folder], tmp_path, teacher=teacher_file, teacher_size=32, weights=small_weights, recipe=QUICK)
+        distil([folder], tmp_path, teacher=teacher_file, teacher_size=32, weights=small_weights, config=QUICK)
 
 
 # --- the command line -------------------------------------------------------------------------------------
@@ -372,8 +370,8 @@ def test_a_run_that_was_killed_and_interrupted_ends_where_no_interruption_would_
     folder, small_weights, tmp_path, environment
 ):
     recipe = replace(FINETUNING, stages=(Stage(32, 3), Stage(64, 1)), batch_size=4)
-    options = Options(tell=lambda _: None, checkpoint_minutes=0)
-    how = {"weights": small_weights, "validation": 0.0, "recipe": recipe}
+    options = RunOptions(tell=lambda _: None, checkpoint_minutes=0)
+    how = {"weights": small_weights, "validation": 0.0, "config": recipe}
     whole = finetune(folder, tmp_path / "whole", options=options, **how)
     out = tmp_path / "broken"
     command = ["finetune", folder, "--weights", small_weights, "--stages", "32:3,64:1", "--batch-size", 4]
@@ -413,8 +411,8 @@ def test_control_c_in_a_validation_does_not_wait_for_its_end(folder, small_weigh
     asked = []
     monkeypatch.setattr(Training, "logits", logits)
     monkeypatch.setattr("cait_viz.validation._BATCH", 1)
-    how = {"weights": small_weights, "validation": 0.4, "recipe": replace(QUICK, stages=(Stage(32, 1),))}
-    options = Options(tell=lambda _: None)
+    how = {"weights": small_weights, "validation": 0.4, "config": replace(QUICK, stages=(Stage(32, 1),))}
+    options = RunOptions(tell=lambda _: None)
     with pytest.raises(KeyboardInterrupt):
         finetune(folder, tmp_path, options=options, **how)
     assert asked == [2]
@@ -438,7 +436,7 @@ def test_the_state_is_saved_every_so_many_minutes_of_steps(folder, small_weights
     monkeypatch.setattr(Training, "_learn", learn_for_twenty_seconds)
     monkeypatch.setattr(Training, "save", lambda made, path: saved.append(made.step) or save(made, path))
     told = []
-    options = Options(tell=told.append, checkpoint_minutes=1)
+    options = RunOptions(tell=told.append, checkpoint_minutes=1)
     finetune_briefly(folder, tmp_path, small_weights, 4, options)
     assert saved == [4, 8, 10]
     progress = next(sentence for sentence in told if sentence.startswith("step 4 of 10: loss"))
@@ -459,7 +457,7 @@ def test_a_log_that_cannot_be_written_is_written_with_the_next_line(
 
     write, lengths, told = logs._write_rows, [], []
     monkeypatch.setattr(logs, "_write_rows", refuse_the_first)
-    finetune_briefly(folder, tmp_path, small_weights, 2, Options(tell=told.append))
+    finetune_briefly(folder, tmp_path, small_weights, 2, RunOptions(tell=told.append))
     assert lengths == [1, 2]
     assert logged_steps(tmp_path) == [3, 5]
     assert [sentence for sentence in told if "log.csv: cannot be written now" in sentence]
@@ -469,7 +467,7 @@ def test_a_training_that_failed_before_its_state_was_saved_can_be_begun_anew(fol
     (tmp_path / "log.csv").write_text("epochs,step,image_size,learning_rate,loss,seconds\n1,3,32,0.1,9,9\n")
     (tmp_path / ".cait-viz-0123456789abcdef.part").write_bytes(b"half a state")
     (tmp_path / "training-cache" / "pictures-0123456789abcdef").mkdir(parents=True)
-    options = Options(tell=lambda _: None, half=True)
+    options = RunOptions(tell=lambda _: None, half=True)
     finetune_briefly(folder, tmp_path, small_weights, 1, options)
     assert logged_steps(tmp_path) == [2]
     left = {path.name for path in tmp_path.iterdir()}
@@ -479,7 +477,7 @@ def test_a_training_that_failed_before_its_state_was_saved_can_be_begun_anew(fol
 def test_somebody_elses_log_is_not_written_over(folder, small_weights, tmp_path):
     (tmp_path / "log.csv").write_text("time,temperature\n")
     with pytest.raises(OutputError, match=r"holds log\.csv already"):
-        finetune(folder, tmp_path, weights=small_weights, recipe=QUICK)
+        finetune(folder, tmp_path, weights=small_weights, config=QUICK)
 
 
 def test_the_line_of_an_epoch_is_written_before_the_state_that_lies_behind_it(
@@ -494,7 +492,7 @@ def test_the_line_of_an_epoch_is_written_before_the_state_that_lies_behind_it(
 
     save = Training.save
     monkeypatch.setattr(Training, "save", save_and_die)
-    options = Options(tell=lambda _: None, checkpoint_minutes=0)
+    options = RunOptions(tell=lambda _: None, checkpoint_minutes=0)
     with pytest.raises(SystemError):
         finetune_briefly(folder, tmp_path, small_weights, 2, options)
     assert logged_steps(tmp_path) == [3]
@@ -546,4 +544,4 @@ def test_pictures_that_are_not_there_are_one_line_and_1(capsys, tmp_path):
 def test_a_folder_that_may_not_be_written_is_told(folder, small_weights, tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match=r"may not be written|cannot be made"):
-        finetune(folder, tmp_path / "out", weights=small_weights, recipe=QUICK)
+        finetune(folder, tmp_path / "out", weights=small_weights, config=QUICK)

@@ -9,18 +9,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cait_viz.training.api import distil, finetune
-    from cait_viz.training.config import TrainingConfig
-    from cait_viz.training.run import Options, Outcome
+    from cait_viz.training.config import (
+        Augmentation,
+        DistillationConfig,
+        RunOptions,
+        Stage,
+        TrainingConfig,
+    )
+    from cait_viz.training.run import Outcome
 
 _MODULES = {
-    "Options": "run",
+    "Augmentation": "config",
+    "DistillationConfig": "config",
     "Outcome": "run",
+    "RunOptions": "config",
+    "Stage": "config",
     "TrainingConfig": "config",
     "distil": "api",
     "finetune": "api",
 }
 
-__all__ = ["Options", "Outcome", "TrainingConfig", "distil", "finetune"]
+__all__ = [
+    "Augmentation",
+    "DistillationConfig",
+    "Outcome",
+    "RunOptions",
+    "Stage",
+    "TrainingConfig",
+    "distil",
+    "finetune",
+]
 
 
 def __getattr__(name: str) -> Any:

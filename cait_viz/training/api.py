@@ -16,7 +16,7 @@ from cait_viz._text import one_line, path_text
 from cait_viz.errors import CheckpointError, DatasetError, OutputError, SelectionError
 from cait_viz.images.folders import Example
 from cait_viz.model.config import CaiTConfig
-from cait_viz.training.config import DISTILLATION, FINETUNING, TrainingConfig
+from cait_viz.training.config import DISTILLATION, FINETUNING, RunOptions, TrainingConfig
 from cait_viz.training.datasets import (
     Tell,
     example_weights,
@@ -24,14 +24,14 @@ from cait_viz.training.datasets import (
     matched,
     split,
 )
-from cait_viz.training.run import Options, Outcome, Plan, train
+from cait_viz.training.run import Outcome, Plan, train
 from cait_viz.training.teacher import Teacher
 from cait_viz.weights.architecture import read_tensors
 from cait_viz.weights.labels import class_index, class_names, imagenet_names, imagenet_synsets
 from cait_viz.weights.registry import BUNDLED, get_variant
 from cait_viz.weights.resolve import resolve
 
-__all__ = ["Options", "Outcome", "distil", "finetune"]
+__all__ = ["Outcome", "distil", "finetune"]
 
 
 def finetune(
@@ -42,8 +42,8 @@ def finetune(
     weights: Path | None = None,
     labels: Path | None = None,
     validation: Path | float = 0.1,
-    recipe: TrainingConfig = FINETUNING,
-    options: Options = Options(),  # noqa: B008 - frozen
+    config: TrainingConfig = FINETUNING,
+    options: RunOptions = RunOptions(),
 ) -> Outcome:
     """Teach a pretrained CaiT the classes of one's own pictures.
 
@@ -57,7 +57,7 @@ def finetune(
         weights: a safetensors file to start from, in place of the variant's own.
         labels: a text with the names of its classes, one a line.
         validation: another such folder, or the share of each class that is held back to validate with.
-        recipe: how; by default ten epochs at the network's own resolution.
+        config: how; by default ten epochs at the network's own resolution.
         options: what does not decide on the weights.
 
     Raises:
@@ -82,22 +82,22 @@ def finetune(
         held_back, others = _validation([validation], index, options.tell)
         training = _apart(found, [*held_back, *others], options.tell)
     else:
-        training, held_back = split(found, validation, recipe.seed)
+        training, held_back = split(found, validation, config.seed)
     names = _readable(folders)
     start = resolve(model, weights)
-    recipe = _settled(recipe, start.config)
-    config = replace(start.config, num_classes=len(names), pre_logits=False)
+    recipe = _settled(config, start.config)
+    architecture = replace(start.config, num_classes=len(names), pre_logits=False)
     tensors: dict[str, np.ndarray] | None = read_tensors(start.path, start.config)
     assert tensors is not None
     if start.config.pre_logits or class_names(start.config.num_classes, labels) != names:
-        tensors |= _new_head(config, recipe.seed)
+        tensors |= _new_head(architecture, recipe.seed)
         options.tell(f"a new classifier of {len(names)} classes; the rest starts from {start.name}")
     return train(
         Plan(
             kind="finetune",
             out=out,
             recipe=recipe,
-            config=config,
+            config=architecture,
             start=start,
             tensors=tensors,
             names=names,
@@ -123,8 +123,8 @@ def distil(
     weights: Path | None = None,
     labels: Path | None = None,
     validation: Sequence[Path] = (),
-    recipe: TrainingConfig = DISTILLATION,
-    options: Options = Options(),  # noqa: B008 - frozen
+    config: TrainingConfig = DISTILLATION,
+    options: RunOptions = RunOptions(),
 ) -> Outcome:
     """Let a CaiT learn from a teacher what it says of pictures, which need no labels.
 
@@ -144,7 +144,7 @@ def distil(
             student starts from random weights.
         labels: a text with the names of the teacher's classes, one a line.
         validation: folders as `pictures`, not trained on, of which those with a label are validated with.
-        recipe: how; by default thirty epochs at the network's own resolution.
+        config: how; by default thirty epochs at the network's own resolution.
         options: what does not decide on the weights.
 
     Raises:
@@ -157,8 +157,8 @@ def distil(
         )
     _refuse_output_among_pictures(out, options.cache, [*pictures, *validation])
     start = None if weights is None else resolve(model, weights)
-    config = start.config if start else (BUNDLED if model is None else get_variant(model)).config
-    recipe = _settled(recipe, config)
+    architecture = start.config if start else (BUNDLED if model is None else get_variant(model)).config
+    recipe = _settled(config, architecture)
     master = Teacher(teacher, teacher_size, recipe.precision, options.threads)
     names = class_names(master.classes, labels)
     if start and (start.config.pre_logits or start.config.num_classes != master.classes):
@@ -177,7 +177,7 @@ def distil(
             kind="distil",
             out=out,
             recipe=recipe,
-            config=replace(config, num_classes=master.classes),
+            config=replace(architecture, num_classes=master.classes),
             start=start,
             tensors=read_tensors(start.path, start.config) if start else None,
             names=names,

@@ -9,13 +9,13 @@ NumPy and Pillow only.
 """
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageStat
 
+from cait_viz.training.config import Augmentation
 from cait_viz.training.datasets import Pixels
 
 Floats = NDArray[np.float32]
@@ -28,36 +28,6 @@ _TRIES = 10
 _ALL = 63 / 64
 # ITU-R BT.601, as Pillow makes grey of colour.
 _GREY = (0.299, 0.587, 0.114)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """How much the views of a picture differ.
-
-    Attributes:
-        smallest_crop: least share of a picture's area that a random resized crop shows, in (0, 1].
-        flip: probability of a mirrored view.
-        jitter: brightness, contrast and saturation are each multiplied by up to 1 ± this, in [0, 1).
-        mixup: alpha of mixup's Beta(alpha, alpha) (Zhang et al. 2018, arXiv:1710.09412), 0 for none.
-
-    Raises:
-        ValueError: a value out of its range; the message names both.
-    """
-
-    smallest_crop: float = 0.3
-    flip: float = 0.5
-    jitter: float = 0.3
-    mixup: float = 0.2
-
-    def __post_init__(self) -> None:
-        for name, holds, wanted in (
-            ("smallest_crop", 0 < self.smallest_crop <= 1, "above 0 and at most 1"),
-            ("flip", 0 <= self.flip <= 1, "from 0 to 1"),
-            ("jitter", 0 <= self.jitter < 1, "at least 0 and below 1"),
-            ("mixup", 0 <= self.mixup < math.inf, "at least 0"),
-        ):
-            if not holds:
-                raise ValueError(f"{name} must be {wanted}, not {getattr(self, name)!r}")
 
 
 class Crop(NamedTuple):
@@ -114,9 +84,9 @@ def _draw_crop(
     how: Augmentation, sizes: NDArray[np.int64], picture: int, generator: np.random.Generator
 ) -> Crop:
     height, width = (int(side) for side in sizes[picture])
-    box = _draw_box(how.smallest_crop, height, width, generator)
+    box = _draw_box(how.crop_scale, height, width, generator)
     mirrored = bool(generator.random() < how.flip)
-    factors = 1 + how.jitter * generator.uniform(-1, 1, 3)
+    factors = 1 + how.color_jitter * generator.uniform(-1, 1, 3)
     return Crop(picture, box, mirrored, *factors.tolist())
 
 

@@ -1,14 +1,36 @@
-"""How a network is trained: plain data, checked; no Keras, no files."""
+"""The options of a training: plain data, checked; no Keras, no files.
+
+The Python API takes these dataclasses, and the command line reads its options, their help and their defaults
+off them: an attribute's description below is what `cait-viz finetune --help` says of it.
+"""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
-
-from cait_viz.training.augmentation import Augmentation
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 Precision = Literal["float32", "bfloat16"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+_RANGES: dict[str, Callable[[float], bool]] = {
+    "at least 1": lambda value: 1 <= value < math.inf,
+    "at least 0": lambda value: 0 <= value < math.inf,
+    "above 0": lambda value: 0 < value < math.inf,
+    "from 0 to 1": lambda value: 0 <= value <= 1,
+    "at least 0 and below 1": lambda value: 0 <= value < 1,
+    "above 0 and at most 1": lambda value: 0 < value <= 1,
+    "at least 0 and below 2**32": lambda value: 0 <= value < 2**32,
+}
+
+
+def _require(options: object, wanted: str, *names: str) -> None:
+    """Refuse options whose fields of those names are out of one of `_RANGES`."""
+    for name in names:
+        value = getattr(options, name)
+        if not _RANGES[wanted](value):
+            raise ValueError(f"{name} must be {wanted}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -18,7 +40,7 @@ class Stage:
     Attributes:
         image_size: side of the network's input in pixels, a multiple of the patch's; None for the
             network's own.
-        epochs: how often each picture is shown; parts of an epoch count.
+        epochs: how often each image is shown; parts of an epoch count.
 
     Raises:
         ValueError: a value out of its range.
@@ -28,32 +50,61 @@ class Stage:
     epochs: float
 
     def __post_init__(self) -> None:
-        if (self.image_size is not None and self.image_size < 1) or not 0 < self.epochs < math.inf:
-            raise ValueError(
-                f"a stage needs a size and epochs above 0, not {self.image_size or 'its own'}:{self.epochs:g}"
-            )
+        if self.image_size is not None:
+            _require(self, "at least 1", "image_size")
+        _require(self, "above 0", "epochs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How much the views of an image differ.
+
+    Attributes:
+        crop_scale: least share of an image's area that a random resized crop shows.
+        flip: probability that a view is mirrored.
+        color_jitter: brightness, contrast and saturation are each multiplied by up to 1 ± this.
+        mixup: alpha of mixup's Beta(alpha, alpha) (Zhang et al. 2018, arXiv:1710.09412); 0 for none.
+
+    Raises:
+        ValueError: a value out of its range; the message names both.
+    """
+
+    crop_scale: float = 0.3
+    flip: float = 0.5
+    color_jitter: float = 0.3
+    mixup: float = 0.2
+
+    def __post_init__(self) -> None:
+        _require(self, "above 0 and at most 1", "crop_scale")
+        _require(self, "from 0 to 1", "flip")
+        _require(self, "at least 0 and below 1", "color_jitter")
+        _require(self, "at least 0", "mixup")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Everything that decides on a training besides the pictures and the weights it starts from.
+    """Everything that decides on the weights besides the images and the weights to start from.
+
+    The defaults are for fine-tuning.
 
     Attributes:
         stages: resolutions one after the other; low first saves time (Touvron et al. 2019,
             arXiv:1906.06423; section 4.1 of the CaiT paper trains at 224 and goes on at 384 pixels).
-        batch_size: pictures in a step.
-        learning_rate: of AdamW, at its highest; it rises linearly and falls along a cosine.
-        warmup: share of the steps in which it rises.
-        weight_decay: of AdamW, for the kernels alone: not for biases, norms, LayerScale, class token and
+        batch_size: images in a step.
+        learning_rate: highest learning rate of AdamW; it rises linearly and falls along a cosine.
+        warmup: share of the steps in which the learning rate rises.
+        weight_decay: of AdamW; for the kernels alone, not for biases, norms, LayerScale, class token and
             position embedding.
         clip_norm: norm that the gradient of all weights together is clipped to.
         label_smoothing: share of a label that is spread over all classes.
         sd_prob: probability that stochastic depth drops a residual branch.
-        averaging: the weights kept are averaged exponentially over about this share of the steps; 0: not.
-        label_weight: share of the label, where there is one, in what a student learns; the rest is the
+        ema: the weights that are kept are an exponential moving average over about this share of the steps;
+            0 for the last weights.
+        label_weight: share of the label, where an image has one, in what the student learns; the rest is the
             teacher's.
         feature_weight: weight of the teacher's feature map in the loss.
-        kept_views: how many views of each picture a teacher's answers are kept for; 0: every view is new.
+        kept_views: number of views of each image for which the teacher's answers are kept; 0 draws every
+            view anew.
         augmentation: how views differ.
         precision: of the arithmetic; the weights are float32.
         seed: decides on all that is random.
@@ -62,7 +113,7 @@ class TrainingConfig:
         ValueError: a value out of its range; the message names both.
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage, ...] = (Stage(None, 10),)
     batch_size: int = 64
     learning_rate: float = 3e-4
     warmup: float = 0.05
@@ -70,31 +121,25 @@ class TrainingConfig:
     clip_norm: float = 1.0
     label_smoothing: float = 0.1
     sd_prob: float = 0.05
-    averaging: float = 0.05
+    ema: float = 0.05
     label_weight: float = 0.0
     feature_weight: float = 0.5
     kept_views: int = 0
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: Augmentation = Augmentation()
     precision: Precision = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        shares = ("warmup", "label_smoothing", "sd_prob", "averaging")
-        for name, holds, wanted in (
-            ("stages", bool(self.stages), "at least one"),
-            ("batch_size", self.batch_size >= 1, "at least 1"),
-            ("learning_rate", 0 < self.learning_rate < math.inf, "above 0"),
-            ("clip_norm", 0 < self.clip_norm < math.inf, "above 0"),
-            ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0"),
-            ("feature_weight", 0 <= self.feature_weight < math.inf, "at least 0"),
-            ("label_weight", 0 <= self.label_weight <= 1, "from 0 to 1"),
-            ("kept_views", self.kept_views >= 0, "at least 0"),
-            ("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
-            ("seed", 0 <= self.seed < 2**32, "at least 0 and below 2**32"),
-            *((name, 0 <= getattr(self, name) < 1, "at least 0 and below 1") for name in shares),
-        ):
-            if not holds:
-                raise ValueError(f"{name} must be {wanted}, not {getattr(self, name)!r}")
+        if not self.stages:
+            raise ValueError("stages must be at least one, not ()")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        _require(self, "at least 1", "batch_size")
+        _require(self, "above 0", "learning_rate", "clip_norm")
+        _require(self, "at least 0", "weight_decay", "feature_weight", "kept_views")
+        _require(self, "from 0 to 1", "label_weight")
+        _require(self, "at least 0 and below 1", "warmup", "label_smoothing", "sd_prob", "ema")
+        _require(self, "at least 0 and below 2**32", "seed")
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -119,8 +164,56 @@ class TrainingConfig:
         return asdict(self)
 
 
-FINETUNING = TrainingConfig(stages=(Stage(None, 10),))
-DISTILLATION = TrainingConfig(stages=(Stage(None, 30),), learning_rate=1e-3, label_smoothing=0.0)
+@dataclass(frozen=True, kw_only=True)
+class DistillationConfig(TrainingConfig):
+    """A `TrainingConfig` with the defaults for learning from a teacher."""
+
+    stages: tuple[Stage, ...] = (Stage(None, 30),)
+    learning_rate: float = 1e-3
+    label_smoothing: float = 0.0
+
+
+FINETUNING, DISTILLATION = TrainingConfig(), DistillationConfig()
+
+
+def _print_sentence(sentence: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(sentence, file=sys.stderr)  # above a progress bar
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What does not decide on the weights.
+
+    Attributes:
+        resume: go on with the training that was interrupted in the same folder.
+        checkpoint_minutes: how often the state is saved; a training that is killed loses no more than that.
+        cache: folder in which decoded images and the teacher's answers are kept for later trainings (default:
+            in the output's folder, and removed at the end).
+        half: write the weights as float16, half as large.
+        tensorboard: write logs for TensorBoard as well.
+        threads: number of threads on the CPU (default: one a core; JAX always takes all).
+        command: what the card names as the command.
+        tell: called with sentences for a person.
+
+    Raises:
+        ValueError: a value out of its range; the message names both.
+    """
+
+    resume: bool = False
+    checkpoint_minutes: float = 10.0
+    cache: Path | None = None
+    half: bool = False
+    tensorboard: bool = False
+    threads: int | None = None
+    command: str = ""
+    tell: Callable[[str], None] = _print_sentence
+
+    def __post_init__(self) -> None:
+        _require(self, "at least 0", "checkpoint_minutes")
+        if self.threads is not None:
+            _require(self, "at least 1", "threads")
 
 
 def parse_stages(text: str) -> tuple[Stage, ...]:

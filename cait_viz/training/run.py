@@ -7,12 +7,11 @@ import os
 import platform
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -34,7 +33,7 @@ from cait_viz.model.cait import CaiT
 from cait_viz.model.config import CaiTConfig
 from cait_viz.model.layers import zero_weights
 from cait_viz.model.timm_names import assign
-from cait_viz.training.config import TrainingConfig
+from cait_viz.training.config import RunOptions, TrainingConfig
 from cait_viz.training.datasets import Pixels, Tell, decode, fingerprint
 from cait_viz.training.loader import Batches
 from cait_viz.training.logs import Log, tensorboard
@@ -52,32 +51,6 @@ _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
 # Pictures whose shorter side is longer than this times the largest input are kept smaller: a crop of a third
 # of the area is then still shown at about the resolution it has.
 _KEPT_SIZE = 1.25
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What does not decide on the weights.
-
-    Attributes:
-        resume: go on with the training that was interrupted in the same folder.
-        checkpoint_minutes: how often the state is saved; a training that is killed loses no more than that.
-        cache: where decoded pictures and the teacher's answers are kept, and stay; by default in the output's
-            folder, until the training is done.
-        half: write the weights as float16, half as large.
-        tensorboard: write logs for TensorBoard as well.
-        threads: how many the teacher may use on the CPU; all by default.
-        command: what the card names as the command.
-        tell: called with sentences for a person.
-    """
-
-    resume: bool = False
-    checkpoint_minutes: float = 10.0
-    cache: Path | None = None
-    half: bool = False
-    tensorboard: bool = False
-    threads: int | None = None
-    command: str = ""
-    tell: Tell = field(default=lambda sentence: tqdm.write(sentence, file=sys.stderr))
 
 
 @dataclass(frozen=True)
@@ -133,7 +106,7 @@ class Plan:
     teacher: Teacher | None
 
 
-def train(plan: Plan, options: Options) -> Outcome:
+def train(plan: Plan, options: RunOptions) -> Outcome:
     """Do a training, or the rest of it.
 
     Raises:
@@ -202,7 +175,7 @@ def _run(
     batches: Batches,
     validation: _Validation,
     log: Log,
-    options: Options,
+    options: RunOptions,
 ) -> None:
     """Do the steps that are left, with a bar, a line in the log for each epoch, and saved states."""
     state = plan.out / _STATE_FILE
@@ -394,7 +367,7 @@ def _write(
     batches: Batches,
     shown: _Shown,
     validation: _Validation,
-    options: Options,
+    options: RunOptions,
 ) -> Outcome:
     tensors = training.tensors()
     if options.half:
@@ -443,7 +416,7 @@ def _facts(
     batches: Batches,
     shown: _Shown,
     validation: _Validation,
-    options: Options,
+    options: RunOptions,
 ) -> dict[str, Any]:
     backend = keras.backend.backend()
     pictures = training.step * batches.size

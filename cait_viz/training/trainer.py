@@ -281,7 +281,7 @@ class Training:
             warmup_target=recipe.learning_rate,
             warmup_steps=warmup,
         )
-        window = recipe.averaging * steps
+        window = recipe.ema * steps
         optimizer = keras.optimizers.AdamW(
             rate,
             weight_decay=recipe.weight_decay,
