@@ -1,12 +1,11 @@
 """`cait-viz app`."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from cait_viz.cli.options import ModelOptions
+from cait_viz.cli.options import ModelOptions, WeightsAlone
 from cait_viz.errors import UsageError
 
 
@@ -14,31 +13,21 @@ def app(
     *options: Annotated[str, Parameter(name="OPTION")],
     port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535))] = None,
     host: str | None = None,
-    weights: Path | None = None,
-    labels: Path | None = None,
+    given: WeightsAlone = ModelOptions(),
 ) -> None:
-    """Serve the web app.
+    """Serve the web app, which opens on the --weights that are given.
 
     Args:
         options: what follows -- is passed on to `streamlit run`.
         port: port to listen on (default: 8501).
         host: address to listen on (default: this machine alone).
-        weights: a checkpoint of your own to open the app on: a safetensors file with timm's tensor names.
-        labels: the names of its classes, one a line.
     """
-    if labels is not None and weights is None:
-        raise UsageError(
-            "--labels is for --weights: the app's other models have names for their classes; give the "
-            "weights too, or leave it out"
-        )
+    if given.labels and not given.weights:
+        raise UsageError("--labels is for --weights; the app's other models have names")
+    _ = given.config  # refuses what cannot be used
     from cait_viz.serving import models, state
 
-    own = None
-    if weights is not None:
-        given = ModelOptions(weights=weights, labels=labels)
-        _ = given.config  # refuses what cannot be used
-        own = models.own(given.checkpoint, labels)
+    own = models.own(given.checkpoint, given.labels) if given.weights else None
     settings = {"--server.port": port, "--server.address": host}
-    state.launch(
-        [*(f"{name}={value}" for name, value in settings.items() if value is not None), *options], own
-    )
+    named = [f"{name}={value}" for name, value in settings.items() if value is not None]
+    state.launch([*named, *options], own)

@@ -3,20 +3,18 @@
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 from cyclopts import Parameter
 
 from cait_viz._files import check_output, replacing
 from cait_viz.attention.maps import check_index
-from cait_viz.cli.options import ModelOptions, report
+from cait_viz.cli.options import Image, ModelOptions, report
+
+SABlocks = Annotated[tuple[int, ...], Parameter(show_default=False)]
 
 
 def attention(
-    image: str,
-    /,
-    *,
-    npz: Path,
-    sa_block: Annotated[tuple[int, ...], Parameter(show_default=False)] = (),
-    model: ModelOptions = ModelOptions(),
+    image: Image, /, *, npz: Path, sa_block: SABlocks = (), given: ModelOptions = ModelOptions()
 ) -> None:
     """Write the attention tensors of an image to a NumPy archive.
 
@@ -25,20 +23,16 @@ def attention(
     self-attention block K asked for sa_ffn_block_K_att (1, heads, N, N).
 
     Args:
-        image: path or web address of an image.
         npz: the archive to write; .npz.
-        sa_block: a self-attention block, from 0, to write as well; may be given several times
-            (default: none).
+        sa_block: a self-attention block, from 0, to write as well (default: none); can be repeated.
     """
     for block in sa_block:
-        check_index("SA block", block, model.config.sa_ffn_layers)
-    check_output(npz, [".npz"], model.inputs(image))
-    [loaded], network = model.load(image)
-    import numpy as np
-
+        check_index("SA block", block, given.config.sa_ffn_layers)
+    check_output(npz, [".npz"], given.inputs(image))
+    [loaded], network = given.load(image)
     from cait_viz.api import attention_tensors
 
-    tensors = attention_tensors(loaded, network, model.view, sa_block)
+    tensors = attention_tensors(loaded, network, given.view, sa_block)
     with replacing(npz) as file:
         np.savez(file, **tensors)  # type: ignore[arg-type]
     report(npz, ", ".join(tensors))

@@ -1,12 +1,11 @@
 """`cait-viz export`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
-
 from cait_viz._files import check_output
-from cait_viz.cli.options import ModelOptions, report
+from cait_viz.cli.options import ModelOptions, Output, WeightsAlone, report
 from cait_viz.weights.registry import BUNDLED
 
 # What each format's file is called; a SavedModel is a folder.
@@ -18,24 +17,20 @@ def export(
     /,
     *,
     format: Literal["savedmodel", "keras", "onnx", "timm"],
-    output: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
-    weights: Path | None = None,
-    labels: Path | None = None,
+    output: Annotated[Path | None, Output.__metadata__[0]] = None,
+    given: WeightsAlone = ModelOptions(),
 ) -> None:
     """Write a model in a format that other programs read.
 
     Args:
-        model: a name that `cait-viz models` lists (default: bundled, or the architecture that --weights
-            show).
+        model: as --model of the other commands (default: bundled, or the architecture that --weights show).
         format: a folder with TensorFlow's SavedModel, whose outputs have the names of the Keras tutorial's
             port; a Keras file; an ONNX file; or a safetensors file with timm's tensor names.
         output: the file or folder to write (default: the model's name, with the format's ending).
-        weights: a checkpoint, in place of the model's own: a safetensors file with timm's tensor names.
-        labels: the names of the classes, one a line.
     """
-    given = ModelOptions(model=model, weights=weights, labels=labels)
+    given = replace(given, model=model)
+    name = model or (given.checkpoint.name if given.weights else BUNDLED.name)
     ending = _ENDINGS[format]
-    name = model or (given.checkpoint.name if weights else BUNDLED.name)
     path = output or Path(f"{name}{ending or '_savedmodel'}")
     check_output(path, [ending] if ending else [path.suffix.lower()], given.inputs())
     _, network = given.load()

@@ -4,22 +4,22 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cait_viz._files import check_output, replacing
+from cait_viz._files import check_output
 from cait_viz.attention.maps import FIGURE_FORMATS, check_index
-from cait_viz.cli.options import Block, ModelOptions, Output, report
+from cait_viz.cli.options import Block, Drawing, Images, ModelOptions, Output, write
 from cait_viz.drawing.overlay import Look
 from cait_viz.errors import UsageError
 
 
 def figure(
-    images: Annotated[list[str], Parameter(name="IMAGE")],
+    images: Images,
     /,
     *,
     output: Output,
     kind: Literal["heads", "saliency"],
     block: Block = None,
-    look: Annotated[Look, Parameter(name="*", group="Drawing", parse="^(?!style|alpha|dim_unseen)")] = Look(),
-    model: ModelOptions = ModelOptions(),
+    look: Annotated[Drawing, Parameter(parse="^(?!style|alpha|dim_unseen)")] = Look(),
+    given: ModelOptions = ModelOptions(),
 ) -> None:
     """Draw Figure 6 or Figure 7 of the paper for images of your own.
 
@@ -27,23 +27,18 @@ def figure(
     the figures count them from 1, as the paper does.
 
     Args:
-        images: paths or web addresses of images.
         output: the figure to write; .png, .svg or .pdf.
         kind: every head of every class-attention block (heads, Figure 6), or the saliency of one block and
             the classes above 10 % (saliency, Figure 7).
     """
-    if block is not None and kind == "heads":
-        raise UsageError(
-            "--block is for --kind saliency: the figure of the heads shows every block; leave it out"
-        )
     if block is not None:
-        check_index("CA block", block, model.config.ca_ffn_layers)
-    check_output(output, [f".{ending}" for ending in FIGURE_FORMATS], model.inputs(*images))
-    loaded, network = model.load(*images)
-    from cait_viz.api import analyze
+        if kind == "heads":
+            raise UsageError("--block is for --kind saliency: --kind heads shows every block; leave it out")
+        check_index("CA block", block, given.config.ca_ffn_layers)
+    check_output(output, [f".{ending}" for ending in FIGURE_FORMATS], given.inputs(*images))
+    analyses = given.analyze(*images)
     from cait_viz.drawing.figures import draw_figure
 
-    analyses = [analyze(image, network, model.view) for image in loaded]
     content = draw_figure(
         analyses,
         kind,
@@ -53,6 +48,4 @@ def figure(
         interpolation=look.interpolation,
         scale=look.scale,
     )
-    with replacing(output) as file:
-        file.write(content)
-    report(output, f"{kind} of {', '.join(result.image_name for result in analyses)}")
+    write(output, content, f"{kind} of {', '.join(analysis.image_name for analysis in analyses)}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cait_viz.cli.options import Count, ModelOptions
+from cait_viz.cli.options import Count, ModelAlone, ModelOptions
 
 
 def evaluate(
@@ -14,33 +14,22 @@ def evaluate(
     *,
     teacher: Path | None = None,
     teacher_size: Count | None = None,
-    faithfulness: Count | None = None,
+    faithfulness: int = 0,
     seed: int = 0,
-    model: Annotated[ModelOptions, Parameter(parse="^(?!view$)")] = ModelOptions(),
+    given: ModelAlone = ModelOptions(),
 ) -> None:
-    """Measure a model's accuracy on folders of labelled images, and how faithful its maps are.
-
-    Each FOLDER holds one folder of images a class, named as the class or, of ImageNet, after its WordNet id.
-    The results are printed as Markdown.
+    """Measure a model's accuracy on folders of labelled images, and how faithful its maps are, in Markdown.
 
     Args:
-        folders: folders with one folder of images a class.
+        folders: each holds a folder of images for each class, named as it or after its WordNet id.
         teacher: an ONNX file, see `cait-viz distil`, to be measured on the same images.
         teacher_size: side of its input in pixels (default: its own, or 224).
-        faithfulness: number of images, from all folders, on which deletion and insertion are measured as well
-            (default: none); about 310 forward passes an image.
-        seed: decides which images, and on all that is random.
+        faithfulness: number of images, spread over the classes of all folders, on which deletion and
+            insertion are measured as well; about 310 forward passes an image.
+        seed: decides which images these are, and on all that is random.
     """
     from cait_viz.cli import evaluate as measuring
 
-    measuring.evaluate(
-        folders,
-        model=model.model,
-        weights=model.weights,
-        labels=model.labels,
-        teacher=teacher,
-        teacher_size=teacher_size,
-        faithfulness=faithfulness,
-        seed=seed,
-        print_line=print,
-    )
+    chosen = {"model": given.model, "weights": given.weights, "labels": given.labels}
+    measures = {"teacher": teacher, "teacher_size": teacher_size, "faithfulness": faithfulness, "seed": seed}
+    measuring.evaluate(folders, **chosen, **measures, print_line=print)

@@ -14,30 +14,27 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from cait_viz._files import replacing
 from cait_viz._text import one_line
 from cait_viz.cli.main import INTERRUPTED
+from cait_viz.drawing.overlay import Look
 from cait_viz.errors import CheckpointError
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import LoadedImage, load_image
 from cait_viz.model.config import CaiTConfig
+from cait_viz.weights.labels import class_names
 from cait_viz.weights.registry import BUNDLED, get_variant
 from cait_viz.weights.resolve import Checkpoint, resolve
 
 if TYPE_CHECKING:
+    from cait_viz.analysis import Analysis
     from cait_viz.model.cait import CaiT
-
-Count = Annotated[int, Parameter(validator=Number(gte=1))]
-Output = Annotated[Path, Parameter(name=("--output", "-o"))]
-Block = Annotated[
-    int | None,
-    Parameter(help="class-attention block, from 0 (default: the one that serves best as saliency)."),
-]
 
 
 @Parameter(name="*", group="Model")
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which network, and what it is shown.
+    """Which network, and what it sees.
 
     Attributes:
         model: a name that `cait-viz models` lists (default: bundled, or the architecture that --weights
@@ -59,18 +56,14 @@ class ModelOptions:
 
     @cached_property
     def config(self) -> CaiTConfig:
-        """The architecture; known without a download.
+        """The architecture, which takes no download.
 
         Raises:
             UnknownModelError: there is no model of that name.
             CheckpointError: the given weights or labels cannot be used.
         """
-        from cait_viz.weights.labels import class_names
-
-        if self.weights is not None:
-            config = self.checkpoint.config
-        else:
-            config = (BUNDLED if self.model is None else get_variant(self.model)).config
+        named = BUNDLED if self.model is None else get_variant(self.model)
+        config = self.checkpoint.config if self.weights else named.config
         if config.pre_logits:
             raise CheckpointError(
                 f"{one_line(self.checkpoint.path.name)}: has no classifier (head.weight, head.bias); give "
@@ -81,15 +74,15 @@ class ModelOptions:
 
     def inputs(self, *images: str) -> list[Path]:
         """The files that a command reads, none of which may be replaced by its output."""
-        return [Path(image) for image in images] + [file for file in (self.weights, self.labels) if file]
+        return [*map(Path, images), *(file for file in (self.weights, self.labels) if file)]
 
     def load(self, *images: str) -> tuple[list[LoadedImage], "CaiT"]:
-        """The images and the network, in the order in which they can be refused soonest."""
+        """The images and the network; whatever can be refused is refused before TensorFlow starts."""
         _ = self.config
         loaded = [load_image(image) for image in images]
-        remarks = [getattr(source, "remark", "") for source in (*loaded, self.checkpoint)]
-        for remark in dict.fromkeys(filter(None, remarks)):
-            print(f"cait-viz: note: {one_line(remark, 500)}", file=sys.stderr)
+        for source in (*loaded, self.checkpoint):
+            if remark := getattr(source, "remark", ""):
+                print(f"cait-viz: note: {one_line(remark, 500)}", file=sys.stderr)
         from cait_viz._backend import import_tensorflow
 
         with interrupted_at_once():
@@ -98,9 +91,37 @@ class ModelOptions:
 
         return loaded, from_checkpoint(self.checkpoint, self.labels)
 
+    def analyze(self, *images: str) -> list["Analysis"]:
+        """What the network makes of each image."""
+        loaded, network = self.load(*images)
+        from cait_viz.api import analyze
+
+        return [analyze(image, network, self.view) for image in loaded]
+
+
+Count = Annotated[int, Parameter(validator=Number(gte=1))]
+Images = Annotated[list[str], Parameter(name="IMAGE", help="paths or web addresses of images.")]
+Image = Annotated[str, Parameter(help="path or web address of an image.")]
+Output = Annotated[Path, Parameter(name=("--output", "-o"))]
+Block = Annotated[
+    int | None,
+    Parameter(help="class-attention block, from 0 (default: the one that serves best as saliency)."),
+]
+Drawing = Annotated[Look, Parameter(name="*", group="Drawing", parse="^(?!dim_unseen)")]
+# Of commands that look at no image; the third is for those that say otherwise which model they mean.
+ModelAlone = Annotated[ModelOptions, Parameter(parse="^(?!view)")]
+WeightsAlone = Annotated[ModelOptions, Parameter(parse="^(?!view|model)")]
+
+
+def write(path: Path, content: bytes, what: str) -> None:
+    """Write a file whole or not at all, and report it."""
+    with replacing(path) as file:
+        file.write(content)
+    report(path, what)
+
 
 def report(path: Path, what: str) -> None:
-    """Say what was written, and where."""
+    """Say where something was written, and what it is."""
     print(f"{one_line(str(path), 300)}: {one_line(what, 500)}")
 
 

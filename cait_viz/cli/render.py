@@ -1,25 +1,23 @@
 """`cait-viz render`."""
 
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import Parameter
-
-from cait_viz._files import check_output, replacing
+from cait_viz._files import check_output
 from cait_viz.attention.maps import check_index
-from cait_viz.cli.options import Block, ModelOptions, Output, report
+from cait_viz.cli.options import Block, Drawing, Image, ModelOptions, Output, write
 from cait_viz.drawing.overlay import Look
 
 
 def render(
-    image: str,
+    image: Image,
     /,
     *,
     output: Output,
     block: Block = None,
     head: int | Literal["mean"] = "mean",
-    look: Annotated[Look, Parameter(name="*", group="Drawing", parse="^(?!dim_unseen)")] = Look(),
-    model: ModelOptions = ModelOptions(),
+    look: Drawing = Look(),
+    given: ModelOptions = ModelOptions(),
 ) -> None:
     """Draw where one head looked, over the image.
 
@@ -27,21 +25,12 @@ def render(
     the figures count them from 1, as the paper does.
 
     Args:
-        image: path or web address of an image.
         output: the image to write, as large as the one given; .png.
         head: attention head, from 0, or the mean of the heads.
     """
+    number = None if head == "mean" else check_index("head", head, given.config.num_heads)
     if block is not None:
-        check_index("CA block", block, model.config.ca_ffn_layers)
-    number = None if head == "mean" else head
-    if number is not None:
-        check_index("head", number, model.config.num_heads)
-    check_output(output, [".png"], model.inputs(image))
-    [loaded], network = model.load(image)
-    from cait_viz.api import analyze
-
-    analysis = analyze(loaded, network, model.view)
-    content = analysis.png(block, number, **asdict(look))
-    with replacing(output) as file:
-        file.write(content)
-    report(output, analysis.title(block, number))
+        check_index("CA block", block, given.config.ca_ffn_layers)
+    check_output(output, [".png"], given.inputs(image))
+    [analysis] = given.analyze(image)
+    write(output, analysis.png(block, number, **asdict(look)), analysis.title(block, number))
