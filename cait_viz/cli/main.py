@@ -105,7 +105,8 @@ def _run(words: list[str]) -> int:
     if not words:
         raise UsageError("a COMMAND is missing; see cait-viz --help")
     try:
-        command, bound, ignored = _app(words[0]).parse_args(words, exit_on_error=False, print_error=False)
+        app = application(words[0])
+        command, bound, ignored = app.parse_args(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         error.verbose = False
         raise UsageError(_see_help(str(error), error.command_chain)) from None
@@ -117,7 +118,7 @@ def _run(words: list[str]) -> int:
         return command(*bound.args, **bound.kwargs, **line) or _DONE
 
 
-def _app(chosen: str) -> App:
+def application(chosen: str) -> App:
     """The commands; the chosen one alone is imported, and so shows its own docstring as its help."""
     app = App(
         name="cait-viz",

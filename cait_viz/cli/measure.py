@@ -22,7 +22,7 @@ def evaluate(
 
     Args:
         folders: each holds a folder of images for each class, named as it or after its WordNet id.
-        teacher: an ONNX file, see `cait-viz distil`, to be measured on the same images.
+        teacher: an ONNX file, see `cait-viz distil`, to be measured on the same images (default: none).
         teacher_size: side of its input in pixels (default: its own, or 224).
         faithfulness: number of images, spread over the classes of all folders, on which deletion and
             insertion are measured as well; about 310 forward passes an image.
