@@ -248,14 +248,18 @@ assert main(["predict", image, "--weights", weights]) == 0
 print(opened[image], opened[weights])
 """
     out, _ = run_python(script, CAT, tiny_weights)
-    assert out.splitlines()[-1] == "1 OPENED"
+    assert out.splitlines()[-1] == "1 1"
+
+
+class SilentHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
 
 
 @pytest.fixture
 def web_server():
     """The address of a server on this machine that has the samples."""
-    handler = partial(SimpleHTTPRequestHandler, directory=str(SAMPLES))
-    handler.log_message = lambda *_: None
+    handler = partial(SilentHandler, directory=str(SAMPLES))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -422,7 +426,7 @@ def test_damaged_weights_are_one_line_and_no_output(run, tiny_weights, tmp_path)
 def parsed(*arguments):
     """What the command's function would be called with."""
     words = [str(argument) for argument in arguments]
-    _, bound, _ = cli.application(words[0]).parse_args(words, exit_on_error=False, print_error=False)
+    _, bound, _ = cli.application(words[0]).parse_args(words)
     return bound.arguments
 
 

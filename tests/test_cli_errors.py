@@ -320,20 +320,20 @@ def test_weights_and_labels_are_not_replaced_either(refusal, folder, tiny_weight
 
 
 @pytest.fixture
-def failing_disk(monkeypatch):
-    """Let the look for the bundled weights raise an error."""
+def ending_with(monkeypatch):
+    """Let a command end with an error that none of its modules expects."""
 
-    def fail_with(error):
-        def fail(*_, **__):
+    def ending_with(error):
+        def fail(*_):
             raise error
 
-        monkeypatch.setattr(Path, "is_file", fail)
+        monkeypatch.setattr("logging.disable", fail)
 
-    return fail_with
+    return ending_with
 
 
-def test_an_interrupt_prints_nothing(capsys, failing_disk):
-    failing_disk(KeyboardInterrupt())
+def test_an_interrupt_prints_nothing(capsys, ending_with):
+    ending_with(KeyboardInterrupt())
     assert cli.main(["fetch", "bundled"]) == 130
     assert capsys.readouterr() == ("", "")
 
@@ -346,8 +346,8 @@ def test_an_interrupt_prints_nothing(capsys, failing_disk):
         (ZeroDivisionError("division\nby zero"), "(ZeroDivisionError: division by zero); please report it"),
     ],
 )
-def test_an_unforeseen_error_is_one_line_too(capsys, failing_disk, error, words):
-    failing_disk(error)
+def test_an_unforeseen_error_is_one_line_too(capsys, ending_with, error, words):
+    ending_with(error)
     assert cli.main(["fetch", "bundled"]) == FAILED
     out, err = capsys.readouterr()
     assert out == ""
@@ -355,8 +355,8 @@ def test_an_unforeseen_error_is_one_line_too(capsys, failing_disk, error, words)
     assert words in err
 
 
-def test_the_traceback_of_an_unforeseen_error_can_be_asked_for(capsys, failing_disk, monkeypatch):
+def test_the_traceback_of_an_unforeseen_error_can_be_asked_for(capsys, ending_with, monkeypatch):
     monkeypatch.setenv("CAIT_VIZ_TRACEBACK", "1")
-    failing_disk(ZeroDivisionError())
+    ending_with(ZeroDivisionError())
     assert cli.main(["fetch", "bundled"]) == FAILED
     assert "Traceback" in capsys.readouterr().err

@@ -36,5 +36,5 @@ def export(
     _, network = given.load()
     from cait_viz.model.export import export_model
 
-    export_model(network, path, format)
+    export_model(network, path, format, given.inputs())
     report(path, f"{name} as {format}")

@@ -15,7 +15,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.help.formatters.plain import PlainFormatter
@@ -23,9 +23,6 @@ from cyclopts.help.formatters.plain import PlainFormatter
 from cait_viz import __version__
 from cait_viz._text import one_line
 from cait_viz.errors import CaitVizError, SelectionError, UnknownModelError, UsageError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _DONE, _FAILED, _WRONG_USAGE = 0, 1, 2
 # What shells report of a program that Ctrl-C ended: 128 and the signal's number.
@@ -105,8 +102,7 @@ def _run(words: list[str]) -> int:
     if not words:
         raise UsageError("a COMMAND is missing; see cait-viz --help")
     try:
-        app = application(words[0])
-        command, bound, ignored = app.parse_args(words, exit_on_error=False, print_error=False)
+        command, bound, ignored = application(words[0]).parse_args(words)
     except CycloptsError as error:
         error.verbose = False
         raise UsageError(_see_help(str(error), error.command_chain)) from None
@@ -127,6 +123,8 @@ def application(chosen: str) -> App:
         help_format="plaintext",
         help_formatter=_PlainHelp(),
         default_parameter=Parameter(negative=()),
+        exit_on_error=False,
+        print_error=False,
     )
     for name, (function, summary) in _COMMANDS.items():
         app.command(f"cait_viz.cli.{function}", name=name, help=None if name == chosen else summary)
@@ -136,7 +134,7 @@ def application(chosen: str) -> App:
 class _PlainHelp(PlainFormatter):
     """Help as plain text, its paragraphs filled to the width of the terminal."""
 
-    def _print_plain(self, console: "Console", text: str) -> None:
+    def _print_plain(self, console: Any, text: str) -> None:
         indent = " " * (len(text) - len(text.lstrip()))
         for number, paragraph in enumerate(text.split("\n\n")):
             lines = textwrap.fill(
