@@ -502,39 +502,6 @@ def logged_steps(out):
     return [int(row["step"]) for row in csv.DictReader((out / "log.csv").open())]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["finetune", "x"], "-o/--output"),
-        (["finetune", "x", "-o", "y", "--stages", "nonsense"], "no list of stages"),
-        (["finetune", "x", "-o", "y", "--stages", "32:1", "--epochs", "1"], "not allowed with"),
-        (["finetune", "x", "-o", "y", "--batch-size", "0"], "batch_size must be at least 1"),
-        (["finetune", "x", "-o", "y", "--mixup", "-1"], "mixup must be at least 0"),
-        (["finetune", "x", "-o", "y", "--checkpoint-minutes", "-1"], "no number of minutes|not a number"),
-        (["finetune", "x", "-o", "y", "--kept-views", "1"], "unrecognized arguments"),
-        (["distil", "x", "-o", "y"], "--teacher"),
-        (
-            ["distil", "x", "-o", "y", "--teacher", "t", "--label-weight", "2"],
-            "label_weight must be from 0 to 1",
-        ),
-    ],
-)
-def test_wrong_usage_is_one_line_and_2(capsys, arguments, words):
-    assert cli.main(arguments) == 2
-    said = capsys.readouterr().err
-    assert any(word in said for word in words.split("|"))
-    assert said.count("\n") == 1
-
-
-def test_a_backend_that_is_not_installed_is_named(capsys, monkeypatch):
-    def refuse(name, threads):
-        raise ImportError(name)
-
-    monkeypatch.setattr("cait_viz._backend.import_keras", refuse)
-    assert cli.main(["finetune", "x", "-o", "y", "--backend", "jax"]) == 2
-    assert "the backend jax is not installed" in capsys.readouterr().err
-
-
 def test_pictures_that_are_not_there_are_one_line_and_1(capsys, tmp_path):
     assert cli.main(["finetune", str(tmp_path / "gone"), "-o", str(tmp_path / "out")]) == 1
     assert "there is no such folder" in capsys.readouterr().err
