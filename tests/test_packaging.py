@@ -16,7 +16,6 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from cait_viz.cli.arguments import command_line
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement

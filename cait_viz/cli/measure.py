@@ -28,8 +28,15 @@ def evaluate(
             insertion are measured as well; about 310 forward passes an image.
         seed: decides which images these are, and on all that is random.
     """
-    from cait_viz.cli import evaluate as measuring
+    from cait_viz.cli.evaluate import evaluate
 
-    chosen = {"model": given.model, "weights": given.weights, "labels": given.labels}
-    measures = {"teacher": teacher, "teacher_size": teacher_size, "faithfulness": faithfulness, "seed": seed}
-    measuring.evaluate(folders, **chosen, **measures, print_line=print)
+    evaluate(
+        folders,
+        model=given.model,
+        weights=given.weights,
+        labels=given.labels,
+        teacher=teacher,
+        teacher_size=teacher_size,
+        faithfulness=faithfulness,
+        seed=seed,
+    )
