@@ -36,9 +36,10 @@ RULES: dict[str, set[str]] = {
     "training": {"images", "model", "attention", "weights", "metrics", "drawing"},
     "api": {"images", "model", "attention", "weights", "engine", "analysis"},
     "tutorial": {"images", "model", "attention", "weights", "engine", "analysis", "api"},
+    "evaluation": {"images", "model", "attention", "weights", "engine", "metrics", "training", "api"},
     "serving": {"images", "model", "attention", "weights", "engine", "drawing", "analysis", "api"},
     "cli": {"images", "model", "attention", "weights", "engine", "drawing", "metrics", "analysis", "training"}
-    | {"api", "serving"},
+    | {"api", "serving", "evaluation"},
     "__main__": {"cli"},
 }
 # Folders whose modules may import Keras at their top; `_backend` and `serving` do so within functions.

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cait_viz
-from cait_viz.cli.evaluate import evaluate
 from cait_viz.errors import DatasetError, TeacherError
+from cait_viz.evaluation import evaluate
 from cait_viz.images.folders import spread
 from cait_viz.metrics.accuracy import accuracy, top, top1_among, usual_measures
 from cait_viz.metrics.faithfulness import CENTER, RANDOM
@@ -355,7 +355,7 @@ def test_what_can_be_refused_is_refused_before_tensorflow_starts(run_python):
     script = """
 import sys
 from pathlib import Path
-from cait_viz.cli.evaluate import evaluate
+from cait_viz.evaluation import evaluate
 from cait_viz.errors import CaitVizError
 try:
     evaluate([Path("nowhere")])

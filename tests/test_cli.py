@@ -1,4 +1,4 @@
-"""Every command on real pictures with the bundled model."""
+"""Every command on real images: with the bundled model, or with a small one where any will do."""
 
 import io
 import json
@@ -6,25 +6,32 @@ import logging
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import threading
 import time
-import types
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from reference import timm_shapes
 from safetensors.numpy import load_file, save_file
 
 import cait_viz
 from cait_viz.cli import main as cli
-from cait_viz.drawing.overlay import STYLES
+from cait_viz.training import Augmentation, DistillationConfig, RunOptions, Stage, TrainingConfig
 from cait_viz.weights.registry import VARIANTS
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "assets" / "samples"
 CAT = SAMPLES / "cat.jpg"
+
+COMMANDS = ["models", "fetch", "predict", "attention", "render", "figure"]
+COMMANDS += ["finetune", "distil", "evaluate", "export", "app"]
 
 
 @pytest.fixture
@@ -39,16 +46,8 @@ def run(capsys):
 
 
 @pytest.fixture
-def succeed(run, bundled, monkeypatch):
-    """Run a command that ends well and give its standard output. The bundled model is loaded once for all."""
-    from cait_viz import api as pipeline
-
-    load = pipeline.from_checkpoint
-
-    def once(checkpoint, labels):
-        return bundled if checkpoint == bundled.source and labels is None else load(checkpoint, labels)
-
-    monkeypatch.setattr(pipeline, "from_checkpoint", once)
+def succeed(run):
+    """Run a command that ends well and give its standard output."""
 
     def succeed(*arguments):
         status, out, err = run(*arguments)
@@ -58,9 +57,20 @@ def succeed(run, bundled, monkeypatch):
     return succeed
 
 
+@pytest.fixture
+def small(tiny_weights):
+    """The options that choose a network which is loaded in a second."""
+    return "--weights", tiny_weights
+
+
 @pytest.fixture(scope="module")
 def analysis(bundled):
     return cait_viz.analyze(CAT, bundled)
+
+
+@pytest.fixture(scope="module")
+def small_analysis(tiny_model):
+    return cait_viz.analyze(CAT, tiny_model)
 
 
 @pytest.fixture
@@ -79,35 +89,67 @@ def shell(environment, tmp_path):
 # --- models, help -----------------------------------------------------------------------------------
 
 
-def test_models_lists_each_model_with_its_size_accuracy_and_whether_it_is_here(run, monkeypatch):
-    here = {"bundled", "cait_xs24_384"}
-    monkeypatch.setattr(cli, "locate", lambda variant: CAT if variant.name in here else None)
-    status, out, err = run("models")
-    assert (status, err) == (0, "")
+@pytest.fixture
+def downloaded(tmp_path, monkeypatch):
+    """A cache of the hub that holds the weights of one model, all zero."""
+    from huggingface_hub import constants
+
+    variant = VARIANTS["cait_xs24_384"]
+    repository = tmp_path / f"models--{variant.repo_id.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    path = repository / "snapshots" / ("0" * 40) / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    header, end = {}, 0
+    for name, shape in timm_shapes(variant.config).items():
+        begin, end = end, end + 2 * int(np.prod(shape))
+        header[name] = {"dtype": "F16", "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    with path.open("r+b") as file:  # without data, so that it takes no room
+        file.truncate(8 + len(text) + end)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    return variant.name
+
+
+def test_models_lists_each_model_with_its_size_accuracy_and_whether_it_is_here(succeed, downloaded):
+    out = succeed("models")
     rows = {line.split()[0]: line for line in out.splitlines() if line.split()[:1]}
     assert rows.keys() >= VARIANTS.keys()
     assert rows["cait_xxs24_224"].split() == ["cait_xxs24_224", "11.96", "M", "48", "MB", "78.4", "no"]
     assert rows["cait_m48_448"].split()[1:] == ["356.46", "M", "1426", "MB", "86.5", "no"]
-    assert rows["cait_xs24_384"].endswith("yes")
+    assert rows[downloaded].endswith("yes")
     assert rows["bundled"].split() == ["bundled", "*", "6.61", "M", "none", "-", "yes"]
     assert VARIANTS["bundled"].accuracy in out
 
 
-@pytest.mark.parametrize("command", ["models", "fetch", "predict", "attention", "render", "figure", "app"])
-def test_each_command_has_help(run, command):
-    status, out, err = run(command, "--help")
-    assert (status, err) == (0, "")
-    assert out.startswith(f"usage: cait-viz {command}")
+def test_help_lists_every_command_and_says_from_where_blocks_and_heads_count(succeed):
+    out = succeed("--help")
+    assert sorted(re.findall(r"^  (\w+): ", out, re.MULTILINE)) == sorted(COMMANDS)
+    for text in (out, succeed("render", "--help"), succeed("figure", "--help")):
+        assert "Blocks and heads count from 0 here" in " ".join(text.split())
+    assert "self-attention block, from 0" in " ".join(succeed("attention", "--help").split())
 
 
-def test_help_names_every_command_and_says_from_where_blocks_and_heads_count(run):
-    status, out, err = run("--help")
-    assert (status, err) == (0, "")
-    for command in ("models", "fetch", "predict", "attention", "render", "figure", "app"):
-        assert re.search(rf"^    {command}\b", out, re.MULTILINE)
-    for _, text, _ in ((0, out, 0), run("render", "--help"), run("figure", "--help")):
-        assert "heads count from 0 here" in " ".join(text.split())
-    assert "self-attention block, from 0" in " ".join(run("attention", "--help")[1].split())
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_that_begins_as_its_line_in_the_list(succeed, command):
+    out = succeed(command, "--help")
+    assert out.startswith(f"Usage: cait-viz {command}")
+    [summary] = re.findall(rf"^  {command}: (.*(?:\n    .*)*)", succeed("--help"), re.MULTILINE)
+    beginning = " ".join(summary.split()).rstrip(".")
+    assert f" {beginning}" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ("models", "fetch")])
+def test_help_shows_the_default_of_every_option(succeed, command):
+    out = succeed(command, "--help")
+    options = re.findall(r"^  (--[\w-]+.*(?:\n    .*)*)", out, re.MULTILINE)
+    named = {"--weights", "--labels", "--validation", "--stages"}  # without one, nothing or what they replace
+    assert options
+    for option in options:
+        text = " ".join(option.split())
+        known = re.search(r"\[default: |\(default: |\[required\]", text)
+        assert known or re.match(r"--[\w-]+", text)[0] in named
 
 
 def test_version_is_the_package_s(run):
@@ -118,13 +160,23 @@ def test_what_needs_no_network_starts_neither_tensorflow_nor_streamlit(run_pytho
     out, err = run_python(
         "import sys\n"
         "from cait_viz.cli.main import main\n"
-        "for command in ('models', '--help', '--version', 'app --help', 'fetch bundled'):\n"
+        "for command in ('models', '--help', '--version', 'app --help', 'distil --help', 'fetch bundled'):\n"
         "    assert main(command.split()) == 0\n"
         "heavy = {'tensorflow', 'keras', 'streamlit', 'matplotlib.pyplot', 'matplotlib.figure'}\n"
         "print(heavy & set(sys.modules))\n"
     )
     assert out.endswith("set()\n")
     assert err == ""
+
+
+def test_the_list_of_commands_imports_none_of_them(run_python):
+    out, _ = run_python(
+        "import sys\n"
+        "from cait_viz.cli.main import main\n"
+        "main(['--help'])\n"
+        "print({'numpy', 'PIL', 'huggingface_hub'} & set(sys.modules))\n"
+    )
+    assert out.endswith("set()\n")
 
 
 # --- predict ----------------------------------------------------------------------------------------
@@ -139,32 +191,32 @@ def test_predict_shows_the_five_most_probable_classes_and_who_says_so(succeed, a
 
 
 def test_predict_json_is_the_promised_object(succeed, analysis):
-    told = json.loads(succeed("predict", CAT, "--json"))
-    assert list(told) == ["model", "image", "predictions"]
-    assert (told["model"], told["image"]) == ("bundled", str(CAT))
-    assert len(told["predictions"]) == 5
-    for given, (label, probability) in zip(told["predictions"], analysis.predictions, strict=False):
+    answer = json.loads(succeed("predict", CAT, "--json"))
+    assert list(answer) == ["model", "image", "predictions"]
+    assert (answer["model"], answer["image"]) == ("bundled", str(CAT))
+    assert len(answer["predictions"]) == 5
+    for given, (label, probability) in zip(answer["predictions"], analysis.predictions, strict=False):
         assert list(given) == ["index", "label", "probability"]
         assert analysis.labels[given["index"]] == given["label"] == label
         assert given["probability"] == pytest.approx(probability, abs=1e-6)
 
 
-def test_top_says_how_many_and_more_than_there_are_means_all(succeed):
-    assert len(succeed("predict", CAT, "--top", 1).splitlines()) == 1 + 1
-    told = json.loads(succeed("predict", CAT, "--json", "--top", 100_000))
-    assert len(told["predictions"]) == 1000
-    assert sum(given["probability"] for given in told["predictions"]) == pytest.approx(1, abs=1e-4)
+def test_top_says_how_many_and_more_than_there_are_means_all(succeed, small):
+    assert len(succeed("predict", CAT, *small, "--top", 1).splitlines()) == 1 + 1
+    answer = json.loads(succeed("predict", CAT, *small, "--json", "--top", 100_000))
+    assert len(answer["predictions"]) == 10
+    assert sum(given["probability"] for given in answer["predictions"]) == pytest.approx(1, abs=1e-4)
 
 
-def test_the_whole_view_sees_another_picture_than_the_crop(succeed, bundled):
-    whole = cait_viz.analyze(CAT, bundled, view="whole")
-    told = json.loads(succeed("predict", CAT, "--json", "--view", "whole"))
-    assert [given["label"] for given in told["predictions"]] == [label for label, _ in whole.top(5)]
-    crop = json.loads(succeed("predict", CAT, "--json", "--view", "crop"))
-    assert crop["predictions"] != told["predictions"]
+def test_the_whole_view_sees_another_image_than_the_crop(succeed, small, tiny_model):
+    whole = cait_viz.analyze(CAT, tiny_model, view="whole")
+    answer = json.loads(succeed("predict", CAT, *small, "--json", "--view", "whole"))
+    assert [given["label"] for given in answer["predictions"]] == [label for label, _ in whole.top(5)]
+    crop = json.loads(succeed("predict", CAT, *small, "--json", "--view", "crop"))
+    assert crop["predictions"] != answer["predictions"]
 
 
-def test_weights_of_one_s_own_speak_with_their_own_labels(succeed, tiny_weights, tiny_config, tmp_path):
+def test_weights_of_one_s_own_answer_with_their_own_labels(succeed, tiny_weights, tiny_config, tmp_path):
     labels = tmp_path / "names.txt"
     names = [f"Käse №{index}" for index in range(tiny_config.num_classes)]
     labels.write_text("\n".join(names), encoding="utf-8")
@@ -173,8 +225,8 @@ def test_weights_of_one_s_own_speak_with_their_own_labels(succeed, tiny_weights,
         "cat.jpg, seen by tiny with the weights of tiny.safetensors, whose accuracy is not known here"
     )
     assert "Käse №" in out
-    told = json.loads(succeed("predict", CAT, "--weights", tiny_weights, "--json", "--top", 99))
-    assert {given["label"] for given in told["predictions"]} == {f"class {index}" for index in range(10)}
+    answer = json.loads(succeed("predict", CAT, "--weights", tiny_weights, "--json", "--top", 99))
+    assert {given["label"] for given in answer["predictions"]} == {f"class {index}" for index in range(10)}
 
 
 def test_a_model_can_be_named_beside_its_weights(succeed):
@@ -184,12 +236,66 @@ def test_a_model_can_be_named_beside_its_weights(succeed):
     assert "seen by bundled (" in succeed("predict", CAT, "--weights", weights)
 
 
+def test_an_image_is_read_once_and_a_checkpoint_s_header_once(run_python, tiny_weights):
+    script = """
+import sys
+from collections import Counter
+opened = Counter()
+sys.addaudithook(lambda event, arguments: event == "open" and opened.update([str(arguments[0])]))
+from cait_viz.cli.main import main
+image, weights = sys.argv[1:]
+assert main(["predict", image, "--weights", weights]) == 0
+print(opened[image], opened[weights])
+"""
+    out, _ = run_python(script, CAT, tiny_weights)
+    assert out.splitlines()[-1] == "1 1"
+
+
+class SilentHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web_server():
+    """The address of a server on this machine that has the samples."""
+    handler = partial(SilentHandler, directory=str(SAMPLES))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_an_image_may_be_a_web_address(run, small, small_analysis, web_server):
+    address = f"{web_server}/cat.jpg"
+    status, out, _ = run("predict", address, *small, "--json")
+    answer = json.loads(out)
+    assert (status, answer["image"]) == (0, address)
+    assert answer["predictions"][0]["label"] == small_analysis.predictions[0][0]
+    status, _, err = run("predict", f"{web_server}/dog.jpg", *small)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "404" in err
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["predict", "attention --npz o.npz", "render -o o.png", "figure --kind heads -o o.png"],
+)
+def test_what_is_missing_in_an_image_is_noted_once(run, small, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    Path("cut.jpg").write_bytes(CAT.read_bytes()[:-200])
+    status, out, err = run(*command.split(), "cut.jpg", *small)
+    assert (status, err.count("\n")) == (0, 1)
+    assert err.startswith("cait-viz: note: ")
+    assert out
+
+
 # --- attention --------------------------------------------------------------------------------------
 
 
-def test_attention_writes_what_the_model_gives(succeed, bundled, tmp_path):
+def test_attention_writes_what_the_model_gives(succeed, small, tiny_model, tmp_path):
     output = tmp_path / "cat.npz"
-    out = succeed("attention", CAT, "--npz", output, "--sa-block", 11, "--sa-block", 0)
+    out = succeed("attention", CAT, *small, "--npz", output, "--sa-block", 2, "--sa-block", 0)
     assert out.startswith(f"{output}: pixels, logits, ")
     with np.load(output) as archive:
         written = dict(archive)
@@ -199,12 +305,12 @@ def test_attention_writes_what_the_model_gives(succeed, bundled, tmp_path):
         "ca_ffn_block_0_att",
         "ca_ffn_block_1_att",
         "sa_ffn_block_0_att",
-        "sa_ffn_block_11_att",
+        "sa_ffn_block_2_att",
     }
     assert {array.dtype for array in written.values()} == {np.dtype(np.float32)}
-    pixels = cait_viz.preprocess(CAT, bundled)
+    pixels = cait_viz.preprocess(CAT, tiny_model)
     np.testing.assert_array_equal(written["pixels"], pixels)
-    logits, sa_attention, ca_attention = bundled(pixels)
+    logits, sa_attention, ca_attention = tiny_model(pixels)
     np.testing.assert_allclose(written["logits"], logits, atol=1e-4)
     for key, attention in {**sa_attention, **ca_attention}.items():
         if key in written:
@@ -226,36 +332,46 @@ def pixels_of(source):
     return np.asarray(Image.open(io.BytesIO(source) if isinstance(source, bytes) else source))
 
 
+def assert_same_drawing(source, expected):
+    """Two networks with the same weights may add up in another order."""
+    difference = pixels_of(source).astype(int) - pixels_of(expected)
+    assert abs(difference).max() <= 1
+
+
 def test_render_draws_the_saliency_unless_told_otherwise(succeed, analysis, tmp_path):
     output = tmp_path / "cat.PNG"
     out = succeed("render", CAT, "-o", output)
     assert out == f"{output}: {analysis.title()}\n"
     assert "class-attention block 2, mean of the heads" in out
-    np.testing.assert_array_equal(pixels_of(output), pixels_of(analysis.png()))
+    assert_same_drawing(output, analysis.png())
     assert pixels_of(output).shape == analysis.image.shape
 
 
-@pytest.mark.parametrize("style", STYLES)
-def test_render_is_the_library_s_drawing_pixel_by_pixel(succeed, analysis, tmp_path, style):
+@pytest.mark.parametrize("style", ["overlay", "paper", "map"])
+def test_render_is_the_library_s_drawing(succeed, small, small_analysis, tmp_path, style):
     look = {"style": style, "colormap": "magma", "alpha": 0.3, "interpolation": "nearest", "scale": "shared"}
     options = [part for name, value in look.items() for part in (f"--{name}", value)]
-    succeed("render", CAT, "-o", tmp_path / "out.png", "--block", 0, "--head", 3, *options)
-    expected = analysis.png(0, 3, **look)
-    np.testing.assert_array_equal(pixels_of(tmp_path / "out.png"), pixels_of(expected))
+    succeed("render", CAT, *small, "-o", tmp_path / "out.png", "--block", 0, "--head", 3, *options)
+    assert_same_drawing(tmp_path / "out.png", small_analysis.png(0, 3, **look))
     text = Image.open(tmp_path / "out.png").text
-    assert (text["block"], text["head"], text["style"], text["model"]) == ("0", "3", style, "bundled")
+    assert (text["block"], text["head"], text["style"], text["model"]) == ("0", "3", style, "tiny")
 
 
-def test_render_takes_mean_for_a_head_and_any_order_of_arguments(succeed, analysis, tmp_path):
-    succeed("render", "--head", "mean", "--output", tmp_path / "out.png", CAT, "--block=0")
-    np.testing.assert_array_equal(pixels_of(tmp_path / "out.png"), pixels_of(analysis.png(0, None)))
+def test_render_takes_mean_for_a_head_and_any_order_of_arguments(succeed, small, small_analysis, tmp_path):
+    succeed("render", "--head", "mean", "--output", tmp_path / "out.png", *small, CAT, "--block=0")
+    assert_same_drawing(tmp_path / "out.png", small_analysis.png(0, None))
 
 
-def test_render_replaces_an_earlier_output_and_keeps_a_link_to_it(succeed, tmp_path):
+def test_an_option_leaves_the_others_of_a_drawing_at_their_defaults(succeed, small, small_analysis, tmp_path):
+    succeed("render", CAT, *small, "-o", tmp_path / "out.png", "--interpolation", "nearest")
+    assert_same_drawing(tmp_path / "out.png", small_analysis.png(interpolation="nearest"))
+
+
+def test_render_replaces_an_earlier_output_and_keeps_a_link_to_it(succeed, small, tmp_path):
     earlier, link = tmp_path / "earlier.png", tmp_path / "link.png"
     earlier.write_bytes(b"old")
     link.symlink_to(earlier)
-    succeed("render", CAT, "-o", link)
+    succeed("render", CAT, *small, "-o", link)
     assert link.is_symlink()
     assert pixels_of(earlier).ndim == 3
     assert sorted(tmp_path.iterdir()) == [earlier, link]
@@ -268,26 +384,29 @@ def test_render_replaces_an_earlier_output_and_keeps_a_link_to_it(succeed, tmp_p
     ("kind", "ending", "start"),
     [("heads", "png", b"\x89PNG"), ("saliency", "svg", b"<?xml"), ("saliency", "PDF", b"%PDF")],
 )
-def test_figure_is_written_in_the_format_of_its_ending(succeed, analysis, tmp_path, kind, ending, start):
+def test_figure_is_written_in_the_format_of_its_ending(
+    succeed, small, small_analysis, tmp_path, kind, ending, start
+):
     output = tmp_path / f"figure.{ending}"
-    out = succeed("figure", CAT, "-o", output, "--kind", kind)
+    out = succeed("figure", CAT, *small, "-o", output, "--kind", kind)
     assert out == f"{output}: {kind} of cat.jpg\n"
     content = output.read_bytes()
     assert content.startswith(start)
     if ending == "png":
-        np.testing.assert_array_equal(pixels_of(content), pixels_of(analysis.figure(kind)))
+        assert_same_drawing(content, small_analysis.figure(kind))
 
 
-def test_figure_takes_several_pictures_and_the_options_of_drawing(succeed, bundled, analysis, tmp_path):
-    from cait_viz.analysis import draw_figure
-
-    look = {"colormap": "grey", "interpolation": "nearest", "scale": "shared"}
-    options = [part for name, value in look.items() for part in (f"--{name}", value)]
-    output = tmp_path / "two.png"
+def test_figure_takes_several_images_and_the_options_of_drawing(succeed, small, tmp_path):
     coffee = SAMPLES / "coffee.jpg"
-    succeed("figure", CAT, coffee, "-o", output, "--kind", "saliency", "--block", 0, *options)
-    expected = draw_figure([analysis, cait_viz.analyze(coffee, bundled)], "saliency", "png", block=0, **look)
-    np.testing.assert_array_equal(pixels_of(output), pixels_of(expected))
+    figure = ["figure", CAT, coffee, *small, "--kind", "saliency"]
+    succeed(*figure, "-o", tmp_path / "plain.png", "--block", 0)
+    look = ["--colormap", "grey", "--interpolation", "nearest", "--scale", "shared"]
+    succeed(*figure, "-o", tmp_path / "two.png", "--block", 0, *look)
+    plain, drawn = pixels_of(tmp_path / "plain.png"), pixels_of(tmp_path / "two.png")
+    assert plain.shape == drawn.shape
+    assert (plain != drawn).any()
+    succeed("figure", CAT, *small, "--kind", "saliency", "-o", tmp_path / "one.png")
+    assert plain.shape != pixels_of(tmp_path / "one.png").shape
 
 
 def test_damaged_weights_are_one_line_and_no_output(run, tiny_weights, tmp_path):
@@ -301,56 +420,117 @@ def test_damaged_weights_are_one_line_and_no_output(run, tiny_weights, tmp_path)
     assert not output.exists()
 
 
+# --- finetune, distil -------------------------------------------------------------------------------
+
+
+def parsed(*arguments):
+    """What the command's function would be called with."""
+    words = [str(argument) for argument in arguments]
+    _, bound, _ = cli.application(words[0]).parse_args(words)
+    return bound.arguments
+
+
+@pytest.mark.parametrize(
+    ("command", "usual"),
+    [
+        (["finetune", "images", "-o", "out"], TrainingConfig()),
+        (["distil", "images", "-o", "out", "--teacher", "t.onnx"], DistillationConfig()),
+    ],
+)
+def test_an_option_leaves_the_others_of_a_training_at_the_command_s_own_defaults(command, usual):
+    given = parsed(*command)
+    assert given.get("config", usual) == usual
+    changed = parsed(*command, "--batch-size", 8, "--ema", 0, "--flip", 0.1, "--resume")
+    expected = {"batch_size": 8, "ema": 0.0}
+    assert changed["config"] == type(usual)(**expected)
+    assert changed["training"].augmentation == Augmentation(flip=0.1)
+    assert changed["training"].options == RunOptions(resume=True)
+
+
+def test_every_field_of_a_training_s_options_is_an_option_of_the_command_line(succeed):
+    text = succeed("distil", "--help")
+    fields = {*TrainingConfig.__dataclass_fields__, *Augmentation.__dataclass_fields__}
+    fields |= set(RunOptions.__dataclass_fields__)
+    for field in fields - {"augmentation", "command", "tell"}:
+        assert re.search(rf"^  --{field.replace('_', '-')}\b", text, re.MULTILINE), field
+
+
+def test_a_misspelt_field_is_an_error_in_python_too():
+    for options in (TrainingConfig, DistillationConfig, Augmentation, RunOptions):
+        with pytest.raises(TypeError, match="batchsize"):
+            options(batchsize=8)
+
+
+def test_stages_and_epochs_are_read_from_the_command_line():
+    command = ["finetune", "images", "-o", "out"]
+    assert parsed(*command, "--stages", "112:5,224:0.5")["stages"] == (Stage(112, 5), Stage(224, 0.5))
+    assert parsed(*command, "--epochs", "0.5")["epochs"] == (Stage(None, 0.5),)
+
+
 # --- app --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def launched(monkeypatch):
-    """What the server was started with, in place of starting it."""
-    started = []
-    server = types.ModuleType("cait_viz.serving.state")
-    server.launch = lambda options, own: started.append((options, own))
-    monkeypatch.setitem(sys.modules, "cait_viz.serving.state", server)
-    monkeypatch.setattr(cait_viz, "server", server, raising=False)
-    return started
+def launched(run_python):
+    """Run `cait-viz app` with each list of arguments, and give for each what Streamlit was started with.
+
+    Streamlit is not started, and no worker either: what its process would get is given as text.
+    """
+    script = """
+import json, logging, runpy, sys
+from concurrent.futures import Future
+import loky
+
+workers = []
+class NoProcess:
+    def __init__(self, *arguments, **options):
+        workers.append(f"{arguments} {options}")
+    def submit(self, *_):
+        return Future()
+
+loky.ProcessPoolExecutor = NoProcess
+started = []
+def run_module(name, **_):
+    started.append([sys.argv[2:], logging.root.manager.disable, workers[-1]])
+runpy.run_module = run_module
+from cait_viz.cli.main import main
+for arguments in json.loads(sys.argv[1]):
+    assert main(["app", *arguments]) == 0
+print(json.dumps(started))
+"""
+
+    def launched(*commands):
+        words = [[str(word) for word in command] for command in commands]
+        out, err = run_python(script, json.dumps(words))
+        assert err == ""
+        return json.loads(out)
+
+    return launched
 
 
-@pytest.mark.parametrize(
-    ("arguments", "options"),
-    [
-        ([], []),
-        (["--port", "8502"], ["--server.port=8502"]),
-        (["--host", "127.0.0.1", "--port", "80"], ["--server.port=80", "--server.address=127.0.0.1"]),
-        (["--", "--server.headless", "true"], ["--server.headless", "true"]),
-        (["--port=9", "--", "--theme.base=dark"], ["--server.port=9", "--theme.base=dark"]),
-    ],
-)
-def test_app_starts_the_server_with_what_was_asked_for(run, launched, arguments, options):
-    assert run("app", *arguments) == (0, "", "")
-    assert launched == [(options, None)]
+def test_app_starts_streamlit_with_what_was_asked_for(launched):
+    expected = {
+        (): [],
+        ("--port", "8502"): ["--server.port=8502"],
+        ("--host", "127.0.0.1", "--port", "80"): ["--server.port=80", "--server.address=127.0.0.1"],
+        ("--", "--server.headless", "true"): ["--server.headless", "true"],
+        ("--port=9", "--", "--theme.base=dark"): ["--server.port=9", "--theme.base=dark"],
+    }
+    for (arguments, disabled_logs, _), options in zip(launched(*expected), expected.values(), strict=True):
+        assert arguments == [str(ROOT / "app.py"), *options]
+        assert disabled_logs == logging.NOTSET
 
 
-def test_app_offers_the_weights_that_were_given_with_their_labels(run, launched, tiny_weights, tmp_path):
+def test_app_opens_on_the_weights_that_were_given_with_their_labels(launched, tiny_weights, tmp_path):
     labels = tmp_path / "names.txt"
     labels.write_text("".join(f"name {index}\n" for index in range(10)))
     given = ["--weights", tiny_weights, "--labels", labels]
-    assert run("app", *given, "--port", "8502", "--", "--theme.base=dark") == (0, "", "")
-    [(options, own)] = launched
-    assert options == ["--server.port=8502", "--theme.base=dark"]
-    assert own.name == "tiny"
-    assert (own.choice.weights, own.choice.labels) == (tiny_weights, labels)
-
-
-def test_app_offers_weights_without_labels(run, launched, tiny_weights):
-    assert run("app", "--weights", tiny_weights) == (0, "", "")
-    assert [own.choice.labels for _, own in launched] == [None]
-
-
-def test_app_keeps_the_server_s_own_logs(run, launched, monkeypatch):
-    heard = []
-    sys.modules["cait_viz.serving.state"].launch = lambda *_: heard.append(logging.root.manager.disable)
-    run("app")
-    assert heard == [logging.NOTSET]
+    [(arguments, _, worker)] = launched([*given, "--port", "8502", "--", "--theme.base=dark"])
+    assert arguments[1:] == ["--server.port=8502", "--theme.base=dark"]
+    assert str(tiny_weights) in worker
+    assert str(labels) in worker
+    [(_, _, worker)] = launched(["--weights", tiny_weights])
+    assert str(tiny_weights) in worker
 
 
 # --- as a program -----------------------------------------------------------------------------------

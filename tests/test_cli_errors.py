@@ -3,6 +3,8 @@
 None of them starts TensorFlow.
 """
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,10 +28,8 @@ NETWORK_COMMANDS = {
 
 @pytest.fixture(autouse=True)
 def no_tensorflow(monkeypatch):
-    def start():
-        pytest.fail("TensorFlow was started before the refusal")
-
-    monkeypatch.setattr("cait_viz._backend.import_tensorflow", start)
+    """A command that starts TensorFlow ends with another error than the one expected."""
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
 
 
 @pytest.fixture(autouse=True)
@@ -60,51 +60,92 @@ def refusal(capsys, folder):
 # --- usage ------------------------------------------------------------------------------------------
 
 
+RENDER = [*NETWORK_COMMANDS["render"], CAT]
+SALIENCY = ["figure", CAT, "-o", "out.pdf", "--kind", "saliency"]
+ATTENTION = [*NETWORK_COMMANDS["attention"], CAT]
+FINETUNE = ["finetune", "images", "-o", "out"]
+DISTIL = ["distil", "images", "-o", "out", "--teacher", "t.onnx"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "COMMAND; see cait-viz --help"),
-        (["predicate"], "invalid choice: 'predicate'"),
-        (["--nonsense"], "COMMAND"),
-        (["models", "more"], "unrecognized arguments: more"),
-        (["fetch"], "MODEL; see cait-viz fetch --help"),
-        (["predict"], "IMAGE; see cait-viz predict --help"),
-        (["predict", CAT, CAT], "unrecognized arguments"),
-        (["predict", CAT, "--nonsense"], "--nonsense"),
-        (["predict", CAT, "--js"], "--js"),
-        (["predict", CAT, "--top", "0"], "'0' is not a whole number of at least 1"),
-        (["predict", CAT, "--top", "-3"], "'-3' is not a whole number of at least 1"),
-        (["predict", CAT, "--top", "many"], "'many' is not a whole number of at least 1"),
-        (["predict", CAT, "--view", "round"], "invalid choice: 'round' (choose from 'crop', 'whole')"),
-        (["attention", CAT], "--npz"),
-        (["attention", CAT, "--npz", "out.npz", "--sa-block", "first"], "invalid int value: 'first'"),
+        ([], "COMMAND is missing; see cait-viz --help"),
+        (["predicate"], 'Unknown command "predicate". Did you mean "predict"?'),
+        (["--nonsense"], "--nonsense"),
+        (["models", "more"], "'more'"),
+        (["fetch"], "MODEL requires an argument; see cait-viz fetch --help"),
+        (["predict"], "IMAGE requires an argument; see cait-viz predict --help"),
+        (["predict", CAT, CAT], "Unused Tokens"),
+        (["predict", CAT, "--nonsense"], "Unknown option: --nonsense"),
+        (["predict", CAT, "--js"], "Unknown option: --js"),
+        (["predict", CAT, "--no-json"], "Unknown option: --no-json"),
+        (["predict", CAT, "--top", "0"], 'Invalid value "0" for --top. Must be >= 1; see cait-viz predict'),
+        (["predict", CAT, "--top", "-3"], 'Invalid value "-3" for --top'),
+        (["predict", CAT, "--top", "many"], 'unable to convert "many" into int'),
+        (["predict", CAT, "--view", "round"], '"round" for --view. Choose from: "crop", "whole"'),
+        (["attention", CAT], "--npz requires an argument"),
+        ([*ATTENTION, "--sa-block", "first"], 'unable to convert "first" into int'),
         (["attention", CAT, "--npz", "out.txt"], "out.txt: the output's format follows from its ending; use"),
-        (["render", CAT], "-o/--output"),
+        (["render", CAT], "--output requires an argument"),
         (["render", CAT, "-o", "out.jpg"], "use .png"),
         (["render", CAT, "-o", "out"], "use .png"),
-        (["render", CAT, "-o", "out.png", "--head", "all"], "'all' is neither the number of a head nor"),
-        (["render", CAT, "-o", "out.png", "--block", "last"], "invalid int value: 'last'"),
-        (["render", CAT, "-o", "out.png", "--alpha", "1.5"], "alpha must be a number from 0 to 1, not 1.5"),
-        (["render", CAT, "-o", "out.png", "--alpha", "nan"], "alpha must be a number from 0 to 1"),
-        (["render", CAT, "-o", "out.png", "--alpha", "half"], "invalid float value: 'half'"),
-        (["render", CAT, "-o", "out.png", "--style", "jet"], "invalid choice: 'jet'"),
-        (["render", CAT, "-o", "out.png", "--colormap", "jet"], "invalid choice: 'jet'"),
-        (["render", CAT, "-o", "out.png", "--interpolation", "cubic"], "invalid choice: 'cubic'"),
-        (["render", CAT, "-o", "out.png", "--scale", "global"], "invalid choice: 'global'"),
-        (["figure", "-o", "out.png", "--kind", "heads"], "IMAGE"),
-        (["figure", CAT, "--kind", "heads"], "-o/--output"),
-        (["figure", CAT, "-o", "out.png"], "--kind"),
-        (["figure", CAT, "-o", "out.png", "--kind", "tails"], "invalid choice: 'tails'"),
+        ([*RENDER, "--head", "all"], '"all"'),
+        ([*RENDER, "--block", "last"], 'unable to convert "last" into int'),
+        ([*RENDER, "--alpha", "1.5"], "alpha must be a number from 0 to 1, not 1.5"),
+        ([*RENDER, "--alpha", "nan"], "alpha must be a number from 0 to 1"),
+        ([*RENDER, "--alpha", "half"], 'unable to convert "half" into float'),
+        ([*RENDER, "--style", "jet"], "jet"),
+        ([*RENDER, "--colormap", "jet"], "jet"),
+        ([*RENDER, "--interpolation", "cubic"], "cubic"),
+        ([*RENDER, "--scale", "global"], "global"),
+        ([*RENDER, "--dim-unseen", "0.5"], "Unknown option: --dim-unseen"),
+        (["figure", "-o", "out.png", "--kind", "heads"], "IMAGE requires an argument"),
+        (["figure", CAT, "--kind", "heads"], "--output requires an argument"),
+        (["figure", CAT, "-o", "out.png"], "--kind requires an argument"),
+        (["figure", CAT, "-o", "out.png", "--kind", "tails"], 'Invalid value "tails" for --kind'),
         (["figure", CAT, "-o", "out.gif", "--kind", "heads"], "use .png, .svg, .pdf"),
-        (
-            ["figure", CAT, "-o", "out.png", "--kind", "heads", "--block", "0"],
-            "--block is for --kind saliency",
-        ),
-        (["app", "--port", "0"], "'0' is not a whole number of from 1 to 65535"),
-        (["app", "--port", "65536"], "'65536' is not a whole number"),
+        ([*NETWORK_COMMANDS["figure"], CAT, "--block", "0"], "--block is for --kind saliency"),
+        ([*SALIENCY, "--alpha", "0.5"], "Unknown option: --alpha"),
+        (["app", "--port", "0"], 'Invalid value "0" for --port'),
+        (["app", "--port", "65536"], 'Invalid value "65536" for --port'),
         (["app", "--bogus"], "--bogus"),
         (["app", "--labels", "names.txt"], "--labels is for --weights"),
         (["app", "--model", "bundled"], "--model"),
+        (["export"], "--format requires an argument"),
+        (["export", "--format", "h5"], 'Invalid value "h5" for --format'),
+        (["export", "--format", "onnx", "-o", "out.keras"], "use .onnx"),
+        (["evaluate"], "FOLDER requires an argument"),
+        (["finetune"], "FOLDER requires an argument"),
+        (["finetune", "images"], "--output requires an argument"),
+        ([*FINETUNE, "--batchsize", "8"], "Unknown option: --batchsize. Did you mean --batch-size?"),
+        (
+            [*FINETUNE, "--batch-size", "0"],
+            "batch_size must be at least 1, not 0; see cait-viz finetune",
+        ),
+        ([*FINETUNE, "--mixup", "-1"], "mixup must be at least 0, not -1.0"),
+        ([*FINETUNE, "--kept-views", "1"], "Unknown option: --kept-views"),
+        ([*FINETUNE, "--color-jitter", "1"], "color_jitter must be at least 0 and below 1, not 1.0"),
+        ([*FINETUNE, "--checkpoint-minutes", "-1"], "checkpoint_minutes must be at least 0"),
+        ([*FINETUNE, "--threads", "0"], "threads must be at least 1, not 0"),
+        ([*FINETUNE, "--precision", "float16"], '"float16" for --precision'),
+        ([*FINETUNE, "--epochs", "0"], "epochs must be above 0"),
+        ([*FINETUNE, "--epochs", "many"], "'many'"),
+        ([*FINETUNE, "--stages", "112"], "'112' is no list of stages; write SIZE:EPOCHS"),
+        ([*FINETUNE, "--epochs", "1", "--stages", "112:1"], "--epochs, --stages"),
+        ([*FINETUNE, "--validation", "v", "--validation-share", "0.2"], "--validation, --validation-share"),
+        ([*FINETUNE, "--label-weight", "0.5"], "Unknown option: --label-weight"),
+        ([*FINETUNE, "--augmentation", "none"], "Unknown option: --augmentation"),
+        ([*FINETUNE, "--command", "none"], "Unknown option: --command"),
+        (
+            [*FINETUNE, "--backend", "theano"],
+            "there is no backend 'theano'; choose one of tensorflow",
+        ),
+        ([*FINETUNE, "--backend", "tensorflow"], "the backend tensorflow is not installed"),
+        (DISTIL[:4], "--teacher requires an argument"),
+        ([*DISTIL, "--folder-weight", "dogs"], "'dogs' is no folder with a weight; write FOLDER=W"),
+        ([*DISTIL, "--folder-weight", "dogs=many"], "'dogs=many' is no folder with a weight"),
+        ([*DISTIL, "--label-weight", "1.5"], "label_weight must be from 0 to 1, not 1.5"),
     ],
 )
 def test_wrong_usage_is_refused(refusal, arguments, words):
@@ -128,14 +169,8 @@ def test_an_unknown_model_is_refused_with_the_known_ones(refusal, command):
     assert "bundled, cait_xxs24_224" in text
 
 
-def test_fetch_refuses_an_unknown_model_before_it_fetches_any(refusal, monkeypatch):
-    monkeypatch.setattr(cli, "resolve", lambda *_: pytest.fail("fetched"))
-    assert "no model named 'cait'" in refusal(WRONG_USAGE, "fetch", "cait_xxs24_224", "cait")
-
-
-RENDER = [*NETWORK_COMMANDS["render"], CAT]
-SALIENCY = ["figure", CAT, "-o", "out.pdf", "--kind", "saliency"]
-ATTENTION = [*NETWORK_COMMANDS["attention"], CAT]
+def test_fetch_refuses_an_unknown_model_before_it_fetches_any(refusal):
+    assert "no model named 'cait'" in refusal(WRONG_USAGE, "fetch", "bundled", "cait")  # prints no path
 
 
 @pytest.mark.parametrize(
@@ -223,7 +258,7 @@ def test_labels_that_cannot_be_used_are_refused(refusal, folder, command):
 
 @pytest.fixture
 def no_server(monkeypatch):
-    monkeypatch.setattr("cait_viz.serving.state.launch", lambda *_: pytest.fail("the app was started"))
+    monkeypatch.setattr("runpy.run_module", lambda *_, **__: pytest.fail("the app was started"))
 
 
 def test_the_app_refuses_weights_and_labels_that_cannot_be_used_before_it_starts(
@@ -286,11 +321,21 @@ def test_weights_and_labels_are_not_replaced_either(refusal, folder, tiny_weight
 # --- what nobody foresaw ----------------------------------------------------------------------------
 
 
-def test_an_interrupt_is_quiet(capsys, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+@pytest.fixture
+def ending_with(monkeypatch):
+    """Let a command end with an error that none of its modules expects."""
 
-    monkeypatch.setattr(cli, "resolve", interrupted)
+    def ending_with(error):
+        def fail(*_):
+            raise error
+
+        monkeypatch.setattr("logging.disable", fail)
+
+    return ending_with
+
+
+def test_an_interrupt_prints_nothing(capsys, ending_with):
+    ending_with(KeyboardInterrupt())
     assert cli.main(["fetch", "bundled"]) == 130
     assert capsys.readouterr() == ("", "")
 
@@ -298,21 +343,22 @@ def test_an_interrupt_is_quiet(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (MemoryError(), "the memory is not enough; choose a smaller model or picture"),
+        (MemoryError(), "there is not enough memory; choose a smaller model or image"),
         (PermissionError(13, "Permission denied", "/secret"), "/secret: the system refuses"),
         (ZeroDivisionError("division\nby zero"), "(ZeroDivisionError: division by zero); please report it"),
     ],
 )
-def test_an_unforeseen_error_is_one_line_too(refusal, monkeypatch, error, words):
-    def fail(*_):
-        raise error
+def test_an_unforeseen_error_is_one_line_too(capsys, ending_with, error, words):
+    ending_with(error)
+    assert cli.main(["fetch", "bundled"]) == FAILED
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"cait-viz: .*\n", err)
+    assert words in err
 
-    monkeypatch.setattr(cli, "resolve", fail)
-    assert words in refusal(FAILED, "fetch", "bundled")
 
-
-def test_the_traceback_of_an_unforeseen_error_can_be_asked_for(capsys, monkeypatch):
+def test_the_traceback_of_an_unforeseen_error_can_be_asked_for(capsys, ending_with, monkeypatch):
     monkeypatch.setenv("CAIT_VIZ_TRACEBACK", "1")
-    monkeypatch.setattr(cli, "resolve", lambda *_: 1 / 0)
+    ending_with(ZeroDivisionError())
     assert cli.main(["fetch", "bundled"]) == FAILED
     assert "Traceback" in capsys.readouterr().err

@@ -1,176 +1,42 @@
-"""`cait-viz evaluate`: how often a model is right, and how much its answers depend on what its maps show."""
+"""`cait-viz evaluate`."""
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Annotated
 
-import numpy as np
-from tqdm import tqdm
+from cyclopts import Parameter
 
-from cait_viz._backend import import_tensorflow
-from cait_viz._text import file_text, listed, path_text
-from cait_viz.errors import CheckpointError, TeacherError
-from cait_viz.images.folders import UNKNOWN, Example, labeled_files, loose_files, read_pixels, spread
-from cait_viz.images.preprocess import normalize
-from cait_viz.metrics.accuracy import accuracy, top1_among, usual_measures
-from cait_viz.metrics.faithfulness import BATCH, measure
-from cait_viz.metrics.report import faithfulness_lines, published_remark, row, table_head
-from cait_viz.weights.labels import class_index, class_names
-
-if TYPE_CHECKING:
-    from cait_viz.model.cait import CaiT
-    from cait_viz.training.teacher import Teacher
-    from cait_viz.weights.resolve import Checkpoint
-
-_TITLES = {"top1": "top-1", "top5": "top-5", "own": "top-1 among its own classes"}
-
-Note = Callable[[str], object]
-
-
-class _Network(NamedTuple):
-    """A network whose accuracy is measured: (B, side, side, 3) uint8 to scores (B, classes)."""
-
-    remark: str  # after the folder's name in the table
-    side: int
-    classify: Callable[[np.ndarray], np.ndarray]
+from cait_viz.cli.options import Count, Index, ModelAlone, ModelOptions
 
 
 def evaluate(
-    folders: Sequence[Path],
+    folders: Annotated[list[Path], Parameter(name="FOLDER")],
+    /,
     *,
-    model: str | None = None,
-    weights: Path | None = None,
-    labels: Path | None = None,
     teacher: Path | None = None,
-    teacher_size: int | None = None,
-    faithfulness: int = 0,
-    seed: int = 0,
-    print_line: Callable[[str], object] = print,
+    teacher_size: Count | None = None,
+    faithfulness: Index = 0,
+    seed: Index = 0,
+    given: ModelAlone = ModelOptions(),
 ) -> None:
-    """Print as Markdown how often a model is right and, if asked for, what its maps are worth.
+    """Measure a model's accuracy on folders of labeled images, and how faithful its maps are, in Markdown.
 
     Args:
-        folders: each holds one folder of images per class, named after its WordNet id ("n02123045"), as in
-            ImageNet's validation set, Imagenette and Imagewoof, or after the name of the class. For a model
-            of one class, a sigmoid, every other folder is "not this class".
-        model: a variant; by default the bundled one, or the architecture of the weights.
-        weights: a checkpoint in place of the variant's own weights.
-        labels: a text file with the name of one class per line.
-        teacher: the ONNX network that the model was distilled from, to be measured on the same images.
-        teacher_size: side of the teacher's input in pixels; by default what its file fixes, else 224.
-        faithfulness: on how many images, spread evenly over the classes of all folders, to measure deletion
-            and insertion (Petsiuk et al. 2018); the network sees about 310 altered copies of each.
-        seed: decides which images these are, and the random maps.
-        print_line: gets each line as soon as it is known.
-
-    Raises:
-        CheckpointError: the weights or labels cannot be used, or the model has no classifier.
-        DatasetError: a folder cannot be used.
-        TeacherError: the teacher cannot be used, or has other classes than the model.
+        folders: each holds a folder of images for each class, named as it or after its WordNet id.
+        teacher: an ONNX file, see `cait-viz distil`, to be measured on the same images (default: none).
+        teacher_size: side of its input in pixels (default: its own, or 224).
+        faithfulness: number of images, spread over the classes of all folders, on which deletion and
+            insertion are measured as well; about 310 forward passes an image.
+        seed: decides which images these are, and on all that is random.
     """
-    from cait_viz.weights.resolve import resolve
+    from cait_viz import evaluation
 
-    checkpoint = resolve(model, weights)
-    config = checkpoint.config
-    if config.pre_logits:
-        raise CheckpointError(f"{checkpoint.name}: has no classifier to measure; give weights with a head")
-    index = class_index(class_names(config.num_classes, labels))
-    # Everything that can be refused is refused before TensorFlow starts.
-    others = 1 if config.num_classes == 1 else UNKNOWN
-    found = {folder: labeled_files(folder, index, others) for folder in folders}
-    # A file is read for every measurement; it is reported once.
-    note = cache(lambda sentence: tqdm.write(sentence, file=sys.stderr))
-    for folder in found:
-        if loose := loose_files(folder):
-            names = listed(path.name for path in loose)
-            note(f"{path_text(folder)}: {names}: not in the folder of a class; skipped")
-    opened = None if teacher is None else _open_teacher(teacher, teacher_size, checkpoint)
-    import_tensorflow()
-    from cait_viz.api import from_checkpoint
-
-    network = from_checkpoint(checkpoint, labels)
-    print_line(_description(checkpoint, network))
-    networks = [_Network("", config.image_size, lambda pixels: _forward(network, normalize(pixels))[0])]
-    if opened is not None:
-        print_line(f"teacher: {opened.path.name}, SHA-256 {opened.sha256}")
-        remark = f", the teacher at {opened.size} px"
-        networks.append(_Network(remark, opened.size, lambda pixels: opened(pixels).logits))
-    print_line("")
-    for line in _accuracy_lines(networks, found, checkpoint, note):
-        print_line(line)
-    if faithfulness:
-        groups: dict[tuple[Path, int], list[Example]] = {}
-        for folder, examples in found.items():
-            for example in examples:
-                groups.setdefault((folder, example.label), []).append(example)
-        pixels = (pixels for pixels, _ in read_pixels(spread(groups.values(), seed), config.image_size, note))
-        count = min(faithfulness, sum(map(len, groups.values())))
-        images = _bar(islice(pixels, count), count, "faithfulness")
-        areas = measure(images, lambda images: _forward(network, images), seed)
-        print_line("")
-        for line in faithfulness_lines(areas, checkpoint.saliency_block, seed):
-            print_line(line)
-
-
-def _open_teacher(path: Path, size: int | None, checkpoint: "Checkpoint") -> "Teacher":
-    from cait_viz.training.teacher import Teacher
-
-    teacher = Teacher(path, size)
-    if teacher.classes != checkpoint.config.num_classes:
-        raise TeacherError(
-            f"{file_text(path)}: has {teacher.classes} classes and {checkpoint.name} has "
-            f"{checkpoint.config.num_classes}; give the teacher that it was distilled from"
-        )
-    return teacher
-
-
-def _forward(network: "CaiT", images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Logits (B, classes) and each block's class attention (B, heads, 1 + N) for normalized images."""
-    from cait_viz.engine.keras import forward
-
-    logits, _, attention = forward(network, images)
-    blocks = range(network.config.ca_ffn_layers)
-    return logits, [attention[f"ca_ffn_block_{block}_att"][:, :, 0] for block in blocks]
-
-
-def _accuracy_lines(
-    networks: Sequence[_Network],
-    folders: Mapping[Path, Sequence[Example]],
-    checkpoint: "Checkpoint",
-    note: Note,
-) -> Iterator[str]:
-    """A table with a row per folder and network, then the published top-1 beside the measured."""
-    total = checkpoint.config.num_classes
-    published = checkpoint.variant.top1 if checkpoint.variant and checkpoint.as_published else None
-    usual = usual_measures(total)
-    yield from table_head("folder", "images", *(_TITLES[name] for name in (*usual, "own")))
-    remarks = []
-    for folder, examples in folders.items():
-        classes = {example.label for example in examples}
-        for network in networks:
-            images = _bar(read_pixels(examples, network.side, note), len(examples), folder.name)
-            measured = accuracy(network.classify, images, usual | {"own": top1_among(classes)}, BATCH)
-            shares = (f"{100 * share:.1f} %" for share in measured.shares.values())
-            yield row([f"{folder}{network.remark}", measured.images, *shares])
-            if network is networks[0] and published is not None:
-                top1 = 100 * measured.shares["top1"]
-                remarks += ["", published_remark(checkpoint.name, published, folder, top1, len(classes))]
-    yield from remarks
-
-
-def _description(checkpoint: "Checkpoint", network: "CaiT") -> str:
-    config = checkpoint.config
-    return (
-        f"{checkpoint.name}: {config.sa_ffn_layers} self-attention and {config.ca_ffn_layers} "
-        f"class-attention blocks, dim {config.projection_dim}, {config.num_heads} heads, "
-        f"patch {config.patch_size}, {config.image_size} px, {config.num_classes} classes; "
-        f"{network.count_params():,} parameters; weights {checkpoint.path.name}, SHA-256 {checkpoint.sha256}"
+    evaluation.evaluate(
+        folders,
+        model=given.model,
+        weights=given.weights,
+        labels=given.labels,
+        teacher=teacher,
+        teacher_size=teacher_size,
+        faithfulness=faithfulness,
+        seed=seed,
     )
-
-
-def _bar(items: Iterable[Any], total: int, title: str) -> Iterable[Any]:
-    """A progress bar on standard error, if that is a terminal."""
-    return tqdm(items, title, total, leave=False, file=sys.stderr, disable=None, unit=" images")

@@ -52,7 +52,7 @@ class Look:
     Attributes:
         style: "overlay", the colored map over the color image; "paper", the gray-level image
             multiplied by the map and colored (Figure 7); "map", the colored map alone.
-        colormap: one of `COLORMAPS`; None is the style's own (`DEFAULT_COLORMAPS`).
+        colormap: one of `COLORMAPS` (default: the own one of the style or figure).
         alpha: opacity of the map in the style "overlay", from 0 (the image) to 1 (the map).
         interpolation: "bicubic", or "nearest", which shows the patches as squares.
         scale: "head" stretches each map to the full range by itself; "shared" uses one range for

@@ -48,7 +48,7 @@ def finetune(
     labels: Path | None = None,
     validation: Path | float = 0.1,
     config: TrainingConfig = FINETUNING,
-    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    options: RunOptions = RunOptions(),
 ) -> Outcome:
     """Teach a pretrained CaiT the classes of one's own images.
 
@@ -146,7 +146,7 @@ def distil(
     labels: Path | None = None,
     validation: Sequence[Path] = (),
     config: TrainingConfig = DISTILLATION,
-    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    options: RunOptions = RunOptions(),
 ) -> Outcome:
     """Train a CaiT to give a teacher's outputs for images, which need no labels.
 

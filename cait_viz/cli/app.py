@@ -1,0 +1,33 @@
+"""`cait-viz app`."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from cait_viz.cli.options import ModelOptions, WeightsAlone
+from cait_viz.errors import UsageError
+
+
+def app(
+    *options: Annotated[str, Parameter(name="OPTION")],
+    port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535))] = None,
+    host: str | None = None,
+    given: WeightsAlone = ModelOptions(),
+) -> None:
+    """Serve the web app, which opens on the --weights that are given.
+
+    Args:
+        options: what follows -- is passed on to `streamlit run`.
+        port: port to listen on (default: 8501).
+        host: address to listen on (default: this machine alone).
+    """
+    if given.labels and not given.weights:
+        raise UsageError("--labels is for --weights; the app's other models have names")
+    _ = given.config  # refuses what cannot be used
+    from cait_viz.serving import models, state
+
+    own = models.own(given.checkpoint, given.labels) if given.weights else None
+    settings = {"--server.port": port, "--server.address": host}
+    named = [f"{name}={value}" for name, value in settings.items() if value is not None]
+    state.launch([*named, *options], own)

@@ -1,0 +1,178 @@
+"""`cait-viz finetune` and `cait-viz distil`; their options are the fields of `cait_viz.training.config`."""
+
+import contextlib
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Group, Parameter
+from cyclopts.validators import mutually_exclusive
+
+from cait_viz._backend import BACKENDS
+from cait_viz._checks import check_choice
+from cait_viz.cli.options import Count, ModelAlone, ModelOptions, Output, interrupted_at_once, report
+from cait_viz.errors import UsageError
+from cait_viz.training.config import (
+    Augmentation,
+    DistillationConfig,
+    RunOptions,
+    Stage,
+    TrainingConfig,
+    parse_stages,
+)
+
+if TYPE_CHECKING:
+    from cait_viz.training.run import Outcome
+
+_TRAINING, _RUN = Group("Training", sort_key=1), Group("Run", sort_key=2)
+_LENGTH, _VALIDATION = (Group(show=False, validator=mutually_exclusive) for _ in range(2))
+_ONE_VALIDATION = Parameter(group=("Parameters", _VALIDATION))
+_ONE_LENGTH = Parameter(group=(_TRAINING, _LENGTH), n_tokens=1)
+_CONFIG = Parameter(name="*", group=_TRAINING, parse="^(?!stages|augmentation)")
+_NO_TEACHER = Parameter(parse="^(?!stages|augmentation|label_weight|feature_weight|kept_views)")
+
+Epochs = Annotated[
+    tuple[Stage, ...],
+    _ONE_LENGTH,
+    Parameter(
+        converter=lambda _, tokens: (Stage(None, float(tokens[0].value)),),
+        show_default=lambda stages: f"{stages[0].epochs:g}",
+        metavar="E",
+        help="how often each image is shown, at the network's own resolution.",
+    ),
+]
+Stages = Annotated[
+    tuple[Stage, ...],
+    _ONE_LENGTH,
+    Parameter(
+        converter=lambda _, tokens: parse_stages(tokens[0].value),
+        show_default=False,
+        metavar="SIZE:EPOCHS,…",
+        help="in place of --epochs, several resolutions one after the other, in pixels, such as "
+        "112:20,224:4; low first saves time.",
+    ),
+]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What both commands take.
+
+    Attributes:
+        output: the folder to write to: model.safetensors, labels.txt, card.json, log.csv.
+        backend: of Keras: tensorflow, jax or torch (default: KERAS_BACKEND, or the first that is installed).
+    """
+
+    output: Annotated[Output, Parameter(group="Parameters")]
+    augmentation: Annotated[Augmentation, Parameter(name="*", group=_TRAINING)] = Augmentation()
+    options: Annotated[RunOptions, Parameter(name="*", group=_RUN, parse="^(?!command|tell)")] = RunOptions()
+    backend: Annotated[str | None, Parameter(group=_RUN)] = None
+    start: ModelAlone = ModelOptions()
+
+    def arguments(self, config: TrainingConfig, stages: tuple[Stage, ...], command: str) -> dict[str, Any]:
+        """Import Keras on the backend that was asked for, and give what both trainings are called with."""
+        from cait_viz._backend import import_keras, installed_backend, keep_freed_memory
+
+        backend = check_choice("backend", self.backend or installed_backend(), BACKENDS)
+        try:
+            with interrupted_at_once():
+                import_keras(backend, self.options.threads)
+        except ImportError:
+            raise UsageError(
+                f"the backend {backend} is not installed; install it, or choose another"
+            ) from None
+        keep_freed_memory()
+        return {
+            "out": self.output,
+            "model": self.start.model,
+            "weights": self.start.weights,
+            "labels": self.start.labels,
+            "config": replace(config, stages=stages, augmentation=self.augmentation),
+            "options": replace(self.options, command=command),
+        }
+
+
+def finetune(
+    images: Annotated[Path, Parameter(name="FOLDER")],
+    /,
+    *,
+    validation: Annotated[Path | None, _ONE_VALIDATION] = None,
+    validation_share: Annotated[float, _ONE_VALIDATION] = 0.1,
+    epochs: Epochs = TrainingConfig.stages,
+    stages: Stages = (),
+    config: Annotated[TrainingConfig, _CONFIG, _NO_TEACHER] = TrainingConfig(),
+    training: Training,
+    command_line: Annotated[str, Parameter(parse=False)],
+) -> None:
+    """Train a pretrained CaiT on labelled images of your own.
+
+    The training starts from --model or --weights; where the images' classes are those of --labels, it keeps
+    the classifier. It writes weights with timm's tensor names, which every command and the app open by
+    --weights and --labels.
+
+    Args:
+        images: a folder that holds a folder of images for each class.
+        validation: a folder of images to validate with, in folders of the same names.
+        validation_share: share of each class that is held back to validate with where --validation names no
+            folder.
+    """
+    arguments = training.arguments(config, stages or epochs, command_line)
+    from cait_viz.training.api import finetune
+
+    _report(finetune(images, validation=validation or validation_share, **arguments))
+
+
+def distil(
+    images: Annotated[list[Path], Parameter(name="FOLDER")],
+    /,
+    *,
+    teacher: Path,
+    teacher_size: Count | None = None,
+    folder_weight: Annotated[tuple[str, ...], Parameter(metavar="FOLDER=W", show_default=False)] = (),
+    validation: Annotated[tuple[Path, ...], Parameter(show_default=False)] = (),
+    epochs: Epochs = DistillationConfig.stages,
+    stages: Stages = (),
+    config: Annotated[DistillationConfig, _CONFIG] = DistillationConfig(),
+    training: Training,
+    command_line: Annotated[str, Parameter(parse=False)],
+) -> None:
+    """Train a CaiT to give the answers of a teacher.
+
+    The teacher is an ONNX file with one input, RGB in [0, 1] as (B, 3, S, S), and two outputs, logits and
+    features, its last feature map. The student has the architecture of --model and starts from --weights, or
+    else from random weights; --labels names the teacher's classes. The images need no labels; those in a
+    folder that is named as a class, or after its WordNet id, have one.
+
+    Args:
+        images: folders of images, searched to any depth.
+        teacher: the teacher's file, .onnx.
+        teacher_size: side of its input in pixels (default: its own, or 224).
+        folder_weight: show each image of a folder W times an epoch on average, 0.1 being a tenth of them; a
+            folder within another may have a weight of its own (default: 1); can be repeated.
+        validation: a folder of images to validate with, in folders named as classes (default: none); can be
+            repeated.
+    """
+    weights = dict(map(_folder_weight, folder_weight))
+    arguments = training.arguments(config, stages or epochs, command_line)
+    from cait_viz.training.api import distil
+
+    sizes: Mapping[str, Any] = {"teacher": teacher, "teacher_size": teacher_size}
+    _report(distil(images, folder_weights=weights, validation=validation, **sizes, **arguments))
+
+
+def _folder_weight(text: str) -> tuple[Path, float]:
+    folder, _, weight = text.rpartition("=")
+    with contextlib.suppress(ValueError):
+        if folder:
+            return Path(folder), float(weight)
+    raise UsageError(f"{text!r} is no folder with a weight; write FOLDER=W, such as images/dogs=0.1")
+
+
+def _report(outcome: "Outcome") -> None:
+    measured = ", ".join(f"{name} {100 * share:.1f} %" for name, share in outcome.accuracy.items())
+    report(outcome.weights, f"validation {measured}" if measured else "not validated")
+    files = shlex.join(["--weights", str(outcome.weights), "--labels", str(outcome.labels)])
+    print(f"look at it with: cait-viz app {files}")
