@@ -390,6 +390,57 @@ def test_a_view_is_the_same_after_a_reload(visitor):
     assert visitor.maps == before
 
 
+def test_back_and_forward_bring_back_each_view_and_the_address_that_names_it(visitor):
+    page = visitor.page
+
+    def seen():
+        paper = page.get_by_role("radio", name="Paper", exact=True)
+        return visitor.calm(lambda: (visitor.maps[0], paper.get_attribute("aria-checked"), page.url))
+
+    steps, views = page.evaluate("history.length"), [seen()]
+    page.get_by_text("Sample photographs").click()
+    for choose in (
+        page.get_by_role("button", name="Rocket", exact=True).click,
+        page.get_by_role("button", name="Head 2", exact=True).first.click,
+        page.get_by_role("radio", name="Paper", exact=True).click,
+    ):
+        visitor.after(choose)
+        views.append(seen())
+    assert len(set(views)) == 4
+    assert page.evaluate("history.length") == steps + 3
+    for step, expected in [
+        (page.go_back, views[2]),
+        (page.go_back, views[1]),
+        (page.go_back, views[0]),
+        (page.go_forward, views[1]),
+    ]:
+        visitor.after(step)
+        assert seen() == expected
+    assert page.evaluate("history.length") == steps + 3
+
+
+def test_a_choice_of_what_is_chosen_and_a_drag_of_the_slider_add_no_step_to_the_history(visitor):
+    page = visitor.page
+    visitor.after(page.get_by_role("button", name="Head 2", exact=True).first.click)
+    steps, address = page.evaluate("history.length"), page.url
+    visitor.after(page.get_by_role("button", name="Head 2", exact=True).first.click)
+    page.get_by_role("slider", name="Opacity of the map").focus()
+    for _ in range(5):
+        visitor.after(lambda: page.keyboard.press("ArrowRight"))
+    assert (page.evaluate("history.length"), page.url) == (steps, address)
+
+
+def test_choices_faster_than_the_page_are_all_kept(visitor):
+    page = visitor.page
+    page.get_by_role("radio", name="Paper", exact=True).click()
+    page.get_by_role("radio", name="CA block 1", exact=True).click()
+    page.get_by_role("radio", name="Patches", exact=True).click()
+    page.wait_for_url("**block=0&head=mean&style=paper**")
+    visitor.rest()
+    for name in ("Paper", "CA block 1", "Patches"):
+        assert page.get_by_role("radio", name=name, exact=True).get_attribute("aria-checked") == "true"
+
+
 # --- a model of one's own -----------------------------------------------------------------------------
 
 

@@ -383,15 +383,15 @@ def _app(arguments: argparse.Namespace) -> int:
         )
     from cait_viz.serving import models, state
 
-    own = None
+    user_model = None
     if arguments.weights is not None:
         with _silence():
             checkpoint = resolve(weights=arguments.weights)
             _check_classes(checkpoint.config, arguments)
-            own = models.own(checkpoint, arguments.labels)
+            user_model = models.user_model(checkpoint, arguments.labels)
     given = {"--server.port": arguments.port, "--server.address": arguments.host}
     options = [f"{name}={value}" for name, value in given.items() if value is not None]
-    state.launch([*options, *arguments.options], own)
+    state.launch([*options, *arguments.options], user_model)
     return _DONE
 
 
