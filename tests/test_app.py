@@ -11,6 +11,7 @@ import socket
 from concurrent.futures import Future
 from dataclasses import replace
 
+import httpx2
 import numpy as np
 import pytest
 import streamlit as st
@@ -423,6 +424,87 @@ def test_the_figures_come_in_every_format(file_format):
     page.selectbox[0].set_value(file_format).run()
     labels = [button.label for button in page.get("download_button")]
     assert sum(f"({file_format.upper()})" in label for label in labels if "Figure" in label) == 2
+
+
+# --- an image from the web ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web(monkeypatch):
+    """The images in the web, by address; all other addresses answer 404."""
+    images, lookup = {}, socket.getaddrinfo
+
+    def answer(request):
+        content = images.get(f"http://{request.headers['host']}{request.url.path}")
+        return httpx2.Response(404) if content is None else httpx2.Response(200, content=content)
+
+    def find(host, port, *arguments, **options):
+        public = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.216.34", port))]
+        return public if host == "images.example" else lookup(host, port, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    monkeypatch.setattr(httpx2, "HTTPTransport", lambda: httpx2.MockTransport(answer))
+    return images
+
+
+def ask_web(page, url):
+    return page.text_input[0].set_value(url).run()
+
+
+def test_an_image_at_a_web_address_is_fetched_and_analyzed_once_and_is_not_in_the_address(asked, web):
+    web["http://images.example/mine/my%20cup.png"] = image = picture()
+    page = ask_web(visit(), "http://images.example/mine/my%20cup.png")
+    assert notices(page) == []
+    assert (asked[-1].image, asked[-1].image_name) == (image, "my cup.png")
+    assert "my cup.png" in maps(page)[0][0]
+    web.clear()
+    page.selectbox(key="head").set_value(1).run()
+    assert notices(page) == []
+    assert len(asked) == 2
+    assert page.query_params == {
+        "model": "bundled", "block": "1", "head": "1", "style": "overlay", "view": "crop"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://images.example/nothing.png", "http://images.example/letter.png", "http://127.0.0.1/x.png",
+        "file:///etc/passwd", "http://[", "<b>images</b>",
+    ],
+)  # fmt: skip
+def test_a_web_address_without_an_image_is_one_sentence_and_the_image_before_it_stays(asked, web, url):
+    web["http://images.example/letter.png"] = b"Dear reader"
+    page = upload(visit(), "mine.png", picture())
+    before = maps(page)
+    ask_web(page, url)
+    assert is_usable(page)
+    assert len(notices(page)) == 1
+    assert maps(page) == before
+    assert len(asked) == 2
+
+
+def test_a_web_address_that_failed_is_asked_again_by_its_button_alone(web):
+    page = ask_web(visit(), "http://images.example/late.png")
+    web["http://images.example/late.png"] = picture()
+    page.selectbox(key="head").set_value(1).run()
+    assert len(notices(page)) == 1
+    page.button(key="retry_web").click().run()
+    assert notices(page) == []
+    assert "late.png" in maps(page)[0][0]
+
+
+def test_of_an_upload_a_web_address_and_a_sample_the_last_is_shown(web):
+    web["http://images.example/web.png"] = picture(1)
+    page = upload(visit(), "mine.png", picture(2))
+    for change, name in [
+        (lambda: ask_web(page, "http://images.example/web.png"), "web.png"),
+        (lambda: upload(page, "other.png", picture(3)), "other.png"),
+        (lambda: page.button(key="sample_rocket").click().run(), "rocket.jpg"),
+    ]:
+        change()
+        assert f" {name}: " in maps(page)[0][0]
+    assert page.text_input[0].value == ""
 
 
 # --- the address --------------------------------------------------------------------------------------

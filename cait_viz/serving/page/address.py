@@ -29,8 +29,8 @@ def follow_address() -> None:
     the person was faster than the page, and the browser sent the address from before their last choice.
     """
     state, address = st.session_state, st.query_params.to_dict()
-    # The browser sends the text of an option and not the option. These texts change (↓, the style's colormap),
-    # and a value that the script has assigned brings the browser the new one.
+    # The browser sends the text of an option, not the option. Where these texts change (↓, the style's
+    # colormap), the value is assigned anew, which brings the browser the new text.
     state.update({name: state[name] for name in ("model", "colormap") if name in state})
     last = state.get("address_and_choices")
     if last is not None and (address == last[0] or _choices() != last[1]):
