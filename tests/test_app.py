@@ -435,7 +435,7 @@ def web(monkeypatch):
     images, lookup = {}, socket.getaddrinfo
 
     def answer(request):
-        content = images.get(f"http://{request.headers['host']}{request.url.path}")
+        content = images.get(f"http://{request.headers['host']}{request.url.raw_path.decode()}")
         return httpx2.Response(404) if content is None else httpx2.Response(200, content=content)
 
     def find(host, port, *arguments, **options):
