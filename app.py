@@ -19,7 +19,7 @@ from cait_viz.images.preprocess import VIEWS
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import MEAN, follow_address, reset_block_and_head, write_address
 from cait_viz.serving.page.markup import STYLE, notice, verbatim
-from cait_viz.serving.page.result import TILE_SIDE, Result, analyze
+from cait_viz.serving.page.result import TILE_SIDE, ScreenResult, analyze
 from cait_viz.serving.page.source import choose_image, keep_uploads_off_the_disk, show_gallery
 from cait_viz.serving.state import server
 from cait_viz.weights.registry import Variant
@@ -198,7 +198,7 @@ def show_download_of(variant: Variant) -> None:
     st.rerun()
 
 
-def show_map(result: Result, model: AvailableModel, block: int, head: int | None, look: Look) -> None:
+def show_map(result: ScreenResult, model: AvailableModel, block: int, head: int | None, look: Look) -> None:
     """The chosen map, large, with the predictions beside it."""
     left, right = st.columns([3, 2], gap="large")
     with left:
@@ -216,7 +216,7 @@ def show_map(result: Result, model: AvailableModel, block: int, head: int | None
         st.caption(f"In bold: every class above {percent(CONFIDENT)}. {about_model(model)}")
 
 
-def what_was_seen(result: Result) -> str:
+def what_was_seen(result: ScreenResult) -> str:
     """How much of the image the network saw."""
     left, top, right, bottom = result.seen
     width, height = result.size
@@ -261,7 +261,7 @@ def about_model(model: AvailableModel) -> str:
     return f"One of the paper's models: {model.accuracy}."
 
 
-def show_heads(result: Result, look: Look) -> None:
+def show_heads(result: ScreenResult, look: Look) -> None:
     """Every head of every class-attention block, as in the paper's Figure 6; each can be chosen."""
     st.subheader("Every head")
     rows, columns = result.tile.grid_shape
@@ -299,7 +299,7 @@ def show_tile(tile: Analysis, block: int, head: int | None, look: Look) -> None:
     st.caption("  \n".join(concentration(tile, block, head)))
 
 
-def show_files(result: Result, block: int, head: int | None, look: Look) -> None:
+def show_files(result: ScreenResult, block: int, head: int | None, look: Look) -> None:
     """Files to keep; each is made when its button is pressed, and none reruns the page."""
     st.subheader("Keep it")
     small, whole = result.small, result.whole

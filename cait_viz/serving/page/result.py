@@ -25,7 +25,7 @@ _WAITING = "The model is warming up or busy. The map appears here as soon as it 
 
 
 @dataclass(frozen=True)
-class Result:
+class ScreenResult:
     """What a session keeps of an analysis.
 
     Copies that fit a screen, so that a visitor holds a few megabytes; the whole one is the server's,
@@ -52,7 +52,7 @@ class Result:
         return server().analyses.ask(self.key, self.request).result()
 
 
-def analyze(image: ChosenImage, model: AvailableModel, view: View) -> Result | None:
+def analyze(image: ChosenImage, model: AvailableModel, view: View) -> ScreenResult | None:
     """The image's analysis: the session's last one, kept by the server, or asked of a worker.
 
     If it fails the page says why, once and without asking again, and shows what it showed before, if that
@@ -60,7 +60,7 @@ def analyze(image: ChosenImage, model: AvailableModel, view: View) -> Result | N
     """
     state = st.session_state
     key = (image.key, image.name, model.choice, view)
-    result: Result | None = state.get("result")
+    result: ScreenResult | None = state.get("result")
     if result is not None and result.key == key:
         return result
     request = Request(image.data, image.name, view, model.choice)
@@ -72,7 +72,7 @@ def analyze(image: ChosenImage, model: AvailableModel, view: View) -> Result | N
             error = failure
             state.failure = (key, error)
         else:
-            state.result = Result(
+            state.result = ScreenResult(
                 key=key,
                 request=request,
                 small=analysis.reduced(SCREEN_SIDE),
