@@ -650,11 +650,11 @@ OWN_NAMES = ["rose", "tulip & lily", "<b>daisy</b>", "poppy", "iris"]
 def give(tmp_path, counted):
     """Start the server with a model of the person's own, saved under this path; gives the model."""
 
-    def give(path="petals.safetensors", config=OWN_CONFIG):
+    def give(path="petals.safetensors", config=OWN_CONFIG, names=OWN_NAMES):
         weights, labels = tmp_path / path, tmp_path / "names.txt"
         weights.parent.mkdir(exist_ok=True)
         save_file(lively_weights(timm_shapes(config)), weights)
-        labels.write_text("".join(f"{name}\n" for name in OWN_NAMES))
+        labels.write_text("".join(f"{name}\n" for name in names))
         model = user_model(checkpoints.resolve(weights=weights), labels)
         state.start(model, counted)
         return model
