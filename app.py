@@ -210,6 +210,8 @@ def show_map(result: ScreenResult, model: AvailableModel, block: int, head: int 
         )
         numbers = ", ".join(concentration(result.small, block, head))
         st.caption(f"CA block {block + 1}, {head_name(head).lower()}: {numbers}. {what_was_seen(result)}")
+        if result.small.image_remark:
+            st.caption(verbatim(result.small.image_remark))
     with right:
         st.subheader(f"What {model.name if model.variant else verbatim(model.name)} says")
         st.html(prediction_list(result.small))

@@ -28,7 +28,6 @@ from cait_viz.model.config import CaiTConfig
 from cait_viz.serving import state
 from cait_viz.serving.models import user_model
 from cait_viz.serving.worker import ModelChoice, Workers
-from cait_viz.weights import hub
 from cait_viz.weights import resolve as checkpoints
 from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
 
@@ -115,7 +114,6 @@ def point_hub_at(monkeypatch, endpoint):
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     )
-    monkeypatch.setattr(hub, "_RETRY_WAITS", (0.01,))
 
 
 def visit(**address):
@@ -898,6 +896,15 @@ def test_a_bad_picture_before_any_good_one_leaves_the_gallery(monkeypatch):
     assert is_usable(page)
     assert len(notices(page)) == 1
     assert maps(page) == []
+
+
+def test_what_an_image_lacks_is_said_below_its_map():
+    name = "*cut* :smile: <b>.jpg"
+    page = upload(visit(), name, JPEG[:-40])
+    assert notices(page) == []
+    [remark] = [caption.value for caption in page.caption if "cut" in caption.value]
+    assert name in remark.split("`")[1]
+    assert remark.count("`") == 2
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)

@@ -13,6 +13,7 @@ from starlette.formparsers import MultiPartParser
 
 from cait_viz._resources import SAMPLES
 from cait_viz.errors import CaitVizError
+from cait_viz.images.web import address_name, fetch
 from cait_viz.serving.page.markup import notice
 
 # Side of a sample's thumbnail in pixels.
@@ -130,8 +131,6 @@ def _web_image(number: int) -> ChosenImage | None:
         return None
     asked, error = state.get("web_answer", (None, None))
     if asked != url:
-        from cait_viz.images.web import address_name, fetch
-
         error = None
         try:
             with st.spinner("Fetching the image"):
