@@ -1,14 +1,14 @@
 """Time the page as a person meets it, in headless Chromium, and watch the server's memory.
 
-    python benchmarks/page.py [--rounds N] [--pictures N]
+    python benchmarks/page.py [--rounds N] [--images N]
     python benchmarks/page.py --screenshot docs/screenshot.png
 
-- Start: from starting the program to the first analysed picture in the browser.
-- Picture: from handing over a new picture (640 × 480 noise, JPEG) to its name and map on the page.
-- Script: how long the script runs after a new block, head or colour, without the browser.
-- Memory: of the server and of its worker after 20 pictures and after N.
+- Start: from starting the program to the first analyzed image in the browser.
+- Image: from handing over a new image (640 × 480 noise, JPEG) to its map on the page.
+- Script: how long the script runs after a new block, head or color, without the browser.
+- Memory: of the server and of its worker after 20 images and after N.
 
-With --screenshot nothing is measured: it keeps what a person sees first.
+With --screenshot nothing is measured: it keeps the first screen.
 """
 
 import argparse
@@ -40,10 +40,10 @@ CHROMIUM_OPTIONS = (
     "--disable-sync",
     "--disable-dev-shm-usage",
 )
-# Stands on the page as soon as a picture is analysed, and not before.
-ANALYSED = "Every head"
+# Stands on the page as soon as an image is analyzed, and not before.
+ANALYZED = "Every head"
 PATIENCE = 60_000  # milliseconds
-SETTLED = 20  # pictures, after which memory should grow no more
+SETTLED = 20  # images, after which memory should grow no more
 # A laptop's window, high enough for the map, the predictions and the first row of heads.
 WINDOW: ViewportSize = {"width": 1280, "height": 1000}
 
@@ -75,18 +75,18 @@ def page() -> Iterator[Page]:
 
 
 def open_page(page: Page, address: str) -> None:
-    """Open the app, trying until it answers, and wait for the first analysed picture."""
+    """Open the app, trying until it answers, and wait for the first analyzed image."""
     while True:
         try:
             page.goto(address)
             break
         except Exception:
             time.sleep(0.05)
-    page.get_by_text(ANALYSED).wait_for(timeout=PATIENCE)
+    page.get_by_text(ANALYZED).wait_for(timeout=PATIENCE)
 
 
-def picture(number: int) -> bytes:
-    """A JPEG that is like no other."""
+def image(number: int) -> bytes:
+    """A JPEG file that is like no other."""
     pixels = np.random.default_rng(number).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).resize((640, 480), Image.Resampling.BICUBIC).save(file, "JPEG")
@@ -94,9 +94,9 @@ def picture(number: int) -> bytes:
 
 
 def upload(page: Page, number: int) -> float:
-    """Seconds from handing over a picture to its map on the page."""
+    """Seconds from handing over an image to its map on the page."""
     name = f"noise {number}.jpg"
-    payload: FilePayload = {"name": name, "mimeType": "image/jpeg", "buffer": picture(number)}
+    payload: FilePayload = {"name": name, "mimeType": "image/jpeg", "buffer": image(number)}
     start = time.perf_counter()
     page.locator("input[type=file]").first.set_input_files(payload)
     page.locator(f'img[alt*="{name}: class-attention"]').first.wait_for(timeout=PATIENCE)
@@ -133,7 +133,7 @@ def report(what: str, times: list[float]) -> None:
 
 
 def script_times(rounds: int) -> dict[str, list[float]]:
-    """Seconds of a rerun of the script after a new block, head, colour."""
+    """Seconds of a rerun of the script after a new block, head, color."""
     from streamlit.testing.v1 import AppTest
 
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
@@ -151,7 +151,7 @@ def script_times(rounds: int) -> dict[str, list[float]]:
     return {
         "block": rerun(lambda number: app.button(key=f"tile_{number % 2}_mean").click()),
         "head": rerun(lambda number: app.selectbox(key="head").set_value(number % 4)),
-        "colour": rerun(lambda number: app.selectbox(key="colormap").set_value(colors[number % 3])),
+        "color": rerun(lambda number: app.selectbox(key="colormap").set_value(colors[number % 3])),
     }
 
 
@@ -159,13 +159,13 @@ def main() -> None:
     """Read the arguments and do what they ask."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pictures", type=int, default=200)
-    parser.add_argument("--screenshot", metavar="PNG", help="take the README's picture instead")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--screenshot", metavar="PNG", help="take the README's screenshot instead")
     arguments = parser.parse_args()
     if arguments.screenshot:
         take_screenshot(arguments.screenshot)
     else:
-        measure(arguments.rounds, arguments.pictures)
+        measure(arguments.rounds, arguments.images)
 
 
 def take_screenshot(path: str) -> None:
@@ -173,11 +173,11 @@ def take_screenshot(path: str) -> None:
     with server() as (_, address), page() as browser:
         browser.set_viewport_size(WINDOW)
         open_page(browser, address)
-        browser.wait_for_load_state("networkidle")  # the pictures are there too
+        browser.wait_for_load_state("networkidle")  # the images are there too
         browser.screenshot(path=path)
 
 
-def measure(rounds: int, pictures: int) -> None:
+def measure(rounds: int, images: int) -> None:
     """Measure and print."""
     starts = []
     with page() as browser:
@@ -186,15 +186,15 @@ def measure(rounds: int, pictures: int) -> None:
             with server() as (_, address):
                 open_page(browser, address)
                 starts.append(time.perf_counter() - begin)
-        report("start to first analysed picture", starts)
+        report("start to first analyzed image", starts)
         with server() as (pid, address):
             open_page(browser, address)
             times = []
-            for number in range(pictures):
+            for number in range(images):
                 times.append(upload(browser, number))
-                if number + 1 in (SETTLED, pictures):
-                    print(f"memory after {number + 1} pictures: {memory(pid)}", flush=True)
-            report("new picture", times)
+                if number + 1 in (SETTLED, images):
+                    print(f"memory after {number + 1} images: {memory(pid)}", flush=True)
+            report("new image", times)
     for what, seconds in script_times(4 * rounds).items():
         report(f"script after a new {what}", seconds)
 

@@ -11,6 +11,7 @@ import socket
 from concurrent.futures import Future
 from dataclasses import replace
 
+import httpx2
 import numpy as np
 import pytest
 import streamlit as st
@@ -25,16 +26,11 @@ from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import COLORMAPS, STYLES
 from cait_viz.errors import WorkerDiedError
 from cait_viz.model.config import CaiTConfig
-from cait_viz.serving import models as offers
-from cait_viz.serving import state as server
-from cait_viz.serving.state import Analyses
+from cait_viz.serving import state
+from cait_viz.serving.models import user_model
 from cait_viz.serving.worker import ModelChoice, Workers
-from cait_viz.weights import hub
 from cait_viz.weights import resolve as checkpoints
 from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
-
-# As the server has it; the tests have it open on the bundled model, whatever is on this machine.
-FIRST_MODEL = server.first_model.__wrapped__
 
 PUBLISHED = "cait_xxs24_224"
 REPOSITORY = get_variant(PUBLISHED).repo_id
@@ -77,24 +73,29 @@ def workers(home):
 
 
 class Counted:
-    """The workers, and what they were asked."""
+    """The workers, what they were asked, and the answer to give in place of theirs, if there is one."""
 
     def __init__(self, workers):
         self.workers = workers
         self.requests = []
+        self.answer = None
 
     def analyze(self, request):
         self.requests.append(request)
-        return self.workers.analyze(request)
+        return self.answer or self.workers.analyze(request)
 
 
 @pytest.fixture(autouse=True)
-def asked(workers, monkeypatch):
-    """The requests to the workers in this test, of which the server remembers nothing."""
+def counted(workers):
+    """The workers of a server that was started for this test."""
     counted = Counted(workers)
-    monkeypatch.setattr(server, "workers", lambda: counted)
-    monkeypatch.setattr(server, "analyses", Analyses(lambda: server.workers()))
-    monkeypatch.setattr(server, "first_model", lambda: BUNDLED.name)
+    state.start(workers=counted)
+    return counted
+
+
+@pytest.fixture
+def asked(counted):
+    """The requests to the workers in this test."""
     return counted.requests
 
 
@@ -114,7 +115,6 @@ def point_hub_at(monkeypatch, endpoint):
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     )
-    monkeypatch.setattr(hub, "_RETRY_WAITS", (0.01,))
 
 
 def visit(**address):
@@ -147,7 +147,7 @@ def maps(page):
 
 
 def analysis_of(page):
-    return page.session_state["shown"].small
+    return page.session_state["result"].small
 
 
 def html_of(page):
@@ -212,18 +212,17 @@ def test_the_first_screen_names_five_classes_and_marks_those_above_ten_percent()
     assert [marked for _, _, marked in shown] == [share > 0.1 for _, share in analysis.predictions[:5]]
 
 
-def test_every_class_above_ten_percent_is_named_even_when_they_are_more_than_five(asked, monkeypatch):
+def test_every_class_above_ten_percent_is_named_even_when_they_are_more_than_five(counted):
     page = visit()
     logits = np.zeros(1000, np.float32)
     probabilities = np.array([0.13] * 7 + [0.09 / 993] * 993, np.float32)
-    answer = Future()
-    answer.set_result(replace(analysis_of(page), logits=logits, probabilities=probabilities))
-    monkeypatch.setattr(Counted, "analyze", lambda *_: answer)
+    counted.answer = Future()
+    counted.answer.set_result(replace(analysis_of(page), logits=logits, probabilities=probabilities))
     page.button(key="sample_coffee").click().run()
     assert [marked for _, _, marked in predictions(page)] == [True] * 7
 
 
-def test_the_page_says_which_model_speaks_and_how_good_it_is():
+def test_the_page_says_whose_predictions_they_are_and_how_good_the_model_is():
     page = visit()
     assert f"What {BUNDLED.name} says" in [heading.value for heading in page.subheader]
     assert any(BUNDLED.accuracy in caption.value for caption in page.caption)
@@ -288,9 +287,9 @@ def test_changing_the_look_draws_another_map_without_the_network(asked, change):
     assert len(asked) == 1
 
 
-def test_no_look_runs_the_network_even_when_the_server_has_forgotten_the_picture(asked, monkeypatch):
+def test_no_look_runs_the_network_even_when_the_server_has_forgotten_the_image(asked, counted):
     page = visit()
-    monkeypatch.setattr(server, "analyses", Analyses(lambda: server.workers()))
+    state.start(workers=counted)
     page.button_group(key="block").set_value(0).run()
     assert len(asked) == 1
 
@@ -323,7 +322,7 @@ def test_changing_the_part_of_the_picture_runs_the_network_once(asked):
     page.button_group(key="view").set_value("whole").run()
     assert [request.view for request in asked] == ["crop", "whole"]
     assert analysis_of(page).view == "whole"
-    assert any("saw the whole picture" in caption.value for caption in page.caption)
+    assert any("saw the whole image" in caption.value for caption in page.caption)
 
 
 # --- the widgets --------------------------------------------------------------------------------------
@@ -381,7 +380,7 @@ def test_the_list_of_models_tells_size_accuracy_and_what_is_not_here():
 
 def test_an_upload_is_analysed_once_and_its_name_is_in_the_files(asked):
     page = upload(visit(), "my holiday.png", picture())
-    assert asked[-1].picture == picture()
+    assert asked[-1].image == picture()
     assert len(asked) == 2
     assert "my holiday.png" in maps(page)[0][0]
     assert all("my-holiday" in button.key for button in page.get("download_button"))
@@ -424,6 +423,87 @@ def test_the_figures_come_in_every_format(file_format):
     page.selectbox[0].set_value(file_format).run()
     labels = [button.label for button in page.get("download_button")]
     assert sum(f"({file_format.upper()})" in label for label in labels if "Figure" in label) == 2
+
+
+# --- an image from the web ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web(monkeypatch):
+    """The images in the web, by address; all other addresses answer 404."""
+    images, lookup = {}, socket.getaddrinfo
+
+    def answer(request):
+        content = images.get(f"http://{request.headers['host']}{request.url.raw_path.decode()}")
+        return httpx2.Response(404) if content is None else httpx2.Response(200, content=content)
+
+    def find(host, port, *arguments, **options):
+        public = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.216.34", port))]
+        return public if host == "images.example" else lookup(host, port, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    monkeypatch.setattr(httpx2, "HTTPTransport", lambda: httpx2.MockTransport(answer))
+    return images
+
+
+def ask_web(page, url):
+    return page.text_input[0].set_value(url).run()
+
+
+def test_an_image_at_a_web_address_is_fetched_and_analyzed_once_and_is_not_in_the_address(asked, web):
+    web["http://images.example/mine/my%20cup.png"] = image = picture()
+    page = ask_web(visit(), "http://images.example/mine/my%20cup.png")
+    assert notices(page) == []
+    assert (asked[-1].image, asked[-1].image_name) == (image, "my cup.png")
+    assert "my cup.png" in maps(page)[0][0]
+    web.clear()
+    page.selectbox(key="head").set_value(1).run()
+    assert notices(page) == []
+    assert len(asked) == 2
+    assert page.query_params == {
+        "model": "bundled", "block": "1", "head": "1", "style": "overlay", "view": "crop"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://images.example/nothing.png", "http://images.example/letter.png", "http://127.0.0.1/x.png",
+        "file:///etc/passwd", "http://[", "<b>images</b>",
+    ],
+)  # fmt: skip
+def test_a_web_address_without_an_image_is_one_sentence_and_the_image_before_it_stays(asked, web, url):
+    web["http://images.example/letter.png"] = b"Dear reader"
+    page = upload(visit(), "mine.png", picture())
+    before = maps(page)
+    ask_web(page, url)
+    assert is_usable(page)
+    assert len(notices(page)) == 1
+    assert maps(page) == before
+    assert len(asked) == 2
+
+
+def test_a_web_address_that_failed_is_asked_again_by_its_button_alone(web):
+    page = ask_web(visit(), "http://images.example/late.png")
+    web["http://images.example/late.png"] = picture()
+    page.selectbox(key="head").set_value(1).run()
+    assert len(notices(page)) == 1
+    page.button(key="retry_web").click().run()
+    assert notices(page) == []
+    assert "late.png" in maps(page)[0][0]
+
+
+def test_of_an_upload_a_web_address_and_a_sample_the_last_is_shown(web):
+    web["http://images.example/web.png"] = picture(1)
+    page = upload(visit(), "mine.png", picture(2))
+    for change, name in [
+        (lambda: ask_web(page, "http://images.example/web.png"), "web.png"),
+        (lambda: upload(page, "other.png", picture(3)), "other.png"),
+        (lambda: page.button(key="sample_rocket").click().run(), "rocket.jpg"),
+    ]:
+        change()
+        assert f" {name}: " in maps(page)[0][0]
+    assert page.text_input[0].value == ""
 
 
 # --- the address --------------------------------------------------------------------------------------
@@ -486,6 +566,63 @@ def test_an_address_that_names_a_thing_twice_is_no_trouble():
     assert page.selectbox(key="head").value == 3
 
 
+def test_an_address_that_says_what_is_shown_is_left_as_it_is():
+    assert visit().query_params == {}
+    assert visit(head="2").query_params == {"head": "2"}
+
+
+def test_the_view_follows_an_address_that_changes():
+    page = visit()
+    page.button(key="sample_rocket").click().run()
+    page.button(key="tile_0_3").click().run()
+    for address, alt in [
+        (
+            {"sample": "coffee", "block": "1", "head": "0", "style": "map"},
+            "coffee.jpg: class-attention block 2, head 1.",
+        ),
+        ({}, "cat.jpg: class-attention block 2, mean of the heads."),
+    ]:
+        page.query_params.clear()
+        page.query_params.update(address)
+        page.run()
+        assert maps(page)[0][0].endswith(alt)
+        assert page.button_group(key="style").value == address.get("style", "overlay")
+        assert page.query_params == address
+
+
+def test_the_model_follows_an_address_that_changes():
+    page = visit()
+    page.query_params.update({"model": "cait_m48_448", "block": "1", "head": "15"})
+    page.run()
+    assert page.selectbox(key="head").value == 15
+    assert any("**cait_m48_448 is not on this machine yet.**" in text.value for text in page.markdown)
+
+
+def test_an_address_from_before_the_last_choice_does_not_undo_the_next_one():
+    page = visit()
+    old = dict(page.query_params)
+    page.button(key="tile_0_3").click().run()
+    page.query_params.clear()
+    page.query_params.update(old)
+    page.button_group(key="style").set_value("paper").run()
+    assert maps(page)[0][0].endswith("class-attention block 1, head 4.")
+    assert page.query_params == {
+        "model": "bundled", "sample": "cat", "block": "0", "head": "3", "style": "paper", "view": "crop",
+    }  # fmt: skip
+
+
+def test_an_address_that_names_a_sample_takes_the_place_of_an_upload():
+    page = visit(sample="pagoda", head="2")
+    before = dict(page.query_params)
+    upload(page, "mine.png", picture())
+    assert "sample" not in page.query_params
+    page.query_params.clear()
+    page.query_params.update(before)
+    page.run()
+    assert maps(page)[0][0].endswith("pagoda.jpg: class-attention block 2, head 3.")
+    assert page.query_params == before
+
+
 def test_an_upload_is_never_in_the_address_and_its_view_is_kept_on_reload():
     page = upload(visit(), "secret holiday.png", picture())
     page.button(key="tile_0_1").click().run()
@@ -509,18 +646,17 @@ OWN_NAMES = ["rose", "tulip & lily", "<b>daisy</b>", "poppy", "iris"]
 
 
 @pytest.fixture
-def give(tmp_path, monkeypatch):
-    """AvailableModel a person's own model, saved under this path; gives what is offered."""
+def give(tmp_path, counted):
+    """Start the server with a model of the person's own, saved under this path; gives the model."""
 
-    def give(path="petals.safetensors", config=OWN_CONFIG):
+    def give(path="petals.safetensors", config=OWN_CONFIG, names=OWN_NAMES):
         weights, labels = tmp_path / path, tmp_path / "names.txt"
         weights.parent.mkdir(exist_ok=True)
         save_file(lively_weights(timm_shapes(config)), weights)
-        labels.write_text("".join(f"{name}\n" for name in OWN_NAMES))
-        own = offers.own(checkpoints.resolve(weights=weights), labels)
-        monkeypatch.setattr(server, "_own", own)
-        monkeypatch.setattr(server, "first_model", FIRST_MODEL)
-        return own
+        labels.write_text("".join(f"{name}\n" for name in names))
+        model = user_model(checkpoints.resolve(weights=weights), labels)
+        state.start(model, counted)
+        return model
 
     return give
 
@@ -606,7 +742,7 @@ def test_own_weights_that_are_no_longer_those_of_the_start_are_told_in_a_sentenc
     assert is_usable(page)
     [sentence] = notices(page)
     assert sentence.startswith("petals.safetensors: ")
-    assert sentence.endswith(" Below is still the picture before it.")
+    assert sentence.endswith(" Below is still the image before it.")
     assert maps(page) == shown
     page.selectbox(key="model").set_value("bundled").run()
     assert notices(page) == []
@@ -763,6 +899,15 @@ def test_a_bad_picture_before_any_good_one_leaves_the_gallery(monkeypatch):
     assert maps(page) == []
 
 
+def test_what_an_image_lacks_is_said_below_its_map():
+    name = "*cut* :smile: <b>.jpg"
+    page = upload(visit(), name, JPEG[:-40])
+    assert notices(page) == []
+    [remark] = [caption.value for caption in page.caption if "cut" in caption.value]
+    assert name in remark.split("`")[1]
+    assert remark.count("`") == 2
+
+
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
 def test_the_name_of_a_picture_is_never_read_as_markdown_or_html(name):
     page = visit()
@@ -774,12 +919,11 @@ def test_the_name_of_a_picture_is_never_read_as_markdown_or_html(name):
         assert all(stem not in text for text in html_of(page) if html.escape(stem) != stem)
 
 
-def test_the_names_of_classes_are_never_read_as_html(asked, monkeypatch):
+def test_the_names_of_classes_are_never_read_as_html(counted):
     page = visit()
     labels = tuple(f"<img src=x onerror=alert({index})> & co" for index in range(1000))
-    answer = Future()
-    answer.set_result(replace(analysis_of(page), labels=labels))
-    monkeypatch.setattr(Counted, "analyze", lambda *_: answer)
+    counted.answer = Future()
+    counted.answer.set_result(replace(analysis_of(page), labels=labels))
     page.button(key="sample_coffee").click().run()
     assert all("<img" not in text for text in html_of(page))
     assert {label for label, _, _ in predictions(page)} <= set(labels)
@@ -806,19 +950,18 @@ def test_a_picture_of_another_name_is_shown_under_its_own(asked):
     assert all("theirs.png" in alt for alt, _ in maps(page))
 
 
-def test_when_the_model_dies_in_the_middle_the_page_says_so_and_the_next_click_works(asked, monkeypatch):
+def test_when_the_model_dies_in_the_middle_the_page_says_so_and_the_next_click_works(asked, counted):
     page = visit()
-    answer = Future()
-    answer.set_exception(WorkerDiedError("the model's process ended: try again"))
-    with monkeypatch.context() as dying:
-        dying.setattr(Counted, "analyze", lambda *_: answer)
-        page.button(key="sample_rocket").click().run()
+    counted.answer = Future()
+    counted.answer.set_exception(WorkerDiedError("the model's process ended: try again"))
+    page.button(key="sample_rocket").click().run()
+    counted.answer = None
     assert is_usable(page)
-    sentence = "the model's process ended: try again. Below is still the picture before it."
+    sentence = "the model's process ended: try again. Below is still the image before it."
     assert notices(page) == [sentence]
     page.slider(key="opacity").set_value(30).run()
     assert notices(page) == [sentence]
-    assert len(asked) == 1, "a picture that ended the process is asked for again only by its button"
+    assert len(asked) == 2, "an image that ended the process is asked for again only by its button"
     page.button(key="retry_analysis").click().run()
     assert notices(page) == []
     assert "rocket.jpg" in maps(page)[0][0]
@@ -841,9 +984,12 @@ def test_a_worker_killed_from_outside_is_replaced_and_the_next_click_works(worke
 VISIT = """
 import os, sys, time
 from streamlit.testing.v1 import AppTest
-from cait_viz.serving import state as server
+from cait_viz.serving.state import start
+from cait_viz.serving.worker import ModelChoice, Workers
+workers = Workers(first=ModelChoice())
+start(workers=workers)
 page = AppTest.from_file(sys.argv[1], default_timeout=180).run()
-assert not page.exception and page.session_state["shown"], page
+assert not page.exception and page.session_state["result"], page
 times = []
 for head in (0, 1, 2):
     start = time.perf_counter()
@@ -852,7 +998,7 @@ for head in (0, 1, 2):
 page.button(key="sample_rocket").click().run()
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"keras", "tensorflow", "torch"}))
 print(sorted(times)[1])
-server.workers().stop()
+workers.stop()
 """
 
 

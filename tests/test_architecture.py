@@ -150,19 +150,22 @@ def test_reading_and_drawing_know_numpy_pillow_matplotlib_and_httpx2_and_no_othe
     assert packages(IMPORTS[name]) <= LIGHT | {"cait_viz", *sys.stdlib_module_names}
 
 
-def test_streamlit_is_imported_by_the_app_alone_and_pyplot_by_nobody():
-    assert not [name for name in FILES if "streamlit" in packages(IMPORTS[name])]
+def test_streamlit_is_imported_by_the_page_alone_and_pyplot_by_nobody():
+    page = {name for name in FILES if name.startswith("serving/page/")}
+    assert not [name for name in set(FILES) - page if "streamlit" in packages(IMPORTS[name])]
     stateful = ("matplotlib.pyplot", "matplotlib.pylab", "pylab")
     assert not [
         found for file in (*IMPORTS.values(), APP) for found in file if found.module.startswith(stateful)
     ]
 
 
-def test_the_app_holds_no_arithmetic_and_reaches_the_model_through_its_worker_alone():
-    assert not packages(APP) & {*HEAVY, "numpy"}
-    assert not places_used(APP) & {"api", "engine", "training", "cli"}
+@pytest.mark.parametrize("name", ["app.py", *(name for name in FILES if name.startswith("serving/page/"))])
+def test_the_page_holds_no_arithmetic_and_reaches_the_model_through_its_worker_alone(name):
+    found = IMPORTS.get(name, APP)
+    assert not packages(found) & {*HEAVY, "numpy"}
+    assert not places_used(found) & {"api", "engine", "training", "cli"}
     assert not [
-        found for found in APP if found.module.startswith(("cait_viz.model.cait", "cait_viz.model.layers"))
+        one for one in found if one.module.startswith(("cait_viz.model.cait", "cait_viz.model.layers"))
     ]
 
 
@@ -199,7 +202,11 @@ analysis = cait_viz.Analysis(
 analysis.png(), analysis.archive(), analysis.npz(), analysis.figure("heads", "svg")
 print(json.dumps(sorted(sys.modules)))
 """
-    light = [name for name in FILES if not place(name).startswith("__") and not heavy(name)]
+    light = [
+        name
+        for name in FILES
+        if not place(name).startswith("__") and not heavy(name) and not name.startswith("serving/page/")
+    ]
     names = [
         f"cait_viz.{name.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}" for name in light
     ]

@@ -19,10 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_server import HubServer
 from PIL import Image
+from reference import lively_weights, timm_shapes
+from safetensors.numpy import save
 
 from cait_viz._resources import SAMPLES
-from cait_viz.weights.registry import BUNDLED
+from cait_viz.weights.registry import BUNDLED, get_variant
 
 pytestmark = pytest.mark.browser
 
@@ -41,7 +44,7 @@ WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 LAST = "What you are looking at"
 MAPS = 'img[alt^="Where "]'
 # Milliseconds. A worker that has to start takes seconds, on a busy machine many.
-PATIENCE = 60_000
+PATIENCE = 90_000
 
 # WCAG 2.2, success criterion 1.4.3, for text of usual size.
 ENOUGH_CONTRAST = 4.5
@@ -79,14 +82,14 @@ def app(browser, environment, tmp_path_factory):
 
 
 @contextlib.contextmanager
-def started(folder, environment, *arguments):
-    """`cait-viz app` with these arguments, run in that folder."""
+def started(folder, environment, *arguments, hub=None):
+    """`cait-viz app` with these arguments, run in that folder; without a hub, none is within reach."""
     port = free_port()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "cait_viz", "app", "--port", str(port), "--host", "127.0.0.1", *arguments],
             cwd=folder,
-            env=environment | hub_environment(folder),
+            env=environment | hub_environment(folder, hub or f"http://127.0.0.1:{free_port()}"),
             stdout=log,
             stderr=log,
         )
@@ -99,11 +102,11 @@ def started(folder, environment, *arguments):
         process.wait(30)
 
 
-def hub_environment(folder):
-    """An empty cache, and an address where nobody answers."""
+def hub_environment(folder, endpoint):
+    """An empty cache, and the hub's address."""
     return {
         "HF_HOME": str(folder),
-        "HF_ENDPOINT": f"http://127.0.0.1:{free_port()}",
+        "HF_ENDPOINT": endpoint,
         "no_proxy": "127.0.0.1,localhost",
     }
 
@@ -358,7 +361,7 @@ def test_the_archive_holds_every_map_and_a_manifest_of_them(kept, own):
     assert names == {entry["file"] for entry in manifest["files"]}
     assert len(names) == own.blocks * (own.heads + 1)
     assert manifest["weights_sha256"] == own.model.weights_sha256
-    assert manifest["picture_size"] == [310, 200]
+    assert manifest["image_size"] == [310, 200]
     look = {key: manifest[key] for key in ("style", "dim_unseen")}
     assert_same_picture(mean, own.overlay(1, **look))
 
@@ -390,6 +393,57 @@ def test_a_view_is_the_same_after_a_reload(visitor):
     assert visitor.maps == before
 
 
+def test_back_and_forward_bring_back_each_view_and_the_address_that_names_it(visitor):
+    page = visitor.page
+
+    def seen():
+        paper = page.get_by_role("radio", name="Paper", exact=True)
+        return visitor.calm(lambda: (visitor.maps[0], paper.get_attribute("aria-checked"), page.url))
+
+    steps, views = page.evaluate("history.length"), [seen()]
+    page.get_by_text("Sample photographs").click()
+    for choose in (
+        page.get_by_role("button", name="Rocket", exact=True).click,
+        page.get_by_role("button", name="Head 2", exact=True).first.click,
+        page.get_by_role("radio", name="Paper", exact=True).click,
+    ):
+        visitor.after(choose)
+        views.append(seen())
+    assert len(set(views)) == 4
+    assert page.evaluate("history.length") == steps + 3
+    for step, expected in [
+        (page.go_back, views[2]),
+        (page.go_back, views[1]),
+        (page.go_back, views[0]),
+        (page.go_forward, views[1]),
+    ]:
+        visitor.after(step)
+        assert seen() == expected
+    assert page.evaluate("history.length") == steps + 3
+
+
+def test_a_choice_of_what_is_chosen_and_a_drag_of_the_slider_add_no_step_to_the_history(visitor):
+    page = visitor.page
+    visitor.after(page.get_by_role("button", name="Head 2", exact=True).first.click)
+    steps, address = page.evaluate("history.length"), page.url
+    visitor.after(page.get_by_role("button", name="Head 2", exact=True).first.click)
+    page.get_by_role("slider", name="Opacity of the map").focus()
+    for _ in range(5):
+        visitor.after(lambda: page.keyboard.press("ArrowRight"))
+    assert (page.evaluate("history.length"), page.url) == (steps, address)
+
+
+def test_choices_faster_than_the_page_are_all_kept(visitor):
+    page = visitor.page
+    page.get_by_role("radio", name="Paper", exact=True).click()
+    page.get_by_role("radio", name="CA block 1", exact=True).click()
+    page.get_by_role("radio", name="Patches", exact=True).click()
+    page.wait_for_url("**block=0&head=mean&style=paper**")
+    visitor.rest()
+    for name in ("Paper", "CA block 1", "Patches"):
+        assert page.get_by_role("radio", name=name, exact=True).get_attribute("aria-checked") == "true"
+
+
 # --- a model of one's own -----------------------------------------------------------------------------
 
 
@@ -416,6 +470,31 @@ def test_weights_of_ones_own_are_in_the_sidebar_under_their_name_and_name_their_
         visitor.settle()
         assert visitor.maps[0] == "Where petals looked in cat.jpg: class-attention block 2, head 4."
         assert (visitor.notices, visitor.complaints, visitor.outside) == ([], [], [])
+        visitor.context.close()
+
+
+def test_a_model_that_was_downloaded_stays_chosen(browser, environment, tmp_path):
+    variant = get_variant("cait_xxs24_224")
+    content = save(lively_weights(timm_shapes(variant.config)))
+    with (
+        HubServer({variant.repo_id: content}) as hub,
+        started(tmp_path, environment, hub=hub.endpoint) as process,
+    ):
+        visitor = Visitor(browser, process.url)
+        page = visitor.page
+        page.goto(process.url)
+        visitor.settle()
+        visitor.choose("Model", "cait_xxs24_224 · 12 M · 78.4 % · ↓")
+        page.get_by_role("button", name="Download it").click()
+        visitor.page.locator('img[alt^="Where cait_xxs24_224"]').first.wait_for()
+        visitor.rest()
+        visitor.press("Paper")
+        assert visitor.maps[0].startswith("Where cait_xxs24_224 looked in cat.jpg")
+        visitor.choose("Head", "Head 3")
+        assert visitor.maps[0].endswith("class-attention block 1, head 3.")
+        assert page.get_by_role("combobox", name="Model", exact=True).input_value() == (
+            "cait_xxs24_224 · 12 M · 78.4 %"
+        )
         visitor.context.close()
 
 

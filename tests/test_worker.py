@@ -4,11 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import weakref
-from collections import OrderedDict
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +14,7 @@ import pytest
 
 from cait_viz._files import sha256
 from cait_viz.errors import CaitVizError, CheckpointError, ImageError, UnknownModelError, WorkerDiedError
-from cait_viz.serving import worker
-from cait_viz.serving.worker import ModelChoice, Request, Workers
+from cait_viz.serving.worker import ModelCache, ModelChoice, Request, Workers
 
 PATIENCE = 120  # seconds after which a test is given up
 
@@ -108,7 +105,7 @@ def test_a_model_that_cannot_be_loaded_is_told_and_the_next_picture_is_answered(
 
 
 def test_results_name_the_model_as_it_was_called(ask, photo, tiny_weights):
-    found = ask(photo, ModelChoice(weights=tiny_weights, called="petals"))
+    found = ask(photo, ModelChoice(weights=tiny_weights, display_name="petals"))
     assert (found.model.name, found.model.weights) == ("petals", "tiny.safetensors")
     assert ask(photo).model.name == "tiny"
 
@@ -167,23 +164,32 @@ class Model:
         self.itself = self
 
 
-def test_a_process_keeps_the_models_last_used_and_frees_the_others_before_it_loads(monkeypatch):
+def test_a_process_keeps_the_models_last_used_and_frees_the_others_before_it_loads():
     made = []
 
-    def load_model(name, **_options):
-        alive = sum(model() is not None for model in made)
-        assert alive < 2
+    def load(choice):
+        assert sum(model() is not None for _, model in made) < 2
         model = Model()
-        made.append(weakref.ref(model))
+        made.append((choice.name, weakref.ref(model)))
         return model
 
-    monkeypatch.setattr("cait_viz.api.load_model", load_model)
-    monkeypatch.setattr(worker, "_models", OrderedDict())
-    monkeypatch.setattr(worker, "_models_kept", 2)
+    models = ModelCache(2, load)
     for name in "abacb":  # c sends b away, which was longest unused; then b sends a away
-        worker._model(ModelChoice(name))
-    assert [choice.name for choice in worker._models] == ["c", "b"]
-    assert [model() is not None for model in made] == [False, False, True, True]
+        models.get(ModelChoice(name))
+    assert [name for name, _ in made] == ["a", "b", "c", "b"]
+    assert [model() is not None for _, model in made] == [False, False, True, True]
+
+
+def test_a_checkpoint_is_loaded_once_for_all_images_and_again_when_it_was_written_anew(tmp_path):
+    loaded, path = [], tmp_path / "mine.safetensors"
+    models, choice = ModelCache(1, lambda choice: loaded.append(path.read_text())), ModelChoice(weights=path)
+    for content in ("first", "other", "other"):
+        if not path.exists() or path.read_text() != content:
+            path.write_text(content)
+            os.utime(path, ns=(0, len(loaded)))
+        models.get(choice)
+        models.get(choice)
+    assert loaded == ["first", "other"]
 
 
 SERVER = """
@@ -232,35 +238,23 @@ def test_a_stopped_pool_leaves_no_process_and_answers_nobody(tiny, photo):
         future.result(PATIENCE)
 
 
-def test_an_error_of_tensorflows_crosses_over_as_a_sentence_and_brings_no_tensorflow(monkeypatch, photo):
-    from cait_viz import api as pipeline
-
-    class ResourceExhaustedError(Exception):
-        pass
-
-    def fail(*_):
-        raise ResourceExhaustedError("OOM when allocating\na tensor")
-
-    monkeypatch.setattr(worker, "_model", lambda choice: None)
-    monkeypatch.setattr(pipeline, "analyze", fail)
-    with pytest.raises(CaitVizError, match=r"photo\.png: the model failed.*OOM") as caught:
-        worker._analyze(Request(photo, "photo.png", "crop", ModelChoice()))
+def test_an_error_of_the_program_crosses_over_as_one_sentence(ask, photo):
+    with pytest.raises(CaitVizError, match=r"^photo\.png: the model failed \(\w+: .*\); try again") as caught:
+        ask(photo, ModelChoice(weights=3))
     assert type(caught.value) is CaitVizError
     assert "\n" not in str(caught.value)
 
 
-def test_a_second_picture_goes_to_the_process_that_is_free():
-    class Busy:
-        def __init__(self):
-            self.pending, self.model, self.asked = 0, None, 0
-
-        def submit(self, *_):
-            self.pending += 1
-            self.asked += 1
-            return Future()
-
-    workers = Workers.__new__(Workers)
-    workers._workers, workers._lock = [Busy(), Busy()], threading.Lock()
-    for _ in range(4):
-        workers.analyze(Request(b"", "photo.png", "crop", ModelChoice()))
-    assert [busy.asked for busy in workers._workers] == [2, 2]
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a signal that stops a process")
+def test_a_second_image_goes_to_the_process_that_is_free(tiny, photo):
+    workers = Workers(count=2, first=tiny)
+    try:
+        busy = workers.ready().result(PATIENCE)
+        os.kill(busy, signal.SIGSTOP)
+        answers = [workers.analyze(Request(photo, name, "crop", tiny)) for name in ("one.png", "two.png")]
+        wait_until(lambda: any(answer.done() for answer in answers))
+        assert sum(answer.done() for answer in answers) == 1
+        os.kill(busy, signal.SIGCONT)
+        assert [answer.result(PATIENCE).image_name for answer in answers] == ["one.png", "two.png"]
+    finally:
+        workers.stop()

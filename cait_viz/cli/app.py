@@ -27,7 +27,7 @@ def app(
     _ = given.config  # refuses what cannot be used
     from cait_viz.serving import models, state
 
-    own = models.own(given.checkpoint, given.labels) if given.weights else None
+    own = models.user_model(given.checkpoint, given.labels) if given.weights else None
     settings = {"--server.port": port, "--server.address": host}
     named = [f"{name}={value}" for name, value in settings.items() if value is not None]
     state.launch([*named, *options], own)

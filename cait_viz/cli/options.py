@@ -80,9 +80,8 @@ class ModelOptions:
         """The images and the network; whatever can be refused is refused before TensorFlow starts."""
         _ = self.config
         loaded = [load_image(image) for image in images]
-        for source in (*loaded, self.checkpoint):
-            if source.remark:
-                print(f"cait-viz: note: {one_line(source.remark, 500)}", file=sys.stderr)
+        for remark in filter(None, [*(image.remark for image in loaded), self.checkpoint.remark]):
+            print(f"cait-viz: note: {one_line(remark, 500)}", file=sys.stderr)
         from cait_viz._backend import import_tensorflow
 
         with interrupted_at_once():

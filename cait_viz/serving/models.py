@@ -1,4 +1,4 @@
-"""What the app offers its visitors to choose from: the registry's models and a person's own."""
+"""The models that the app lists: those of the registry, and one of the person who started it."""
 
 import math
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from cait_viz.model.config import CaiTConfig
 from cait_viz.model.timm_names import timm_tensors
 from cait_viz.serving.worker import ModelChoice
 from cait_viz.weights.registry import VARIANTS, Variant
-from cait_viz.weights.resolve import FILENAME, Checkpoint, locate
+from cait_viz.weights.resolve import FILENAME, Checkpoint
 
-# What training and the hub call every checkpoint: a name that tells none from another.
+# The stem that training and the hub give every checkpoint, so that it tells none from another.
 _ANY_CHECKPOINT = Path(FILENAME).stem
 # Longer names have no room in the sidebar.
 _LONGEST_NAME = 60
@@ -22,14 +22,14 @@ class AvailableModel:
     """A model that a visitor may choose.
 
     Attributes:
-        name: what the list of models, the address and the results call it; no two offers share one.
+        name: what the list of models, the address and the results call it; no two models share one.
         config: the architecture.
         parameters: number of weights.
         saliency_block: index of the class-attention block that serves best as saliency.
         accuracy: what is known of its accuracy, in a few words for a person.
         choice: how a worker is asked for it.
-        variant: the registry's entry; None for a person's own.
-        weights: name of the file of a person's own; empty for the registry's.
+        variant: the registry's entry; None for a user's own model.
+        weights: name of the file of a user's own model; empty for the registry's.
     """
 
     name: str
@@ -41,13 +41,8 @@ class AvailableModel:
     variant: Variant | None = None
     weights: str = ""
 
-    @property
-    def missing(self) -> Variant | None:
-        """The variant whose weights are not on this machine yet; None where they are, and for one's own."""
-        return None if self.variant is None or locate(self.variant) else self.variant
 
-
-def published(variant: Variant) -> AvailableModel:
+def registry_model(variant: Variant) -> AvailableModel:
     """A model of the registry, the bundled one included."""
     return AvailableModel(
         name=variant.name,
@@ -60,16 +55,16 @@ def published(variant: Variant) -> AvailableModel:
     )
 
 
-def own(checkpoint: Checkpoint, labels: Path | None = None) -> AvailableModel:
-    """A person's own model, with the weights as they are now.
+def user_model(checkpoint: Checkpoint, labels: Path | None = None) -> AvailableModel:
+    """A model from a user's own checkpoint, as the file is now.
 
     Args:
         checkpoint: the weights that were given.
         labels: a text file with the name of one class a line.
     """
-    # Of a link the name that the person gave, and not that of what it points to.
+    # A link keeps the name that the user gave, and not that of what it points to.
     path = checkpoint.path.parent.resolve() / checkpoint.path.name
-    name, variant = _own_name(path), checkpoint.variant
+    name, variant = _name_after(path), checkpoint.variant
     known = variant.accuracy if variant and checkpoint.as_published else None
     return AvailableModel(
         name=name,
@@ -81,13 +76,13 @@ def own(checkpoint: Checkpoint, labels: Path | None = None) -> AvailableModel:
             weights=path,
             labels=labels and labels.expanduser().resolve(),
             sha256=checkpoint.sha256,
-            called=name,
+            display_name=name,
         ),
         weights=one_line(path.name),
     )
 
 
-def _own_name(path: Path) -> str:
+def _name_after(path: Path) -> str:
     """The file's stem, or its folder's name where the stem tells nothing or is a name of the registry."""
     taken = {*VARIANTS, _ANY_CHECKPOINT, ""}
     stem, folder = (one_line(name, _LONGEST_NAME) for name in (path.stem, path.parent.name))

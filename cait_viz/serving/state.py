@@ -1,6 +1,6 @@
-"""What the web app's server holds for all its visitors: the workers, results and the models offered.
+"""What the web app's server holds for all its visitors: its models, its worker processes, its latest results.
 
-Streamlit-free and Keras-free; `launch` runs the app as `streamlit run` would, after the workers have
+No Streamlit and no Keras in here; `launch` runs the app as `streamlit run` would, after the workers have
 been started.
 """
 
@@ -8,90 +8,75 @@ import os
 import runpy
 import sys
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
-from functools import lru_cache
-from pathlib import Path
+from contextlib import suppress
+from typing import Protocol
 
 from cachetools import LRUCache
 
 from cait_viz._resources import APP
 from cait_viz.analysis import Analysis
 from cait_viz.errors import SelectionError
-from cait_viz.serving.models import AvailableModel, published
+from cait_viz.serving.models import AvailableModel, registry_model
 from cait_viz.serving.worker import Request, Workers
-from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
-from cait_viz.weights.resolve import locate
+from cait_viz.weights.hub import Progress
+from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant
+from cait_viz.weights.resolve import available, fetch
 
-# How many worker processes serve the pictures. Each holds TensorFlow and a model of its own.
+# How many worker processes analyze images. Each holds TensorFlow and a model of its own.
 WORKERS_SETTING = "CAIT_VIZ_WORKERS"
 # How many models each worker keeps.
 MODELS_SETTING = "CAIT_VIZ_MODELS_PER_WORKER"
 
-# The published model that speaks first where its weights are already on the machine.
+# The published model that the app opens on where its weights are on the machine.
 _PREFERRED = "cait_xxs24_224"
 
-_CACHE_ENTRIES = 16
-_CACHE_BYTES = 128 * 2**20
+_KEPT_RESULTS = 16
+_KEPT_BYTES = 128 * 2**20
 
 
-class AnalysisCache:
-    """The latest results, bounded in entries and in bytes; safe for several threads.
+class Analyzer(Protocol):
+    """What `Workers` are to the rest of the server."""
 
-    Args:
-        entries: how many results at most.
-        size: how many bytes of arrays they hold together at most; a larger result is not kept.
-    """
-
-    def __init__(self, entries: int = _CACHE_ENTRIES, size: int = _CACHE_BYTES) -> None:
-        self._entries = entries
-        self._results: LRUCache[Hashable, Analysis] = LRUCache(size, getsizeof=lambda result: result.nbytes)
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable) -> Analysis | None:
-        """The result kept under `key`, if it still is."""
-        with self._lock:
-            return self._results.get(key)
-
-    def put(self, key: Hashable, result: Analysis) -> None:
-        """Keep a result, and drop those longest unused where there is no room."""
-        with self._lock:
-            if result.nbytes > self._results.maxsize:
-                return
-            while len(self._results) >= self._entries and key not in self._results:
-                self._results.popitem()
-            self._results[key] = result
+    def analyze(self, request: Request) -> "Future[Analysis]":
+        """Ask for the analysis of one image."""
 
 
 class Analyses:
-    """Analyses every picture once, however often and by whomever it is asked for; safe for several threads.
+    """Analyzes every image once, however often and by whomever it is asked for; safe for several threads.
 
     Args:
-        workers: gives the processes that do it.
+        workers: the processes that do it.
+        entries: how many results to keep at most; those unused the longest make room.
+        size: how many bytes of arrays they hold together at most; a larger result is not kept.
     """
 
-    def __init__(self, workers: Callable[[], Workers]) -> None:
+    def __init__(self, workers: Analyzer, entries: int = _KEPT_RESULTS, size: int = _KEPT_BYTES) -> None:
         self._workers = workers
-        self._cache = AnalysisCache()
+        # A result counts for no less than its share of the entries.
+        self._kept: LRUCache[Hashable, Analysis] = LRUCache(
+            size, getsizeof=lambda result: max(result.nbytes, size // entries)
+        )
         self._pending: dict[Hashable, Future[Analysis]] = {}
         self._lock = threading.Lock()
 
     def ask(self, key: Hashable, request: Request) -> "Future[Analysis]":
-        """The analysis of a picture: kept from before, on its way, or asked of a worker now.
+        """The analysis of an image: kept from before, on its way, or asked of a worker now.
 
         Args:
-            key: what tells the picture, its name, the view and the model from all others.
+            key: what tells the image, its name, the view and the model from all others.
             request: what to ask for; not kept.
         """
         with self._lock:
             if key in self._pending:
                 return self._pending[key]
-            kept = self._cache.get(key)
+            kept = self._kept.get(key)
             if kept is not None:
                 answer: Future[Analysis] = Future()
                 answer.set_result(kept)
                 return answer
-            answer = self._pending[key] = self._workers().analyze(request)
+            answer = self._pending[key] = self._workers.analyze(request)
         answer.add_done_callback(lambda done: self._settle(key, done))
         return answer
 
@@ -99,70 +84,93 @@ class Analyses:
         with self._lock:
             del self._pending[key]
             if done.exception() is None:
-                self._cache.put(key, done.result())
+                with suppress(ValueError):  # too large to keep
+                    self._kept[key] = done.result()
 
 
-_starting = threading.Lock()
-# Held over a download: two at once of the same file would take each other's for left-overs.
-fetching = threading.Lock()
+class Server:
+    """What all visitors share.
 
+    Args:
+        user_model: the model of the person who started the app, listed first and opened on.
+        workers: what analyzes images; by default processes as the environment's settings say.
 
-def workers() -> Workers:
-    """The workers, started with the first call.
+    Attributes:
+        models: the models that a visitor may choose, by name.
+        first_model: the name of the one that the app opens on: the user's; else a published one if it is
+            on the machine, else the bundled one.
+        analyses: the latest results.
 
     Raises:
         SelectionError: a setting in the environment has no sensible value.
     """
-    with _starting:  # two first visitors at once would start them twice
-        return _workers()
+
+    def __init__(self, user_model: AvailableModel | None = None, workers: Analyzer | None = None) -> None:
+        models = [registry_model(variant) for variant in VARIANTS.values()]
+        if user_model is not None:
+            models.insert(0, user_model)
+        self.models = {model.name: model for model in models}
+        self._on_this_machine = available()
+        published = _PREFERRED if _PREFERRED in self._on_this_machine else BUNDLED.name
+        self.first_model = user_model.name if user_model else published
+        self.analyses = Analyses(
+            workers
+            or Workers(
+                count=_setting(WORKERS_SETTING),
+                models_each=_setting(MODELS_SETTING),
+                first=self.models[self.first_model].choice,
+            )
+        )
+        self._downloading = threading.Lock()
+
+    def missing(self, model: AvailableModel) -> Variant | None:
+        """The variant whose weights are not on this machine; None where they are, and for the user's own."""
+        return None if model.variant is None or model.name in self._on_this_machine else model.variant
+
+    def download(self, variant: Variant, progress: Progress) -> None:
+        """Fetch the weights of a variant; whoever asks for the same ones meanwhile waits for them.
+
+        Raises:
+            DownloadError: they could not be fetched; the message says what to do.
+        """
+        with self._downloading:  # two downloads of one file would each delete what the other has so far
+            fetch(variant, progress=progress)
+        self._on_this_machine = available()
 
 
-@lru_cache(maxsize=1)
-def _workers() -> Workers:
-    return Workers(
-        count=_setting(WORKERS_SETTING),
-        models_each=_setting(MODELS_SETTING),
-        first=models()[first_model()].choice,
-    )
+_server: Server | None = None
+_starting = threading.Lock()
 
 
-analyses = Analyses(workers)
+def server() -> Server:
+    """The server's state, made with the first call.
 
-# The model of the person who started the app, if they gave one.
-_own: AvailableModel | None = None
-
-
-def models() -> dict[str, AvailableModel]:
-    """The models that a visitor may choose, by name: that of the person who started the app comes first."""
-    offers = (published(variant) for variant in VARIANTS.values())
-    return {offer.name: offer for offer in (_own, *offers) if offer is not None}
-
-
-@lru_cache(maxsize=1)
-def first_model() -> str:
-    """The model that speaks before a visitor chooses.
-
-    That of the person who started the app; else a published one if it is here, else the bundled one.
+    Raises:
+        SelectionError: a setting in the environment has no sensible value.
     """
-    if _own is not None:
-        return _own.name
-    return _PREFERRED if locate(get_variant(_PREFERRED)) else BUNDLED.name
+    with _starting:  # two first visitors at once would make it twice
+        return _server or start()
 
 
-def launch(arguments: Sequence[str] = (), own: AvailableModel | None = None) -> None:
+def start(user_model: AvailableModel | None = None, workers: Analyzer | None = None) -> Server:
+    """Make the server's state anew. Arguments and errors as for `Server`."""
+    global _server
+    _server = Server(user_model, workers)
+    return _server
+
+
+def launch(arguments: Sequence[str] = (), user_model: AvailableModel | None = None) -> None:
     """Start the workers, then serve the app until it is stopped.
 
     Args:
         arguments: further options of `streamlit run`, such as "--server.port=8080".
-        own: a model to offer beside those of the registry, and to open on.
+        user_model: a model to list beside those of the registry, and to open on.
 
     Raises:
         SystemExit: Streamlit has ended.
         SelectionError: a setting in the environment has no sensible value.
     """
-    global _own
-    _own = own
-    workers()
+    start(user_model)
     sys.argv = ["streamlit", "run", str(APP), *arguments]
     runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
 
@@ -172,9 +180,3 @@ def _setting(name: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise SelectionError(f"{name} must be a whole number of at least 1, not {text!r}")
     return int(text)
-
-
-@lru_cache(maxsize=64)
-def sample_bytes(path: Path) -> bytes:
-    """A sample photograph's file."""
-    return path.read_bytes()

@@ -1,8 +1,8 @@
 """The model's own process, for the app.
 
-Streamlit clears Keras after every rerun of every person, which costs the next forward pass its
-compiled kernels; so Keras never enters the server. What crosses over is a picture's bytes and
-options one way and an `Analysis` of plain NumPy the other. A process that dies is replaced.
+Streamlit clears Keras after every rerun of every visitor, which costs the next forward pass its
+compiled kernels; so Keras never enters the server. The bytes of an image file and the options go to the
+process, and an `Analysis` of plain NumPy comes back. A process that dies is replaced.
 """
 
 import gc
@@ -39,26 +39,26 @@ _KEEP_LARGE_PROCESSES = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model to ask: a variant's name, or files of one's own; nothing is the bundled model.
+    """Which model to ask: a variant's name, or a user's own files; nothing is the bundled model.
 
     Attributes:
         name: the variant's name.
-        weights: a safetensors file with timm's tensor names.
-        labels: a text file with the name of one class a line.
-        sha256: of the weights, in hexadecimal, where no others will do.
-        called: what the results are to call the model; by default they name it after its checkpoint.
+        weights: the path of a checkpoint.
+        labels: a file with the names of the classes.
+        sha256: SHA-256 that the checkpoint must have, in hexadecimal; None for any.
+        display_name: what the results call the model; by default they name it after its checkpoint.
     """
 
     name: str | None = None
     weights: Path | None = None
     labels: Path | None = None
     sha256: str | None = None
-    called: str | None = None
+    display_name: str | None = None
 
 
 @dataclass(frozen=True)
 class Request:
-    """One picture to analyse: the bytes of its file, its name, how to look at it and the model to ask."""
+    """One image to analyze: the bytes and name of its file, the part to look at and the model to ask."""
 
     image: bytes
     image_name: str
@@ -67,9 +67,9 @@ class Request:
 
 
 class Workers:
-    """Processes that each hold a model; a picture goes to the one with the least to do.
+    """Processes that each hold a model; an image goes to the one with the fewest waiting.
 
-    Among equals it goes to one that had the same model before, which need not load it.
+    Among equals it goes to one that was asked for the same model before and need not load it.
 
     Args:
         count: how many processes; each takes the memory of TensorFlow and of its models.
@@ -83,7 +83,7 @@ class Workers:
         self._lock = threading.Lock()
 
     def analyze(self, request: Request) -> "Future[Analysis]":
-        """Ask for one picture.
+        """Ask for the analysis of one image.
 
         The future raises what `cait_viz.analyze` raises; `WorkerDiedError` if the process ended meanwhile.
         """
@@ -97,7 +97,7 @@ class Workers:
         return answer
 
     def ready(self) -> "Future[int]":
-        """The identity of a process that has loaded its first model and waits for pictures."""
+        """The identity of a process that has loaded its first model and waits for images."""
         return self._workers[0].submit(os.getpid)
 
     def stop(self) -> None:
@@ -123,8 +123,8 @@ class _Worker:
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         with self._lock:
-            # Killed since it was last asked: nobody's picture is lost, its successor is asked. The pool
-            # itself notices a quarter of a second late, and then fails all it has been given.
+            # Killed while it had nothing to do: no image is lost, its successor is asked. The pool itself
+            # notices a quarter of a second late, and then fails all it has been given.
             if wait([process.sentinel for process in list(self._pool._processes.values())], timeout=0):
                 self._pool = self._start()
             try:
@@ -165,14 +165,63 @@ def _hand_over(done: "Future[Analysis]", answer: "Future[Analysis]") -> None:
         answer.set_exception(error)
 
 
-# What follows runs in the worker's process.
+# --- what follows runs in the worker's process ------------------------------------------------------
 
-_models: "OrderedDict[ModelChoice, CaiT]" = OrderedDict()
-_models_kept = 1
+
+class ModelCache:
+    """The models that one process keeps; the one unused the longest makes room.
+
+    Args:
+        limit: how many models.
+        load: makes the model of a choice.
+    """
+
+    def __init__(self, limit: int, load: "Callable[[ModelChoice], CaiT]") -> None:
+        self._limit = limit
+        self._load = load
+        self._models: OrderedDict[tuple[Any, ...], CaiT] = OrderedDict()
+
+    def get(self, choice: ModelChoice) -> "CaiT":
+        """The model, loaded if it is not kept or its checkpoint has been written since."""
+        key = (choice, choice.weights and _written(choice.weights))
+        if key not in self._models:
+            while len(self._models) >= self._limit:
+                self._models.popitem(last=False)
+            gc.collect()  # frees what was dropped before the next is loaded: two may not fit
+            self._models[key] = self._load(choice)
+        self._models.move_to_end(key)
+        return self._models[key]
+
+
+def _written(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written anew; empty where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _load(choice: ModelChoice) -> "CaiT":
+    from cait_viz.api import from_checkpoint
+    from cait_viz.weights.resolve import resolve
+
+    checkpoint = resolve(choice.name, choice.weights, download=False, progress=False)
+    # Another checkpoint may have other heads and classes than those on the page.
+    if choice.sha256 not in (None, checkpoint.sha256):
+        raise CheckpointError(
+            f"{one_line(checkpoint.path.name)}: has changed since the app was started; start the app again"
+        )
+    return from_checkpoint(checkpoint, choice.labels)
+
+
+_models: ModelCache
 
 
 def _prepare(models_each: int, first: ModelChoice | None, threads: int, server: int) -> None:
     """Start TensorFlow and load and compile the first model."""
+    import numpy as np
+
     from cait_viz._backend import import_tensorflow
 
     threading.Thread(target=_end_with, args=(server,), daemon=True).start()
@@ -180,64 +229,32 @@ def _prepare(models_each: int, first: ModelChoice | None, threads: int, server: 
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    global _models_kept
-    _models_kept = models_each
+    global _models
+    _models = ModelCache(models_each, _load)
     if first is not None:
-        # Whoever asks for a model that cannot be loaded is told; a pool that cannot start tells nobody.
+        from cait_viz.engine.keras import forward
+
+        # Whoever asks for a model that cannot be loaded gets the error; a pool that cannot start gives none.
         with suppress(CaitVizError):
-            _warm_up(_model(first))
+            model = _models.get(first)
+            size = model.config.image_size
+            forward(model, np.zeros((1, size, size, 3), np.float32))
 
 
 def _end_with(server: int) -> None:
-    """End this process when the server has gone without a word, killed for instance."""
+    """End this process when the server has gone without ending it, killed for instance."""
     while os.getppid() == server:
         time.sleep(_ORPHAN_CHECK)
     os._exit(0)
-
-
-def _model(choice: ModelChoice) -> "CaiT":
-    from cait_viz.api import load_model
-
-    _require_unchanged(choice)
-    if choice not in _models:
-        while len(_models) >= _models_kept:
-            _models.popitem(last=False)
-        gc.collect()  # frees what was dropped before the next is loaded: two may not fit
-        _models[choice] = load_model(
-            choice.name, weights=choice.weights, labels=choice.labels, download=False, progress=False
-        )
-    _models.move_to_end(choice)
-    return _models[choice]
-
-
-def _require_unchanged(choice: ModelChoice) -> None:
-    """Refuse weights that are not those that were chosen: their heads and classes may be others."""
-    if choice.sha256 is None or choice.weights is None:
-        return
-    from cait_viz.weights.resolve import resolve
-
-    if resolve(choice.name, choice.weights).sha256 != choice.sha256:
-        raise CheckpointError(
-            f"{one_line(choice.weights.name)}: has changed since the app was started; start the app again"
-        )
-
-
-def _warm_up(model: "CaiT") -> None:
-    import numpy as np
-
-    from cait_viz.engine.keras import forward
-
-    size = model.config.image_size
-    forward(model, np.zeros((1, size, size, 3), np.float32))
 
 
 def _analyze(request: Request) -> Analysis:
     from cait_viz.api import analyze
 
     try:
-        analysis = analyze(request.image, _model(request.model), request.view, request.image_name)
-        called = request.model.called
-        return replace(analysis, model=replace(analysis.model, name=called)) if called else analysis
+        analysis = analyze(request.image, _models.get(request.model), request.view, request.image_name)
+        name = request.model.display_name
+        return replace(analysis, model=replace(analysis.model, name=name)) if name else analysis
     except CaitVizError:
         raise
     except Exception as error:

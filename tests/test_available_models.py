@@ -1,4 +1,4 @@
-"""What the app offers: the registry's models as they are, and a person's own under a name of its own."""
+"""The models that the app lists: the registry's as they are, and a user's own under a name of its own."""
 
 from pathlib import Path
 
@@ -6,40 +6,32 @@ import pytest
 
 from cait_viz._files import sha256
 from cait_viz._resources import BUNDLED_WEIGHTS
-from cait_viz.serving import models as offers
+from cait_viz.serving.models import registry_model, user_model
 from cait_viz.serving.worker import ModelChoice
 from cait_viz.weights import resolve as checkpoints
-from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
+from cait_viz.weights.registry import BUNDLED, VARIANTS
 
 
 @pytest.fixture
-def offer(tiny_weights, tmp_path, monkeypatch):
-    """AvailableModel the tiny weights as if they lay under that path, relative to an empty folder."""
+def make(tiny_weights, tmp_path, monkeypatch):
+    """Make a user's model of the tiny weights, under that path relative to an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def offer(path, labels=None):
+    def make(path, labels=None):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(tiny_weights.read_bytes())
-        return offers.own(checkpoints.resolve(weights=path), labels)
+        return user_model(checkpoints.resolve(weights=path), labels)
 
-    return offer
+    return make
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
-def test_a_model_of_the_registry_is_offered_as_it_stands_there(variant):
-    offer = offers.published(variant)
+def test_a_model_of_the_registry_is_listed_as_it_stands_there(variant):
+    model = registry_model(variant)
     for name in ("name", "config", "parameters", "saliency_block", "accuracy"):
-        assert getattr(offer, name) == getattr(variant, name)
-    assert offer.choice == ModelChoice(variant.name)
-
-
-@pytest.mark.parametrize("here", [True, False])
-def test_only_a_model_of_the_registry_can_be_missing(offer, monkeypatch, here):
-    mine, variant = offer("mine.safetensors"), get_variant("cait_xxs24_224")
-    monkeypatch.setattr(offers, "locate", lambda _: Path("weights") if here else None)
-    assert offers.published(variant).missing is (None if here else variant)
-    assert mine.missing is None
+        assert getattr(model, name) == getattr(variant, name)
+    assert model.choice == ModelChoice(variant.name)
 
 
 @pytest.mark.parametrize(
@@ -56,27 +48,27 @@ def test_only_a_model_of_the_registry_can_be_missing(offer, monkeypatch, here):
         (f"{'long ' * 30}.safetensors", f"{('long ' * 30)[:60]}…"),
     ],
 )
-def test_a_persons_own_model_has_a_name_that_tells_it_from_all_others(offer, path, name):
-    mine = offer(path)
-    assert mine.name == mine.choice.called == name
+def test_a_persons_own_model_has_a_name_that_tells_it_from_all_others(make, path, name):
+    mine = make(path)
+    assert mine.name == mine.choice.display_name == name
     assert mine.name not in VARIANTS
 
 
 @pytest.mark.parametrize("path", ["model.safetensors", "./model.safetensors", "../here/model.safetensors"])
-def test_a_model_in_the_current_folder_is_named_after_it(offer, tmp_path, monkeypatch, path):
+def test_a_model_in_the_current_folder_is_named_after_it(make, tmp_path, monkeypatch, path):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert offer(path).name == "here"
+    assert make(path).name == "here"
 
 
-def test_a_link_is_called_as_the_person_called_it(offer, tmp_path):
-    offer("blobs/5feceb66")
+def test_a_link_is_called_as_the_person_called_it(make, tmp_path):
+    make("blobs/5feceb66")
     (tmp_path / "petals.safetensors").symlink_to(tmp_path / "blobs" / "5feceb66")
-    assert offers.own(checkpoints.resolve(weights="petals.safetensors")).name == "petals"
+    assert user_model(checkpoints.resolve(weights="petals.safetensors")).name == "petals"
 
 
-def test_a_persons_own_model_is_described_by_its_weights(offer, tiny_config, tiny_model):
-    mine = offer("petals.safetensors")
+def test_a_persons_own_model_is_described_by_its_weights(make, tiny_config, tiny_model):
+    mine = make("petals.safetensors")
     assert mine.config == tiny_config
     assert mine.parameters == tiny_model.count_params()
     assert (mine.saliency_block, mine.variant, mine.weights) == (0, None, "petals.safetensors")
@@ -85,17 +77,17 @@ def test_a_persons_own_model_is_described_by_its_weights(offer, tiny_config, tin
 
 def test_the_bundled_weights_keep_what_is_known_of_them_under_another_name(tmp_path):
     (tmp_path / "copy.safetensors").symlink_to(BUNDLED_WEIGHTS)
-    copy = offers.own(checkpoints.resolve(weights=tmp_path / "copy.safetensors"))
+    copy = user_model(checkpoints.resolve(weights=tmp_path / "copy.safetensors"))
     assert (copy.name, copy.accuracy, copy.parameters) == ("copy", BUNDLED.accuracy, BUNDLED.parameters)
     assert copy.saliency_block == BUNDLED.saliency_block
 
 
-def test_a_worker_finds_the_files_from_any_folder_and_knows_these_weights(offer, tmp_path):
+def test_a_worker_finds_the_files_from_any_folder_and_knows_these_weights(make, tmp_path):
     (tmp_path / "names.txt").write_text("".join(f"{index}\n" for index in range(10)))
-    mine = offer("petals.safetensors", Path("names.txt"))
+    mine = make("petals.safetensors", Path("names.txt"))
     assert mine.choice == ModelChoice(
         weights=tmp_path / "petals.safetensors",
         labels=tmp_path / "names.txt",
         sha256=sha256(tmp_path / "petals.safetensors"),
-        called="petals",
+        display_name="petals",
     )

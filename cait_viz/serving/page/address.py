@@ -1,0 +1,92 @@
+"""The address bar: it names sample, model and view, so that a link or the Back button restores them.
+
+Streamlit adds a step to the browser's history whenever `st.query_params` changes, and runs the script again
+with the old parameters on Back and Forward, but with the widgets as they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+
+from cait_viz._text import one_line
+from cait_viz.drawing.overlay import STYLES
+from cait_viz.images.preprocess import VIEWS
+from cait_viz.serving.page.source import clear_given_image, samples
+from cait_viz.serving.state import server
+
+MEAN = "mean"
+
+# Keys in the session's state, which are those of the widgets; only the former are in the address.
+_IN_ADDRESS = ("model", "sample", "block", "head", "style", "view")
+_NOT_IN_ADDRESS = ("colormap", "opacity", "scale", "interpolation")
+
+
+def follow_address() -> None:
+    """Take the view from the address in a new session and after Back or Forward; before any widget is drawn.
+
+    An address that differs from the last one while a widget has changed too is no step in the history:
+    the person was faster than the page, and the browser sent the address from before their last choice.
+    """
+    state, address = st.session_state, st.query_params.to_dict()
+    # The browser sends the text of an option, not the option. Where these texts change (↓, the style's
+    # colormap), the value is assigned anew, which brings the browser the new text.
+    state.update({name: state[name] for name in ("model", "colormap") if name in state})
+    last = state.get("address_and_choices")
+    if last is not None and (address == last[0] or _choices() != last[1]):
+        return
+    view, unknown = _parse(address)
+    state.update(view)
+    if "sample" in address or not address:
+        clear_given_image()
+    if unknown:
+        state.notice = f"The address asks for {', '.join(unknown)}, which is not there (it counts from 0)."
+    state.address_and_choices = (address, _choices())
+    state.said_by_address = None if unknown else {name: str(value) for name, value in view.items()}
+
+
+def write_address(sample: str | None) -> None:
+    """Put the view into the address, unless the address that the person came with says the same.
+
+    Args:
+        sample: the sample that is shown; None for a person's own image, which is not in the address.
+    """
+    state = st.session_state
+    view = {name: str(state[name]) for name in _IN_ADDRESS if name != "sample" or sample}
+    if view != state.said_by_address:
+        st.query_params.from_dict(view)
+    state.said_by_address = view
+    state.address_and_choices = (st.query_params.to_dict(), _choices())
+
+
+def reset_block_and_head() -> None:
+    """Go to the block of the chosen model that serves best as saliency, and to the mean of its heads."""
+    st.session_state.block = server().models[st.session_state.model].saliency_block
+    st.session_state.head = MEAN
+
+
+def _choices() -> list[Any]:
+    return [st.session_state.get(name) for name in (*_IN_ADDRESS, *_NOT_IN_ADDRESS)]
+
+
+def _parse(address: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """The view that an address asks for, and what of it does not exist and is the default instead."""
+    view: dict[str, Any] = {}
+    unknown = []
+
+    def take(name: str, options: Sequence[Any]) -> None:
+        known = {str(option): option for option in options}
+        text = address.get(name, str(options[0]))
+        if text not in known:
+            unknown.append(f"{name} {one_line(text, 40)}")
+        view[name] = known.get(text, options[0])
+
+    models = server().models
+    take("model", (server().first_model, *models))
+    model = models[view["model"]]
+    take("sample", list(samples()))
+    take("block", (model.saliency_block, *range(model.config.ca_ffn_layers)))
+    take("head", (MEAN, *range(model.config.num_heads)))
+    take("style", STYLES)
+    take("view", VIEWS)
+    return view, unknown

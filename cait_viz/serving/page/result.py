@@ -1,0 +1,104 @@
+"""The analysis of the chosen image, and what a session keeps of it."""
+
+from collections.abc import Hashable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+
+import streamlit as st
+
+from cait_viz.analysis import Analysis
+from cait_viz.errors import CaitVizError, ImageError
+from cait_viz.images.preprocess import View
+from cait_viz.serving.models import AvailableModel
+from cait_viz.serving.page.markup import notice
+from cait_viz.serving.page.source import ChosenImage
+from cait_viz.serving.state import server
+from cait_viz.serving.worker import Request
+
+# Sides in pixels: of the large map on the screen, of a head's map in the grid.
+SCREEN_SIDE = 1024
+TILE_SIDE = 132
+
+# After this many seconds of waiting the page says what it waits for.
+_PATIENCE = 0.3
+_WAITING = "The model is warming up or busy. The map appears here as soon as it is done."
+
+
+@dataclass(frozen=True)
+class ScreenResult:
+    """What a session keeps of an analysis.
+
+    Copies that fit a screen, so that a visitor holds a few megabytes; the whole one is the server's,
+    whose memory for them is bounded, or is made again from the request.
+
+    Attributes:
+        key: what tells this analysis from all others.
+        request: what it was made from.
+        small: the analysis with a copy of the image for the large map.
+        tile: the analysis with a small copy of what the network saw.
+        size: width and height of the image itself, in pixels.
+        seen: left, top, right and bottom of what the network saw of it.
+    """
+
+    key: Hashable
+    request: Request
+    small: Analysis
+    tile: Analysis
+    size: tuple[int, int]
+    seen: tuple[int, int, int, int]
+
+    def whole(self) -> Analysis:
+        """The analysis itself, with the image in its own resolution."""
+        return server().analyses.ask(self.key, self.request).result()
+
+
+def analyze(image: ChosenImage, model: AvailableModel, view: View) -> ScreenResult | None:
+    """The image's analysis: the session's last one, kept by the server, or asked of a worker.
+
+    If it fails the page says why, once and without asking again, and shows what it showed before, if that
+    was of the same model.
+    """
+    state = st.session_state
+    key = (image.key, image.name, model.choice, view)
+    result: ScreenResult | None = state.get("result")
+    if result is not None and result.key == key:
+        return result
+    request = Request(image.data, image.name, view, model.choice)
+    failed_key, error = state.get("failure", (None, None))
+    if failed_key != key:
+        try:
+            analysis = _wait_for(server().analyses.ask(key, request), image)
+        except CaitVizError as failure:
+            error = failure
+            state.failure = (key, error)
+        else:
+            state.result = ScreenResult(
+                key=key,
+                request=request,
+                small=analysis.reduced(SCREEN_SIDE),
+                tile=analysis.seen().reduced(2 * TILE_SIDE),
+                size=analysis.size,
+                seen=analysis.box.pixels(),
+            )
+            return state.result
+    still_there = result is not None and result.request.model == model.choice
+    st.html(notice(f"{error}. Below is still the image before it." if still_there else f"{error}."))
+    if not isinstance(error, ImageError):
+        st.button(
+            "Try again", key="retry_analysis", type="primary", on_click=lambda: state.pop("failure", None)
+        )
+    return result if still_there else None
+
+
+def _wait_for(answer: Future[Analysis], image: ChosenImage) -> Analysis:
+    """The answer; while it takes its time, the sample and what is going on."""
+    if not wait([answer], timeout=_PATIENCE).done:
+        place = st.empty()
+        with place.container(), st.spinner(_WAITING):
+            if image.sample is not None:
+                st.image(str(image.sample.path), alt=image.sample.alt)
+            pulse = st.empty()
+            while not wait([answer], timeout=_PATIENCE).done:
+                pulse.empty()  # lets Streamlit interrupt this run when the person chooses anew
+        place.empty()
+    return answer.result()

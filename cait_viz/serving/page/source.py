@@ -1,0 +1,172 @@
+"""The image to look at: an upload, a photograph from the camera, a web address or a sample."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import streamlit as st
+from PIL import Image, ImageOps
+from starlette.formparsers import MultiPartParser
+
+from cait_viz._resources import SAMPLES
+from cait_viz.errors import CaitVizError
+from cait_viz.images.web import address_name, fetch
+from cait_viz.serving.page.markup import notice
+
+# Side of a sample's thumbnail in pixels.
+_THUMBNAIL_SIDE = 90
+# Room for what surrounds an upload in its request, in bytes.
+_MULTIPART_HEADERS = 2**20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A photograph of the gallery; `slug` names it in the address."""
+
+    slug: str
+    path: Path
+    title: str
+    alt: str
+    credit: str
+
+    @cached_property
+    def data(self) -> bytes:
+        """The file."""
+        return self.path.read_bytes()
+
+    @cached_property
+    def thumbnail(self) -> Image.Image:
+        """The photograph, small and square."""
+        with Image.open(self.path) as image:
+            return ImageOps.fit(image, (2 * _THUMBNAIL_SIDE, 2 * _THUMBNAIL_SIDE))
+
+
+@dataclass(frozen=True)
+class ChosenImage:
+    """The image to look at.
+
+    Attributes:
+        key: what tells it from all others.
+        data: its file's bytes.
+        name: its file's name.
+        sample: the sample that it is, if it is one.
+    """
+
+    key: str
+    data: bytes
+    name: str
+    sample: Sample | None = None
+
+
+def keep_uploads_off_the_disk() -> None:
+    """Let the web server hold a whole upload in memory; by itself it spools all above 1 MB to a file."""
+    MultiPartParser.spool_max_size = st.get_option("server.maxUploadSize") * 2**20 + _MULTIPART_HEADERS
+
+
+@st.cache_resource(show_spinner=False)
+def samples() -> dict[str, Sample]:
+    """The gallery, by slug."""
+    entries = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))
+    return {
+        Path(entry["file"]).stem: Sample(
+            slug=Path(entry["file"]).stem,
+            path=SAMPLES / entry["file"],
+            title=entry["title"],
+            alt=entry["alt"],
+            credit=f"{entry['title']}: {entry['author']}, {entry['license']}",
+        )
+        for entry in entries
+    }
+
+
+def choose_image() -> ChosenImage:
+    """The image that was given last, by whichever of the widgets; a sample where none was."""
+    st.subheader("Image")
+    state = st.session_state
+    number = state.setdefault("given_number", 0)
+    upload = st.file_uploader("Upload an image", key=f"upload_{number}", on_change=_latest, args=("upload",))
+    given = {"web": _web_image(number), "camera": None, "upload": _uploaded(upload)}
+    if st.toggle("Use the camera", key=f"camera_on_{number}"):
+        photograph = st.camera_input(
+            "Take a photograph", key=f"camera_{number}", on_change=_latest, args=("camera",)
+        )
+        given["camera"] = _uploaded(photograph)
+    st.caption("Your image stays in this program's memory. It is never written to disk or sent anywhere.")
+    for way in (state.get("given_latest", "upload"), *given):
+        if image := given[way]:
+            return image
+    sample = samples()[state.sample]
+    return ChosenImage(sample.slug, sample.data, sample.path.name, sample)
+
+
+def clear_given_image() -> None:
+    """Let the sample be shown in place of an image that the person gave."""
+    # A widget under a new key is a new one, and empty.
+    st.session_state.given_number = st.session_state.get("given_number", 0) + 1
+
+
+def _latest(way: str) -> None:
+    st.session_state.given_latest = way
+
+
+def _uploaded(file: Any) -> ChosenImage | None:
+    return file and ChosenImage(file.file_id, file.getvalue(), file.name)
+
+
+def _web_image(number: int) -> ChosenImage | None:
+    """The image at the web address in the field; after a failure the one before it, beside a sentence."""
+    state = st.session_state
+    url = st.text_input(
+        "or a web address",
+        key=f"web_{number}",
+        placeholder="https://…",
+        help="Of an image: https or http, at most 20 MB. This program asks for it, not your browser.",
+    ).strip()
+    if not url:
+        state.pop("web_image", None)
+        state.pop("web_answer", None)
+        return None
+    asked, error = state.get("web_answer", (None, None))
+    if asked != url:
+        error = None
+        try:
+            with st.spinner("Fetching the image"):
+                data = fetch(url, allow_private=False)
+            state.web_image = ChosenImage(uuid4().hex, data, address_name(url))
+            _latest("web")
+        except CaitVizError as failure:
+            error = str(failure)
+        state.web_answer = (url, error)
+    if error:
+        st.html(notice(f"{error}."))
+        st.button("Try again", key="retry_web", on_click=lambda: state.pop("web_answer"))
+    return state.get("web_image")
+
+
+def show_gallery(image: ChosenImage) -> None:
+    """A thumbnail and a button for each sample."""
+    if sentence := st.session_state.pop("notice", None):
+        st.html(notice(sentence))
+    with st.expander("Sample photographs", expanded=False, icon=":material/photo_library:"):
+        with st.container(horizontal=True, gap="xsmall"):
+            for sample in samples().values():
+                with st.container(width=_THUMBNAIL_SIDE, gap="xsmall"):
+                    st.image(sample.thumbnail, alt=sample.alt, width=_THUMBNAIL_SIDE)
+                    st.button(
+                        sample.slug.capitalize(),
+                        key=f"sample_{sample.slug}",
+                        help=sample.title,
+                        type="primary" if image.sample == sample else "secondary",
+                        width="stretch",
+                        on_click=_take_sample,
+                        args=(sample.slug,),
+                    )
+        st.caption(" · ".join(sample.credit for sample in samples().values()))
+
+
+def _take_sample(slug: str) -> None:
+    st.session_state.sample = slug
+    clear_given_image()
