@@ -101,6 +101,8 @@ def choose_model() -> AvailableModel:
         where = "not on this machine yet (↓)" if server().missing(model) else "on this machine"
     accuracy = f", {model.variant.top1:.1f} % top-1" if model.variant and model.variant.top1 else ""
     st.caption(f"{model.parameters / 1e6:.1f} M parameters{accuracy}, {where}")
+    if model.remark:
+        st.caption(verbatim(model.remark))
     return model
 
 

@@ -827,7 +827,7 @@ def test_a_hub_that_does_not_know_the_model_is_told_in_a_sentence(monkeypatch):
         page = press_download(visit(model=PUBLISHED))
     assert is_usable(page)
     [sentence] = notices(page)
-    assert "no repository" in sentence
+    assert "is not there" in sentence
 
 
 def test_a_download_shows_its_progress_and_then_the_picture(home, asked, monkeypatch):
@@ -1024,3 +1024,12 @@ def test_a_whole_upload_stays_in_memory_while_the_server_reads_it():
     (_, upload) = asyncio.run(parser.parse()).multi_items()[0]
     assert upload.size == limit
     assert not upload.file._rolled, "the upload was spooled to a file"
+
+
+def test_a_head_of_one_class_shows_the_probability_of_that_class(give):
+    give(config=replace(OWN_CONFIG, num_classes=1), names=["rose"])
+    page = visit()
+    [(label, share, _)] = predictions(page)
+    assert label == "rose"
+    assert share != "100 %"
+    assert analysis_of(page).probabilities[0] == pytest.approx(1 / (1 + np.exp(-analysis_of(page).logits[0])))

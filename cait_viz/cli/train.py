@@ -107,7 +107,7 @@ def finetune(
     training: Training,
     command_line: Annotated[str, Parameter(parse=False)],
 ) -> None:
-    """Train a pretrained CaiT on labelled images of your own.
+    """Train a pretrained CaiT on labeled images of your own.
 
     The training starts from --model or --weights; where the images' classes are those of --labels, it keeps
     the classifier. It writes weights with timm's tensor names, which every command and the app open by

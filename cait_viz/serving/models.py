@@ -30,6 +30,7 @@ class AvailableModel:
         choice: how a worker is asked for it.
         variant: the registry's entry; None for a user's own model.
         weights: name of the file of a user's own model; empty for the registry's.
+        remark: what a person should know of that file, a sentence; mostly empty.
     """
 
     name: str
@@ -40,6 +41,7 @@ class AvailableModel:
     choice: ModelChoice
     variant: Variant | None = None
     weights: str = ""
+    remark: str = ""
 
 
 def registry_model(variant: Variant) -> AvailableModel:
@@ -79,6 +81,7 @@ def user_model(checkpoint: Checkpoint, labels: Path | None = None) -> AvailableM
             display_name=name,
         ),
         weights=one_line(path.name),
+        remark=checkpoint.remark,
     )
 
 
