@@ -53,7 +53,7 @@ def import_keras(backend: str, threads: int | None = None) -> None:
     """Import Keras on one of its backends. Sets environment variables: not for a user's own process.
 
     Args:
-        backend: one of `BACKENDS`.
+        backend: one of `BACKENDS`, or "openvino", which only exports.
         threads: how many CPU threads the backend may use; by default as many as it likes. JAX has no such
             setting and uses all.
 
@@ -66,8 +66,9 @@ def import_keras(backend: str, threads: int | None = None) -> None:
     with standard_error_held(), _no_keras_settings():
         importlib.import_module(backend)
         importlib.import_module("keras")
-        # Keras asks of every input whether it is a tensor of TensorFlow's, and imports that for it.
-        if importlib.util.find_spec("tensorflow"):
+        # Keras asks of every input whether it is a tensor of TensorFlow's, and imports that for it; an export to
+        # OpenVINO has none.
+        if backend != "openvino" and importlib.util.find_spec("tensorflow"):
             importlib.import_module("tensorflow")
     if backend == "torch":
         import torch

@@ -1,24 +1,64 @@
-"""From an image to its `Analysis`: the one module that knows both the network and the drawing."""
+"""From an image to its `Analysis`: the one module that knows both the network and the drawing.
 
-from collections.abc import Sequence
+Keras is imported by `load_model` alone.
+"""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cait_viz.analysis import Analysis, ModelInfo
 from cait_viz.attention.probabilities import probabilities
-from cait_viz.engine import keras as engine
+from cait_viz.engine import load
+from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.errors import CheckpointError
 from cait_viz.images import preprocess as preprocessing
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import ImageSource, load_image
-from cait_viz.model.cait import CaiT, WeightsSource
-from cait_viz.model.layers import zero_weights
-from cait_viz.model.timm_names import assign
-from cait_viz.weights.architecture import read_tensors
 from cait_viz.weights.hub import Progress
 from cait_viz.weights.labels import class_names
-from cait_viz.weights.resolve import Checkpoint, resolve
+from cait_viz.weights.resolve import resolve
+
+if TYPE_CHECKING:
+    from cait_viz.model.cait import CaiT
+
+
+def load_engine(
+    name: str | None = None,
+    *,
+    weights: str | Path | None = None,
+    labels: str | Path | None = None,
+    engine: EngineName | None = None,
+    precision: Precision = "float32",
+    download: bool = True,
+    progress: bool | Progress = True,
+    tell: Callable[[str], object] = lambda _: None,
+) -> Engine:
+    """A CaiT that is ready to look at images: by OpenVINO, without Keras in this process.
+
+    The first time that a checkpoint is asked for, its graph is exported to the user's cache, which takes a
+    few seconds. Keras runs it where it sees a GPU, and where OpenVINO is missing or refuses.
+
+    Args:
+        name: a variant, see `cait_viz.VARIANTS`. By default the bundled one, or the architecture that
+            `weights` shows.
+        weights: a safetensors file with timm's tensor names, in place of the variant's own weights.
+        labels: a file with the names of the classes, see `cait_viz.weights.labels.class_names`.
+        engine: "openvino" or "keras", and no other; the environment's CAIT_VIZ_ENGINE is the default.
+        precision: of the arithmetic, "float32" or "bfloat16"; the weights and the answers are float32.
+        download: whether weights that are not on this machine may be downloaded.
+        progress: whether a download shows a bar, or a function of (bytes so far, bytes in all).
+        tell: gets a sentence where Keras runs the network although nobody asked for it.
+
+    Raises:
+        UnknownModelError: there is no variant of that name.
+        CheckpointError: the weights or the labels cannot be used; the message lists every mismatch.
+        EngineError: the engine that was asked for is missing, or refuses the network.
+    """
+    checkpoint = resolve(name, weights, download=download, progress=progress)
+    return load.load_engine(checkpoint, labels, engine=engine, precision=precision, tell=tell)
 
 
 def load_model(
@@ -28,56 +68,22 @@ def load_model(
     labels: str | Path | None = None,
     download: bool = True,
     progress: bool | Progress = True,
-) -> CaiT:
-    """A CaiT with its weights.
+) -> "CaiT":
+    """A CaiT of Keras', with its weights, for training, gradients and what `load_engine` does not do.
 
-    Args:
-        name: a variant, see `cait_viz.VARIANTS`. By default the bundled one, or the architecture that
-            `weights` shows.
-        weights: a safetensors file with timm's tensor names, in place of the variant's own weights.
-        labels: a file with the names of the classes, see `cait_viz.weights.labels.class_names`.
-        download: whether weights that are not on this machine may be downloaded.
-        progress: whether a download shows a bar, or a function of (bytes so far, bytes in all).
-
-    Raises:
-        UnknownModelError: there is no variant of that name.
-        CheckpointError: the weights or the labels cannot be used; the message lists every mismatch.
+    Arguments and errors as for `load_engine`.
     """
-    checkpoint = resolve(name, weights, download=download, progress=progress)
-    return from_checkpoint(checkpoint, labels)
+    from cait_viz.engine.keras import load_network
+
+    return load_network(resolve(name, weights, download=download, progress=progress), labels)
 
 
-def from_checkpoint(checkpoint: Checkpoint, labels: str | Path | None = None) -> CaiT:
-    """The network that a checkpoint describes, with its weights; float32 whatever the user's Keras settings.
-
-    Args:
-        checkpoint: what `cait_viz.weights.resolve.resolve` found.
-        labels: a file with the names of the classes.
-
-    Raises:
-        CheckpointError: the weights or the labels cannot be used; the message lists every mismatch.
-    """
-    tensors = read_tensors(checkpoint)
-    names = class_names(checkpoint.config.num_classes, labels)
-    with zero_weights():
-        model = CaiT(checkpoint.config)
-    assign(model, tensors)
-    model.source = WeightsSource(
-        name=checkpoint.name,
-        file=checkpoint.path.name,
-        sha256=checkpoint.sha256,
-        saliency_block=checkpoint.saliency_block,
-    )
-    model.labels = names
-    return model
-
-
-def preprocess(source: ImageSource, model: CaiT, view: View = "crop") -> np.ndarray:
+def preprocess(source: ImageSource, model: "Engine | CaiT", view: View = "crop") -> np.ndarray:
     """The network's input for one image.
 
     Args:
         source: path, web address, bytes, Pillow image, array or loaded image.
-        model: the network that will see it.
+        model: what will see it: of `load_engine` or `load_model`.
         view: "crop", the center square, or "whole", the whole image squashed to a square.
 
     Returns:
@@ -89,12 +95,12 @@ def preprocess(source: ImageSource, model: CaiT, view: View = "crop") -> np.ndar
     return preprocessing.prepare(source, model.config.image_size, view)
 
 
-def analyze(source: ImageSource, model: CaiT, view: View = "crop", name: str | None = None) -> Analysis:
+def analyze(source: ImageSource, model: "Engine | CaiT", view: View = "crop", name: str | None = None) -> Analysis:
     """Classify one image and keep where each class-attention head looked.
 
     Args:
         source: path, web address, bytes, Pillow image, array or loaded image.
-        model: the network.
+        model: of `load_engine` or `load_model`.
         view: "crop", the center square, or "whole", the whole image squashed to a square.
         name: what to call the image; by default its file's name.
 
@@ -104,14 +110,15 @@ def analyze(source: ImageSource, model: CaiT, view: View = "crop", name: str | N
     """
     if model.config.pre_logits:
         raise CheckpointError("this model has no classifier (pre_logits); give it weights with a head")
+    engine = _engine(model)
     loaded = load_image(source, name)
     size = model.config.image_size
-    logits, _, ca_attention = engine.forward(model, preprocessing.prepare(loaded, size, view))
+    logits, _, ca_attention = engine.forward(preprocessing.prepare(loaded, size, view))
     return Analysis(
         image=np.asarray(loaded.image),
         image_name=loaded.name,
         image_sha256=loaded.sha256,
-        model=describe(model),
+        model=describe(engine),
         view=view,
         box=preprocessing.seen_box(loaded.image.size, size, view),
         labels=model.labels or class_names(model.config.num_classes),
@@ -123,7 +130,7 @@ def analyze(source: ImageSource, model: CaiT, view: View = "crop", name: str | N
 
 
 def attention_tensors(
-    source: ImageSource, model: CaiT, view: View = "crop", sa_blocks: Sequence[int] = ()
+    source: ImageSource, model: "Engine | CaiT", view: View = "crop", sa_blocks: Sequence[int] = ()
 ) -> dict[str, np.ndarray]:
     """The raw numbers of one image, as the network gives them.
 
@@ -136,15 +143,23 @@ def attention_tensors(
         SelectionError: there is no such self-attention block.
     """
     pixels = preprocess(source, model, view)
-    logits, sa_attention, ca_attention = engine.forward(model, pixels, sa_blocks)
+    logits, sa_attention, ca_attention = _engine(model).forward(pixels, sa_blocks)
     return {"pixels": pixels, "logits": logits, **ca_attention, **sa_attention}
 
 
-def describe(model: CaiT) -> ModelInfo:
+def _engine(model: "Engine | CaiT") -> Engine:
+    if isinstance(model, Engine):
+        return model
+    from cait_viz.engine.keras import engine_of
+
+    return engine_of(model)
+
+
+def describe(model: Engine) -> ModelInfo:
     """What a result says of the model that made it."""
     source = model.source
     return ModelInfo(
-        name=source.name if source else model.name,
+        name=model.name,
         weights=source.file if source else "",
         weights_sha256=source.sha256 if source else "",
         saliency_block=source.saliency_block if source else 0,

@@ -49,5 +49,9 @@ class TrainingError(CaitVizError):
     """A training that cannot go on."""
 
 
+class EngineError(CaitVizError):
+    """An engine that is missing, or cannot run a network."""
+
+
 class WorkerDiedError(CaitVizError):
     """The model's process ended in the middle of a picture; it has been replaced."""
