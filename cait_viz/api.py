@@ -18,7 +18,7 @@ from cait_viz.images import preprocess as preprocessing
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import ImageSource, load_image
 from cait_viz.weights.hub import Progress
-from cait_viz.weights.labels import class_names
+from cait_viz.weights.labels import class_kinds, class_names
 from cait_viz.weights.resolve import resolve
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def analyze(source: ImageSource, model: "Engine | CaiT", view: View = "crop", na
     if model.config.pre_logits:
         raise CheckpointError("this model has no classifier (pre_logits); give it weights with a head")
     engine = _engine(model)
+    labels = model.labels or class_names(model.config.num_classes)
     loaded = load_image(source, name)
     size = model.config.image_size
     logits, _, ca_attention = engine.forward(preprocessing.prepare(loaded, size, view))
@@ -121,10 +122,11 @@ def analyze(source: ImageSource, model: "Engine | CaiT", view: View = "crop", na
         model=describe(engine),
         view=view,
         box=preprocessing.seen_box(loaded.image.size, size, view),
-        labels=model.labels or class_names(model.config.num_classes),
+        labels=labels,
         probabilities=probabilities(logits[0]),
         logits=logits[0],
         class_attention={key: attention[0, :, 0] for key, attention in ca_attention.items()},
+        class_kinds=class_kinds(labels),
         image_remark=loaded.remark,
     )
 
