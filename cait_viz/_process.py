@@ -6,19 +6,23 @@ import sys
 from pathlib import Path
 
 from cait_viz._text import one_line
-from cait_viz.errors import CaitVizError
+from cait_viz.errors import CheckpointError, ProcessDiedError
+
+# The exit status of a process that says on its standard output why it refuses.
+REFUSED = 3
 
 
 def run_module(name: str, *arguments: str, **environment: str) -> None:
     """Run it and wait for it.
 
     Args:
-        name: the module, with dots. A refusal is a sentence on its standard output and another status than 0.
+        name: the module, with dots. It refuses with a sentence on its standard output and the status `REFUSED`.
         *arguments: its command line.
         **environment: variables that it gets beside this process's.
 
     Raises:
-        CaitVizError: it refused, or died.
+        CheckpointError: it refused what it was given.
+        ProcessDiedError: it died.
         OSError: it cannot be started.
     """
     root = str(Path(__file__).resolve().parents[1])
@@ -31,7 +35,8 @@ def run_module(name: str, *arguments: str, **environment: str) -> None:
         check=False,
         env=os.environ | {"PYTHONPATH": search, "TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
     )
+    if done.returncode == REFUSED and done.stdout.strip():
+        raise CheckpointError(one_line(done.stdout, 600))
     if done.returncode:
-        last = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
-        reason = done.stdout.strip() or f"the process that ran {name} died ({last})"
-        raise CaitVizError(one_line(reason, 600))
+        reason = done.stderr.strip().rpartition("\n")[2] or f"status {done.returncode}"
+        raise ProcessDiedError(f"the process that ran {name} died ({one_line(reason, 300)})")

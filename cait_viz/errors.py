@@ -53,5 +53,9 @@ class EngineError(CaitVizError):
     """An engine that is missing, or cannot run a network."""
 
 
+class ProcessDiedError(CaitVizError):
+    """A process of this program's own that ended before it was done."""
+
+
 class WorkerDiedError(CaitVizError):
     """The model's process ended in the middle of a picture; it has been replaced."""

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from cait_viz._backend import import_keras
+from cait_viz._process import REFUSED
 from cait_viz.engine.base import ca_keys, sa_keys
 from cait_viz.errors import CaitVizError, CheckpointError
 from cait_viz.model.config import CaiTConfig
@@ -65,7 +66,7 @@ def main(request: str, target: str) -> int:
         export(checkpoint, Path(target))
     except CaitVizError as error:
         print(error)
-        return 1
+        return REFUSED
     return 0
 
 

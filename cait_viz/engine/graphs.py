@@ -61,7 +61,7 @@ def exported(checkpoint: Checkpoint) -> Iterator[Path]:
 
     Raises:
         CheckpointError: the weights cannot be used.
-        CaitVizError: the export failed.
+        ProcessDiedError: the export failed.
     """
     entry = folder() / _key(checkpoint)
     if _intact(entry):
@@ -71,8 +71,9 @@ def exported(checkpoint: Checkpoint) -> Iterator[Path]:
         return
     try:
         folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-        if entry.exists():
+        if entry.is_dir():
             shutil.rmtree(entry)
+        entry.unlink(missing_ok=True)
         with placing(entry) as part:
             _export(checkpoint, part)
     except (OSError, OutputError):

@@ -8,7 +8,7 @@ from typing import get_args
 from cait_viz._backend import import_keras, installed_backend
 from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.engine.openvino import OpenVINOEngine
-from cait_viz.errors import EngineError, SelectionError
+from cait_viz.errors import EngineError, ProcessDiedError, SelectionError
 from cait_viz.weights.checkpoint import Checkpoint
 
 # Names the engine where nothing else does.
@@ -73,7 +73,7 @@ def load_engine(
     if name != "keras":
         try:
             return OpenVINOEngine(checkpoint, labels, precision, threads)
-        except EngineError as error:
+        except (EngineError, ProcessDiedError) as error:
             if name is not None:
                 raise
             tell(f"{error}; Keras runs the network")
