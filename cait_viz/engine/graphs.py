@@ -107,10 +107,11 @@ def shrink(limit: int = LIMIT, keep: Path | None = None) -> int:
     Returns:
         How many bytes were removed.
     """
-    removed, total = 0, 0
-    for entry in entries():
-        total += entry.size
-        if total > limit and entry.folder != keep:
+    removed, kept = 0, 0
+    for entry in sorted(entries(), key=lambda entry: entry.folder != keep):  # a stable sort
+        if kept + entry.size <= limit or entry.folder == keep:
+            kept += entry.size
+        else:
             shutil.rmtree(entry.folder, ignore_errors=True)
             removed += entry.size
     for part in folder().glob(".cait-viz-*.part"):
