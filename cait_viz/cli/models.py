@@ -10,7 +10,7 @@ from cait_viz._files import check_folder, check_output
 from cait_viz.cli.main import complain
 from cait_viz.cli.options import Count, Index, ModelAlone, ModelOptions, Output, WeightsAlone, report
 from cait_viz.errors import CheckpointError
-from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant, get_variant
+from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
 from cait_viz.weights.resolve import available, resolve
 
 # What each format's file is called; a SavedModel is a folder.
@@ -20,24 +20,16 @@ _ENDINGS = {"savedmodel": "", "keras": ".keras", "onnx": ".onnx", "timm": ".safe
 def models() -> None:
     """List the models, their size and accuracy, and which are on this machine."""
     here = available()
-    titles = ("name", "parameters", "download", "top-1", "here")
-    rows = [titles, *(_row(variant, variant.name in here) for variant in VARIANTS.values())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, *numbers in rows:
-        cells = (number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True))
-        print("  ".join((name.ljust(widths[0]), *cells)).rstrip())
+    line = "{:<14}  {:>10}  {:>8}  {:>5}  {:>4}"
+    print(line.format("name", "parameters", "download", "top-1", "here"))
+    for variant in VARIANTS.values():
+        name = f"{variant.name} *" if variant is BUNDLED else variant.name
+        parameters = f"{variant.parameters / 1e6:.2f} M"
+        download = f"{variant.download_megabytes} MB" if variant.repo_id else "none"
+        top1 = f"{variant.top1:.1f}" if variant.top1 is not None else "-"
+        print(line.format(name, parameters, download, top1, "yes" if variant.name in here else "no"))
     print("\ntop-1: accuracy on ImageNet-1k in percent, as timm measured it.")
     print(f"* is used unless --model names another; its accuracy: {BUNDLED.accuracy}.")
-
-
-def _row(variant: Variant, here: bool) -> tuple[str, ...]:
-    return (
-        f"{variant.name} *" if variant is BUNDLED else variant.name,
-        f"{variant.parameters / 1e6:.2f} M",
-        f"{variant.download_megabytes} MB" if variant.repo_id else "none",
-        f"{variant.top1:.1f}" if variant.top1 is not None else "-",
-        "yes" if here else "no",
-    )
 
 
 def fetch(models: Annotated[list[str], Parameter(name="MODEL")], /) -> int:
@@ -45,11 +37,8 @@ def fetch(models: Annotated[list[str], Parameter(name="MODEL")], /) -> int:
 
     Args:
         models: names that `cait-viz models` lists.
-
-    Returns:
-        The exit status: 1 if one of them could not be fetched.
     """
-    status = 0
+    status = 0  # of the process
     for name in [get_variant(name).name for name in dict.fromkeys(models)]:
         try:
             print(f"{name}: {resolve(name).path}", flush=True)
@@ -81,7 +70,7 @@ def evaluate(
     """
     from cait_viz import evaluation
 
-    evaluation.evaluate(
+    lines = evaluation.evaluate(
         folders,
         model=given.model,
         weights=given.weights,
@@ -91,6 +80,8 @@ def evaluate(
         faithfulness=faithfulness,
         seed=seed,
     )
+    for line in lines:
+        print(line, flush=True)
 
 
 def export(
