@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _TITLES = {"top1": "top-1", "top5": "top-5", "own": "top-1 among its own classes"}
 
 
-
 class _Network(NamedTuple):
     remark: str  # after the folder's name in the table
     side: int
@@ -38,10 +37,9 @@ class _Network(NamedTuple):
 
 def evaluate(
     folders: Sequence[Path],
-    *,
-    model: str | None = None,
-    weights: Path | None = None,
+    checkpoint: "Checkpoint",
     labels: Path | None = None,
+    *,
     teacher: Path | None = None,
     teacher_size: int | None = None,
     faithfulness: int = 0,
@@ -55,7 +53,8 @@ def evaluate(
         folders: each holds one folder of images per class, named after its WordNet id ("n02123045"), as in
             ImageNet's validation set, or after the name of the class. For a model of one class, a sigmoid,
             every other folder is "not this class".
-        model, weights, labels: as `cait_viz.load_model` takes them.
+        checkpoint: the model.
+        labels: a text file with the name of one class per line.
         teacher: the ONNX network that the model was distilled from, to be measured on the same images.
         teacher_size: side of the teacher's input in pixels; by default what its file fixes, else 224.
         faithfulness: on how many images, spread evenly over the classes of all folders, to measure deletion
@@ -65,9 +64,6 @@ def evaluate(
     Raises:
         CheckpointError, DatasetError, TeacherError: the model, a folder or the teacher cannot be used.
     """
-    from cait_viz.weights.resolve import resolve
-
-    checkpoint = resolve(model, weights)
     config = checkpoint.config
     if config.pre_logits:
         raise CheckpointError(f"{checkpoint.name}: has no classifier to measure; give weights with a head")

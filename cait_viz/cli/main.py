@@ -1,7 +1,7 @@
 """The command line: `cait-viz`, or `python -m cait_viz`.
 
-A command's module is imported when the command is run, and TensorFlow, which takes seconds to start, within
-its function: after everything that can be refused without the network has been refused.
+A command's module is imported when the command is run, and TensorFlow, which takes seconds to start, only
+after everything that can be refused without it has been refused.
 """
 
 import contextlib

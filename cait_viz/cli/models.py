@@ -72,9 +72,8 @@ def evaluate(
 
     lines = evaluation.evaluate(
         folders,
-        model=given.model,
-        weights=given.weights,
-        labels=given.labels,
+        given.checkpoint,
+        given.labels,
         teacher=teacher,
         teacher_size=teacher_size,
         faithfulness=faithfulness,
