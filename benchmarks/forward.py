@@ -85,7 +85,7 @@ def compare(case: str, rounds: int, timm_python: str | None) -> str:
         side.kill()
     columns = [f"{1e3 * statistics.median(times):.1f} ms" for times in zip(*runs, strict=True)]
     ratio = f"{statistics.median(ours / timm for ours, timm in runs):.2f}" if timm_python else "–"
-    firsts = " / ".join(f"{time:.1f} s" for time in first)
+    firsts = " / ".join(f"{once:.1f} s" for once in first)
     return f"| {' | '.join([*case.split(':'), *columns, ratio, firsts])} |"
 
 

@@ -28,10 +28,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from playwright.sync_api import Error, FilePayload, Page, ViewportSize, sync_playwright
+from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = "/usr/bin/chromium"
-CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 # Stands on the page as soon as an image is analyzed, and not before.
 ANALYZED = "Every head"
 PATIENCE = 60_000  # milliseconds
@@ -61,7 +61,7 @@ def server() -> Iterator[tuple[int, str]]:
 def page() -> Iterator[Page]:
     """A browser's page."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--disable-gpu"])
         yield browser.new_page()
         browser.close()
 
@@ -109,8 +109,8 @@ def family(pid: int) -> list[int]:
 
 def memory(pid: int) -> str:
     """What the server and what its other processes hold."""
-    rest = sum(resident(member) for member in family(pid)[1:])
-    return f"server {resident(pid)} MB, its worker {rest} MB"
+    server, *others = map(resident, family(pid))
+    return f"server {server} MB, its worker {sum(others)} MB"
 
 
 def report(what: str, times: list[float]) -> None:
@@ -121,8 +121,6 @@ def report(what: str, times: list[float]) -> None:
 
 def report_scripts(rounds: int) -> None:
     """Time a rerun of the script after a new block, head, color."""
-    from streamlit.testing.v1 import AppTest
-
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
     colors = ("viridis", "cividis", "magma")
     changes: dict[str, Callable[[int], object]] = {

@@ -96,9 +96,7 @@ def make_teacher(tmp_path_factory):
 
         logits, features = outputs
         nodes = [
-            helper.make_node(
-                "AveragePool", ["images"], [features], kernel_shape=[16, 16], strides=[16, 16]
-            ),
+            helper.make_node("AveragePool", ["images"], [features], kernel_shape=[16, 16], strides=[16, 16]),
             helper.make_node("GlobalAveragePool", [features], ["means"]),
             helper.make_node("Flatten", ["means"], ["flat"]),
             helper.make_node("Mul", ["flat", "scale"], [logits]),
