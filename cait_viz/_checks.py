@@ -18,10 +18,7 @@ def check_choice(what: str, value: object, allowed: Sequence[Choice]) -> Choice:
 
 
 def check_index(what: str, value: object, count: int) -> int:
-    """The value as a whole number from 0 to `count` - 1; else a SelectionError that says how many there are.
-
-    Any integer is one, NumPy's included, but no truth value.
-    """
+    """The value, an integer of any library, if it is from 0 to `count` - 1; else a SelectionError."""
     try:
         # NumPy's truth values have no index, Python's do.
         index = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]

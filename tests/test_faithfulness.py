@@ -248,7 +248,7 @@ def test_an_interval_is_the_same_for_the_same_seed_and_moves_with_another():
     assert first != other
 
 
-def test_an_interval_of_more_values_than_are_drawn_at_once_is_that_of_all():
+def test_an_interval_is_that_of_the_means_of_the_resamples():
     values = np.random.default_rng(0).normal(size=3000)
     drawn = values[np.random.default_rng(1).integers(3000, size=(2000, 3000))].mean(axis=1)
     interval = bootstrap_interval(values, np.random.default_rng(1), resamples=2000)

@@ -101,16 +101,19 @@ def _run(words: list[str]) -> int:
         raise UsageError("a COMMAND is missing; see cait-viz --help")
     try:
         command, bound, ignored = application(words[0]).parse_args(words)
-    except (CycloptsError, ValueError) as error:  # ValueError: what a dataclass of options refuses
-        chain: Sequence[str] = words[:1]
-        if isinstance(error, CycloptsError):
-            error.verbose = False
-            chain = error.command_chain or ()
-        raise UsageError(f"{str(error).rstrip('.')}; see {' '.join(['cait-viz', *chain])} --help") from None
+    except CycloptsError as error:
+        error.verbose = False
+        raise UsageError(_see_help(error, error.command_chain or ())) from None
+    except ValueError as error:  # what a dataclass of options refuses
+        raise UsageError(_see_help(error, words[:1])) from None
     # No option fills this parameter: the card of a training says how it was started.
     line = {"command_line": shlex.join(["cait-viz", *words])} if "command_line" in ignored else {}
     with contextlib.nullcontext() if words[0] == "app" else _silence():
         return command(*bound.args, **bound.kwargs, **line) or 0
+
+
+def _see_help(error: Exception, command: Sequence[str]) -> str:
+    return f"{str(error).rstrip('.')}; see {' '.join(['cait-viz', *command])} --help"
 
 
 def application(chosen: str) -> App:
@@ -135,15 +138,9 @@ class _PlainHelp(PlainFormatter):
 
     def _print_plain(self, console: Any, text: str) -> None:
         indent = " " * (len(text) - len(text.lstrip()))
-        for number, paragraph in enumerate(text.split("\n\n")):
-            lines = textwrap.fill(
-                " ".join(paragraph.split()),
-                console.width,
-                initial_indent=indent,
-                subsequent_indent=2 * indent,
-                break_on_hyphens=False,
-            )
-            console.print(("\n" if number else "") + lines, highlight=False, markup=False, soft_wrap=True)
+        wrapper = textwrap.TextWrapper(console.width, indent, 2 * indent, break_on_hyphens=False)
+        paragraphs = [wrapper.fill(" ".join(paragraph.split())) for paragraph in text.split("\n\n")]
+        console.print("\n\n".join(paragraphs), highlight=False, markup=False, soft_wrap=True)
 
 
 def _unforeseen(error: Exception) -> str:

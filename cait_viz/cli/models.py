@@ -10,11 +10,9 @@ from cait_viz._files import check_folder, check_output
 from cait_viz.cli.main import complain
 from cait_viz.cli.options import Count, Index, ModelAlone, ModelOptions, Output, WeightsAlone, report
 from cait_viz.errors import CheckpointError
+from cait_viz.model.export import FORMATS, export_model
 from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
 from cait_viz.weights.resolve import available, resolve
-
-# What each format's file is called; a SavedModel is a folder.
-_ENDINGS = {"savedmodel": "", "keras": ".keras", "onnx": ".onnx", "timm": ".safetensors"}
 
 
 def models() -> None:
@@ -101,14 +99,12 @@ def export(
     """
     given = replace(given, model=model)
     name = model or (given.checkpoint.name if given.weights else BUNDLED.name)
-    ending = _ENDINGS[format]
+    ending = FORMATS[format]
     path = output or Path(f"{name}{ending or '_savedmodel'}")
     if ending:
         check_output(path, [ending], given.inputs())
     else:
         check_folder(path, given.inputs())
     _, network = given.load()
-    from cait_viz.model.export import export_model
-
     export_model(network, path, format, given.inputs())
     report(path, f"{name} as {format}")

@@ -52,7 +52,6 @@ _GAUSSIAN_SIGMA = 0.25
 # Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), ask for at least 1,000; these cost nothing.
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
-_VALUES_AT_ONCE = 4_000_000
 
 
 class Curve(NamedTuple):
@@ -209,14 +208,9 @@ def bootstrap_interval(
     sample = np.asarray(values, np.float64)
     if sample.ndim != 1 or sample.size == 0 or not np.isfinite(sample).all():
         raise ValueError(f"an interval needs finite numbers of shape (n,), n > 0, not {sample.shape}")
-    # A few rows of resamples at a time: all of them at once are gigabytes for ImageNet's 50,000 images.
-    rows = max(1, _VALUES_AT_ONCE // sample.size)
-    means = [
-        sample[generator.integers(sample.size, size=(min(rows, resamples - done), sample.size))].mean(axis=1)
-        for done in range(0, resamples, rows)
-    ]
+    means = [sample[generator.integers(sample.size, size=sample.size)].mean() for _ in range(resamples)]
     outside = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(means), [outside, 1 - outside])
+    low, high = np.quantile(means, [outside, 1 - outside])
     return float(low), float(high)
 
 
