@@ -63,7 +63,7 @@ def finetune(
         labels: a text file with the names of its classes, one per line.
         validation: another folder of class folders to validate with, or the share of each class that is held
             back for it; a share above 0 is ignored where `images` holds a folder to validate with.
-        config: how to train; by default ten epochs at the network's own resolution.
+        config: how to train.
         options: what does not decide on the weights.
 
     Raises:
@@ -86,22 +86,19 @@ def finetune(
         folder = parts[0]
         if validation and not elsewhere:
             elsewhere = [parts[1]]
-        used = " and ".join(
-            [f"trains on {folder.name}/", *(f"validates with {path.name}/" for path in elsewhere)]
-        )
-        options.tell(f"{path_text(images)}: holds a split; {used}")
+        used = [f"trains on {folder.name}/", *(f"validates with {path.name}/" for path in elsewhere)]
+        options.tell(f"{path_text(images)}: holds a split; {' and '.join(used)}")
         report_loose_images(images, note)
     found, folders = find_classes(folder, note, elsewhere)
     training: Sequence[Example]
     held_back: Sequence[Example]
-    if elsewhere:
+    if isinstance(validation, Path) or elsewhere:
         index = {name: label for label, name in enumerate(folders)}
-        held_back, unlabeled = _find_validation(elsewhere, index, options.tell)
-        training = _without(found, [*held_back, *unlabeled], options.tell)
+        training, held_back = _hold_back(found, elsewhere, index, options.tell)
     else:
-        assert not isinstance(validation, Path)
         training, held_back = split(found, validation, config.seed)
-    names = _class_names(folders)
+    synsets = dict(zip(imagenet_synsets(), imagenet_names(), strict=True))
+    names = tuple(synsets[name] for name in folders) if set(folders) <= set(synsets) else folders
     start = resolve(model, weights)
     config = _settled(config, start.config)
     architecture = replace(start.config, num_classes=len(names), pre_logits=False)
@@ -115,6 +112,7 @@ def finetune(
             kind="finetune",
             out=out,
             config=config,
+            options=options,
             architecture=architecture,
             start=start,
             tensors=tensors,
@@ -128,9 +126,7 @@ def finetune(
                 "validation": str(elsewhere[0] if elsewhere else validation),
                 "classes": len(names),
             },
-            teacher=None,
-        ),
-        options,
+        )
     )
 
 
@@ -166,7 +162,7 @@ def distil(
             starts from random weights.
         labels: a text file with the names of the teacher's classes, one per line.
         validation: folders as `images`, not trained on; their images with a label are validated with.
-        config: how to train; by default thirty epochs at the network's own resolution.
+        config: how to train.
         options: what does not decide on the weights.
 
     Raises:
@@ -187,9 +183,8 @@ def distil(
             f"{network.classes}; start from weights with the teacher's classes, or from none"
         )
     index = class_index(names)
-    held_back, unlabeled = _find_validation(validation, index, options.tell)
     found = [example for folder in images for example in find_images(folder, index)]
-    training = _without(found, [*held_back, *unlabeled], options.tell)
+    training, held_back = _hold_back(found, validation, index, options.tell)
     shares = example_weights(training, folder_weights)
     report_classes(names, training, held_back, options.tell)
     return train(
@@ -197,6 +192,7 @@ def distil(
             kind="distil",
             out=out,
             config=config,
+            options=options,
             architecture=replace(architecture, num_classes=network.classes),
             start=start,
             tensors=read_tensors(start) if start else None,
@@ -204,6 +200,7 @@ def distil(
             training=training,
             weights=shares,
             validation=held_back,
+            teacher=network,
             data={
                 "folders": [str(folder) for folder in images],
                 "folder_weights": {str(folder): weight for folder, weight in folder_weights.items()},
@@ -211,18 +208,12 @@ def distil(
                 "classes": len(names),
                 "labeled": sum(example.label >= 0 for example in training),
             },
-            teacher=network,
-        ),
-        options,
+        )
     )
 
 
 def _refuse_output_among_images(out: Path, cache: Path | None, folders: Sequence[Path]) -> None:
-    """Refuse to write where the next training would take the output for images.
-
-    Raises:
-        OutputError: the output or the cache lies within one of the folders.
-    """
+    """Refuse to write where the next training would take the output for images."""
     for place in (out, *([cache] if cache else [])):
         for folder in folders:
             if place.resolve().is_relative_to(folder.resolve()):
@@ -232,17 +223,13 @@ def _refuse_output_among_images(out: Path, cache: Path | None, folders: Sequence
                 )
 
 
-def _find_validation(
-    folders: Sequence[Path], index: Mapping[str, int], print_line: PrintLine
-) -> tuple[list[Example], list[Example]]:
-    """The images to validate with, and those beside them that have no class.
-
-    Raises:
-        DatasetError: there is no such folder, or none of its folders is named after a class.
-    """
+def _hold_back(
+    found: Sequence[Example], validation: Sequence[Path], index: Mapping[str, int], print_line: PrintLine
+) -> tuple[Sequence[Example], list[Example]]:
+    """The images found that lie in no folder to validate with, and those in one that have a class."""
     labeled: list[Example] = []
-    unlabeled: list[Example] = []
-    for folder in folders:
+    inside: list[Example] = []
+    for folder in validation:
         examples = find_images(folder, index)
         known = [example for example in examples if example.label >= 0]
         if not known:
@@ -250,18 +237,11 @@ def _find_validation(
         if len(known) < len(examples):
             print_line(f"{path_text(folder)}: {len(examples) - len(known)} images of no known class; skipped")
         labeled += known
-        unlabeled += [example for example in examples if example.label < 0]
-    return labeled, unlabeled
-
-
-def _without(
-    found: Sequence[Example], validation: Sequence[Example], print_line: PrintLine
-) -> tuple[Example, ...]:
-    """The images to train on, without those of the validation's folders."""
-    training = exclude(found, validation)
+        inside += examples
+    training = exclude(found, inside)
     if len(training) < len(found):
         print_line(f"{len(found) - len(training)} images belong to the validation and are not trained on")
-    return training
+    return training, labeled
 
 
 def _settled(config: TrainingConfig, architecture: CaiTConfig) -> TrainingConfig:
@@ -282,11 +262,3 @@ def _new_head(architecture: CaiTConfig, seed: int) -> dict[str, np.ndarray]:
     initializer = keras.initializers.TruncatedNormal(stddev=0.02, seed=seed)
     kernel = keras.ops.convert_to_numpy(initializer((architecture.num_classes, architecture.projection_dim)))
     return {"head.weight": np.asarray(kernel), "head.bias": np.zeros(architecture.num_classes, np.float32)}
-
-
-def _class_names(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of classes from those of their folders: of ImageNet's WordNet ids in words."""
-    words = dict(zip(imagenet_synsets(), imagenet_names(), strict=True))
-    if all(folder in words for folder in folders):
-        return tuple(words[folder] for folder in folders)
-    return folders

@@ -27,7 +27,7 @@ from cait_viz.images.read import read_image
 from cait_viz.training.datasets import PrintLine
 
 _INDEX, _VALUES, _LOCK = "images.json", "images.bin", "lock"
-_KINDS = IMAGES, TEACHER = "images", "teacher"
+IMAGES, TEACHER = "images", "teacher"
 # Images that are read before the first of them is written, and after which the index is written too.
 _READ_AHEAD, _INDEXED = 64, 2048
 
@@ -59,18 +59,15 @@ class DecodedImages:
 
     def __getitem__(self, number: int) -> Image.Image:
         """One image, mode "RGB"."""
-        height, width = self.sizes[number]
         values = self._values[self._starts[number] : self._starts[number + 1]]
-        return Image.fromarray(values.reshape(height, width, 3))
+        return Image.fromarray(values.reshape(*self.sizes[number], 3))
 
 
 def decode(files: Sequence[Path], side: int, cache: Path, print_line: PrintLine) -> DecodedImages:
     """Decode images into a folder of `cache`; what an earlier call with the same files left there is used.
 
-    A file that cannot be read is named and skipped.
-
     Args:
-        files: the images.
+        files: the images; those that cannot be read are named and skipped.
         side: an image whose shorter side is longer is reduced to it, in pixels.
         cache: created if need be.
         print_line: receives sentences for a person.
@@ -105,9 +102,12 @@ def _decode_rest(
 
     def read(path: Path) -> np.ndarray | str:
         try:
-            return _reduced(read_image(path), side)
+            image = read_image(path)
         except ImageError as error:
             return f"{beside(path)}{error}; skipped"
+        if min(image.size) > side:  # as for the network's evaluation, which then resizes it no more
+            image = image.resize(resized_size(image.size, side), Image.Resampling.BICUBIC)
+        return np.asarray(image)
 
     def save_index() -> None:
         values.flush()
@@ -134,13 +134,6 @@ def _decode_rest(
             save_index()
 
 
-def _reduced(image: Image.Image, side: int) -> np.ndarray:
-    """The image resized as for the network's evaluation, so that it needs no second resizing."""
-    if min(image.size) > side:
-        image = image.resize(resized_size(image.size, side), Image.Resampling.BICUBIC)
-    return np.asarray(image)
-
-
 def _stamp(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
@@ -161,9 +154,8 @@ def digest(content: object) -> str:
 
 def remove_cache(cache: Path) -> None:
     """Delete what trainings keep in a folder, and the folder if nothing else lies in it."""
-    for kind in _KINDS:
-        for folder in cache.glob(f"{kind}-*"):
-            shutil.rmtree(folder, ignore_errors=True)
+    for folder in (*cache.glob(f"{IMAGES}-*"), *cache.glob(f"{TEACHER}-*")):
+        shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         cache.rmdir()
 
@@ -174,11 +166,9 @@ def one_at_a_time(folder: Path, print_line: PrintLine) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
     try:
-        lock.acquire(timeout=1)
+        held = lock.acquire(timeout=1)
     except Timeout:
         print_line(f"{path_text(folder)}: another training is using it; waiting")
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()

@@ -9,7 +9,7 @@ import numpy as np
 
 from cait_viz.images.folders import Example
 from cait_viz.model.config import CaiTConfig
-from cait_viz.training.config import TrainingConfig
+from cait_viz.training.config import RunOptions, TrainingConfig
 from cait_viz.training.teacher import Teacher
 from cait_viz.weights.resolve import Checkpoint
 
@@ -21,6 +21,7 @@ class Job:
     kind: str  # "finetune" or "distil"
     out: Path  # the folder to write to
     config: TrainingConfig
+    options: RunOptions
 
     # The network to start with.
     architecture: CaiTConfig  # at the resolution that `tensors` belong to
@@ -32,7 +33,7 @@ class Job:
     training: Sequence[Example]
     weights: np.ndarray  # (P,) float64, how often an epoch shows each image of `training` on average
     validation: Sequence[Example]
-    teacher: Teacher | None
+    teacher: Teacher | None = None
 
     # What the card says of the images; a sentence for each file or folder that was skipped so far.
     data: Mapping[str, Any]

@@ -1,6 +1,6 @@
-"""Batches for the training steps: views of images, and their targets.
+"""Batches for the training steps: views of images, and their targets. NumPy alone.
 
-NumPy alone. A batch follows from the step's number, so that a training can be resumed anywhere.
+A batch follows from the step's number, so that a training can be resumed anywhere.
 """
 
 import os
@@ -32,17 +32,11 @@ _SMALLEST_DEVIATION = 1e-3
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images to train on or to validate with.
-
-    Attributes:
-        images: P of them.
-        labels: (P,) int64, the class of each, negative where it is unknown.
-        weights: (P,) float64, how often an epoch shows each on average.
-    """
+    """Images to train on or to validate with, P of them."""
 
     images: DecodedImages
-    labels: Integers
-    weights: NDArray[np.float64]
+    labels: Integers  # (P,), the class of each, negative where it is unknown
+    weights: NDArray[np.float64]  # (P,), how often an epoch shows each on average
 
 
 class Loader:
@@ -52,7 +46,7 @@ class Loader:
         dataset: the images to train on.
         classes: number of classes.
         config: the training's.
-        teacher: the teacher's outputs, if there is a teacher.
+        teacher: the outputs to learn from, if there is a teacher.
 
     Attributes:
         batch_size: the config's, or all of an epoch if that is less.
@@ -64,7 +58,7 @@ class Loader:
     def __init__(
         self, dataset: Dataset, classes: int, config: TrainingConfig, teacher: TeacherCache | None = None
     ) -> None:
-        self._data = dataset
+        self.dataset = dataset
         self._classes = classes
         self._config = config
         self._teacher = teacher
@@ -96,12 +90,8 @@ class Loader:
     ) -> Generator[tuple[Floats, Targets]]:
         """The batches of the steps from `start` to before `stop`.
 
-        Args:
-            start: the first step.
-            stop: the step before which to stop.
-            image_size: side of the images, in pixels.
-            ahead: number of batches that are made while the one before is in use. None where all of it runs
-                on the same cores: there the teacher and the student would only wait for each other.
+        `ahead` is the number of batches that are made while the one before is in use: none where all of it
+        runs on the same cores, and the teacher and the student would only wait for each other.
         """
         with ThreadPoolExecutor(1) as maker:
             waiting: deque[Future[tuple[Floats, Targets]]] = deque()
@@ -126,31 +116,31 @@ class Loader:
         Systematic sampling: evenly spaced points on the line of all weights, so that each image is drawn
         as often as its weight says, to the whole number below or above it.
         """
-        weights = self._data.weights
+        weights = self.dataset.weights
         generator = np.random.default_rng((self._config.seed, epoch))
         order = generator.permutation(len(weights))
         ends = np.cumsum(weights[order])
         points = (np.arange(self._epoch_size) + generator.random()) * (ends[-1] / self._epoch_size)
-        drawn = order[np.minimum(np.searchsorted(ends, points, side="right"), len(order) - 1)]
+        places = np.minimum(np.searchsorted(ends, points, side="right"), len(order) - 1)
+        drawn = order[places]
+        before = np.arange(len(places)) - np.searchsorted(places, places)  # draws of the same image
         most = np.ceil(weights).astype(np.int64)  # views that an epoch may need of each image
-        numbers = epoch * most[drawn] + _occurrences(drawn)
+        numbers = epoch * most[drawn] + before
         return np.stack([drawn, numbers])[:, generator.permutation(self._epoch_size)]
 
     def _views(self, images: Integers, numbers: Integers) -> list[AugmentedView]:
-        augmentation, sizes, seed = self._config.augmentation, self._data.images.sizes, self._config.seed
-        return [
-            draw_view(augmentation, sizes, seed, int(image), int(number))
-            for image, number in zip(images, numbers, strict=True)
-        ]
+        augmentation, sizes, seed = self._config.augmentation, self.dataset.images.sizes, self._config.seed
+        pairs = zip(images.tolist(), numbers.tolist(), strict=True)
+        return [draw_view(augmentation, sizes, seed, *pair) for pair in pairs]
 
     def _render(self, views: list[AugmentedView], image_size: int) -> NDArray[np.uint8]:
-        images = self._threads.map(
-            lambda view: np.asarray(render(view, self._data.images, image_size)), views
+        images = self.dataset.images
+        return np.stack(
+            list(self._threads.map(lambda view: np.asarray(render(view, images, image_size)), views))
         )
-        return np.stack(list(images))
 
     def _targets(self, images: Integers, numbers: Integers, views: list[AugmentedView]) -> Targets:
-        labels = np.stack([mixed_labels(view, self._data.labels, self._classes) for view in views])
+        labels = np.stack([mixed_labels(view, self.dataset.labels, self._classes) for view in views])
         known = labels.sum(axis=1, keepdims=True)
         smoothing = np.float32(self._config.label_smoothing)
         labels = (1 - smoothing) * labels + smoothing * known / np.float32(self._classes)
@@ -176,12 +166,3 @@ class Loader:
         flat = features.reshape(-1, features.shape[-1]).astype(np.float64)
         deviation = np.maximum(flat.std(axis=0), _SMALLEST_DEVIATION)
         return np.stack([flat.mean(axis=0), deviation]).astype(np.float32)
-
-
-def _occurrences(draws: Integers) -> Integers:
-    """For each draw, how often its image was drawn before: [5, 7, 5] -> [0, 0, 1]."""
-    order = np.argsort(draws, kind="stable")
-    starts = np.searchsorted(draws[order], draws[order])
-    result = np.empty(len(draws), np.int64)
-    result[order] = np.arange(len(draws)) - starts
-    return result

@@ -16,27 +16,25 @@ from cait_viz.errors import OutputError, TrainingError
 from cait_viz.training.datasets import PrintLine
 from cait_viz.training.trainer import Trainer
 
-_FIRST_COLUMNS = "epochs,step,image_size,"
-
 
 class Log:
     """A row for each epoch: in a CSV file, printed, and for TensorBoard if asked for.
 
     Args:
         path: the CSV file; rows of later steps than the trainer's are dropped with the next row.
-        callbacks: Keras callbacks that log as well.
         trainer: whose epochs are logged.
+        callbacks: Keras callbacks that log as well.
         print_line: receives sentences for a person.
     """
 
     def __init__(
         self,
         path: Path,
-        callbacks: Sequence[keras.callbacks.Callback],
         trainer: Trainer,
+        callbacks: Sequence[keras.callbacks.Callback],
         print_line: PrintLine,
     ) -> None:
-        self._path = path
+        self._path, self._trainer, self._print_line = path, trainer, print_line
         self._rows: list[dict[str, Any]] = []
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
@@ -45,23 +43,16 @@ class Log:
         self._saved = True
         self._callbacks = keras.callbacks.CallbackList(list(callbacks), model=trainer.model)
         self._callbacks.on_train_begin()
-        self._print_line = print_line
 
-    def write(
-        self,
-        trainer: Trainer,
-        epochs: int,
-        losses: Sequence[Mapping[str, float]],
-        accuracy: Mapping[str, float],
-    ) -> None:
+    def write(self, losses: Sequence[Mapping[str, float]], accuracy: Mapping[str, float]) -> None:
         """Log an epoch, or the part of one since the last row or since the training was resumed.
 
         Args:
-            trainer: at the end of the epoch.
-            epochs: number of whole epochs done.
             losses: of its steps.
             accuracy: on the validation images.
         """
+        trainer = self._trainer
+        epochs = trainer.loader.epochs_done(trainer.step)
         means = {name: float(np.mean([entry[name] for entry in losses])) for name in losses[0]}
         row = {
             "step": trainer.step,
@@ -77,10 +68,8 @@ class Log:
         self._rows.append({"epochs": epochs, **row})
         self._save()
         validated = "".join(f", validation {name} {100 * share:.1f} %" for name, share in accuracy.items())
-        done = f"{epochs} epoch{'' if epochs == 1 else 's'}"
-        self._print_line(
-            f"{done}, step {trainer.step} of {trainer.steps}: loss {means['loss']:.3f}{validated}"
-        )
+        done = f"{epochs} epoch{'' if epochs == 1 else 's'}, step {trainer.step} of {trainer.steps}"
+        self._print_line(f"{done}: loss {means['loss']:.3f}{validated}")
 
     def close(self) -> None:
         """End the log of a finished training."""
@@ -108,7 +97,7 @@ class Log:
 def is_log(path: Path) -> bool:
     """Whether a file is a log of a training."""
     with path.open("rb") as file:
-        return file.readline().startswith(_FIRST_COLUMNS.encode())
+        return file.readline().startswith(b"epochs,step,image_size,")
 
 
 def tensorboard(folder: Path) -> Any:

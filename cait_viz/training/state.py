@@ -2,7 +2,8 @@
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,9 @@ from cait_viz._files import replacing
 from cait_viz._text import one_line, path_text
 from cait_viz.errors import TrainingError
 
-_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
-
 
 def save_state(path: Path, facts: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> None:
-    """Write a state; an earlier one is replaced when all is written.
+    """Write a state, whole or not at all.
 
     Raises:
         OutputError: it cannot be written.
@@ -27,26 +26,17 @@ def save_state(path: Path, facts: Mapping[str, Any], arrays: Sequence[np.ndarray
 
 
 class SavedState:
-    """What `save_state` wrote; the arrays are read when they are asked for.
-
-    Attributes:
-        facts: what was saved besides the arrays.
+    """What `save_state` wrote: its `facts`, and the arrays, which are read when they are asked for.
 
     Raises:
         TrainingError: there is no such file, or it is damaged.
     """
 
-    facts: dict[str, Any]
-
     def __init__(self, path: Path) -> None:
         self._name = path_text(path)
-        try:
+        with self._readable():
             self._archive = np.load(path)
-            self.facts = json.loads(str(self._archive["state"]))
-        except FileNotFoundError:
-            raise TrainingError(f"{self._name}: nothing to resume; start without --resume") from None
-        except _DAMAGED as error:
-            raise TrainingError(f"{self._name}: cannot be resumed from ({one_line(str(error))})") from None
+            self.facts: dict[str, Any] = json.loads(str(self._archive["state"]))
 
     def require(self, identity: Mapping[str, Any]) -> None:
         """Refuse the state of another training.
@@ -71,8 +61,14 @@ class SavedState:
         Raises:
             TrainingError: the file is damaged.
         """
+        with self._readable(), self._archive as archive:
+            return [archive[key] for key in sorted(set(archive.files) - {"state"})]
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
         try:
-            with self._archive as archive:
-                return [archive[key] for key in sorted(set(archive.files) - {"state"})]
-        except _DAMAGED as error:
+            yield
+        except FileNotFoundError:
+            raise TrainingError(f"{self._name}: nothing to resume; start without --resume") from None
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise TrainingError(f"{self._name}: cannot be resumed from ({one_line(str(error))})") from None
