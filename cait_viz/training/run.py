@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import signal
 import threading
 import time
@@ -193,7 +194,7 @@ def _run(job: Job, trainer: Trainer, validation: Dataset | None, log: Log) -> No
                 before = time.monotonic()  # the validation is not part of the training's time
             # After the log: it must hold the row of a saved epoch even if the training is killed here.
             if interrupted.is_set() or time.monotonic() - saved > 60 * job.options.checkpoint_minutes:
-                _save(job, trainer)
+                average = _save(job, trainer)
                 saved = time.monotonic()
                 if bar.disable:  # there is no terminal to show a bar on
                     rate = f"{loader.batch_size * progress.steps_per_second:.1f} images/s at {size} px"
@@ -201,23 +202,25 @@ def _run(job: Job, trainer: Trainer, validation: Dataset | None, log: Log) -> No
             if interrupted.is_set():
                 bar.close()
                 tell(f"stopped at {done} and saved; the same command with --resume goes on")
-                tell(
-                    f"the averaged weights so far are in {path_text(job.out / _AVERAGE)}, for "
-                    f"cait-viz app --weights, with --labels {path_text(job.out / _LABELS)}"
-                )
+                if average:
+                    files = shlex.join(["--weights", str(average), "--labels", str(job.out / _LABELS)])
+                    tell(f"look at the averaged weights so far with: cait-viz app {files}")
                 raise KeyboardInterrupt
     _save(job, trainer)
     log.close()
 
 
-def _save(job: Job, trainer: Trainer) -> None:
+def _save(job: Job, trainer: Trainer) -> Path | None:
     """Save the state and, to be looked at, the averaged weights so far with the names of their classes."""
+    average = job.out / _AVERAGE
     trainer.save(job.out / _STATE)
     try:
         _write_labels(job)
-        _replace(job.out / _AVERAGE, _safetensors(trainer.tensors()))
-    except OutputError as error:  # the app may hold it open, which is no reason to end the training
-        job.options.tell(f"{error}; the training goes on")
+        _replace(average, _safetensors(trainer.tensors()))
+    except OutputError:  # the app may hold it open, which is no reason to end the training
+        job.options.tell(f"{path_text(average)}: cannot be written now; it follows with the next state")
+        return None
+    return average
 
 
 def _accuracy(model: TrainingModel, validation: Dataset | None, stop: threading.Event) -> Mapping[str, float]:
