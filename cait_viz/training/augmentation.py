@@ -55,8 +55,8 @@ def draw_view(
         augmentation: how much views differ.
         sizes: (P, 2), height and width of all images, any of which may be mixed in.
         seed: the training's.
-        image: the image's number, below P.
-        number: the view's number, from 0.
+        image: the image's number.
+        number: the view's number.
     """
     generator = np.random.default_rng((seed, image, number))
     first = _draw_crop(augmentation, sizes, image, generator)

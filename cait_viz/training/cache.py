@@ -35,10 +35,6 @@ _READ_AHEAD, _INDEXED = 64, 2048
 class DecodedImages:
     """Decoded images in one file, which the operating system keeps in memory as far as it can.
 
-    Args:
-        folder: that `decode` filled.
-        index: for each file its height and width, or why it was skipped.
-
     Attributes:
         digest: of what they were made of.
         sizes: (P, 2) int64, height and width of each.
@@ -47,6 +43,7 @@ class DecodedImages:
     """
 
     def __init__(self, folder: Path, index: Sequence[Sequence[int] | str]) -> None:
+        # The index has for each file its height and width, or why it was skipped.
         self.digest = folder.name
         self.skipped = [entry for entry in index if isinstance(entry, str)]
         self.kept = np.array([n for n, entry in enumerate(index) if not isinstance(entry, str)], np.int64)
@@ -66,11 +63,8 @@ class DecodedImages:
 def decode(files: Sequence[Path], side: int, cache: Path, print_line: PrintLine) -> DecodedImages:
     """Decode images into a folder of `cache`; what an earlier call with the same files left there is used.
 
-    Args:
-        files: the images; those that cannot be read are named and skipped.
-        side: an image whose shorter side is longer is reduced to it, in pixels.
-        cache: created if need be.
-        print_line: receives sentences for a person.
+    Files that cannot be read are named and skipped; an image whose shorter side is longer than `side`, in
+    pixels, is reduced to that.
 
     Raises:
         DatasetError: none of the files can be read, or the folder cannot be written.

@@ -40,13 +40,7 @@ class Dataset:
 
 
 class Loader:
-    """The batches of a training.
-
-    Args:
-        dataset: the images to train on.
-        classes: number of classes.
-        config: the training's.
-        teacher: the outputs to learn from, if there is a teacher.
+    """The batches of a training on a dataset of so many classes, with a teacher's outputs if there is one.
 
     Attributes:
         batch_size: the config's, or all of an epoch if that is less.
@@ -58,10 +52,7 @@ class Loader:
     def __init__(
         self, dataset: Dataset, classes: int, config: TrainingConfig, teacher: TeacherCache | None = None
     ) -> None:
-        self.dataset = dataset
-        self._classes = classes
-        self._config = config
-        self._teacher = teacher
+        self.dataset, self._classes, self._config, self._teacher = dataset, classes, config, teacher
         self._epoch_size = max(1, round(float(dataset.weights.sum())))
         self.batch_size = min(config.batch_size, self._epoch_size)
         self.steps_per_epoch = self._epoch_size / self.batch_size

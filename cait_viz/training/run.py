@@ -27,11 +27,9 @@ from cait_viz.model.config import CaiTConfig
 from cait_viz.model.layers import zero_weights
 from cait_viz.model.timm_names import assign
 from cait_viz.training.cache import TEACHER, cache_folder, decode, digest, remove_cache
-from cait_viz.training.card import card
-from cait_viz.training.job import Job
+from cait_viz.training.job import Job, card
 from cait_viz.training.loader import Dataset, Loader
-from cait_viz.training.logs import Log, is_log, tensorboard
-from cait_viz.training.progress import Progress
+from cait_viz.training.logs import Log, Progress, is_log, tensorboard
 from cait_viz.training.state import SavedState
 from cait_viz.training.teacher import TeacherCache
 from cait_viz.training.trainer import Trainer, TrainingModel, require_finite
@@ -48,29 +46,17 @@ _DECODED_SIZE = 1.25
 
 @dataclass(frozen=True)
 class Outcome:
-    """The files that a training has written.
+    """The files that a training has written, and what they reach."""
 
-    Attributes:
-        weights: the safetensors file.
-        labels: the names of its classes.
-        card: how they came about, JSON.
-        accuracy: on the validation images, "top1" and, of more than five classes, "top5", from 0 to 1; empty
-            without such images.
-    """
-
-    weights: Path
-    labels: Path
-    card: Path
+    weights: Path  # safetensors
+    labels: Path  # the names of its classes
+    card: Path  # JSON
+    # On the validation images, "top1" and, of more than five classes, "top5", from 0 to 1; empty without any.
     accuracy: Mapping[str, float]
 
 
 def train(job: Job) -> Outcome:
-    """Do a training, or the rest of it.
-
-    Raises:
-        DatasetError, TeacherError, TrainingError, OutputError: it cannot be done; the message says why.
-        KeyboardInterrupt: Ctrl-C; the state has been saved.
-    """
+    """Do a training, or the rest of it; raises what `api.finetune` names."""
     out, options, teacher = job.out, job.options, job.teacher
     _prepare_folder(out, options.resume)
     callbacks = [tensorboard(out / "tensorboard")] if options.tensorboard else []
@@ -85,9 +71,7 @@ def train(job: Job) -> Outcome:
         state.require(identity)  # before anything is decoded
     cache = options.cache or out / _CACHE
     dataset = _training_set(job, cache)
-    identity["images"] = digest(
-        [dataset.images.digest, dataset.labels.tolist(), dataset.weights.tolist()],
-    )
+    identity["images"] = digest([dataset.images.digest, dataset.labels.tolist(), dataset.weights.tolist()])
     taught = None
     if teacher:
         views = {name: identity["config"][name] for name in ("augmentation", "seed", "kept_views")}
@@ -199,13 +183,13 @@ def _run(job: Job, trainer: Trainer, validation: Dataset | None, log: Log) -> No
                 if bar.disable:  # there is no terminal to show a bar on
                     rate = f"{loader.batch_size * progress.steps_per_second:.1f} images/s at {size} px"
                     tell(f"{done}: loss {loss}, {rate}, {progress.time_left} left")
-            if interrupted.is_set():
-                bar.close()
-                tell(f"stopped at {done} and saved; the same command with --resume goes on")
-                if average:
-                    files = shlex.join(["--weights", str(average), "--labels", str(job.out / _LABELS)])
-                    tell(f"look at the averaged weights so far with: cait-viz app {files}")
-                raise KeyboardInterrupt
+                if interrupted.is_set():
+                    bar.close()
+                    tell(f"stopped at {done} and saved; the same command with --resume goes on")
+                    if average:
+                        files = shlex.join(["--weights", str(average), "--labels", str(job.out / _LABELS)])
+                        tell(f"look at the averaged weights so far with: cait-viz app {files}")
+                    raise KeyboardInterrupt
     _save(job, trainer)
     log.close()
 

@@ -15,11 +15,7 @@ from cait_viz.errors import TrainingError
 
 
 def save_state(path: Path, facts: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> None:
-    """Write a state, whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write a state, whole or not at all; an OutputError if that fails."""
     named = {f"{number:04}": array for number, array in enumerate(arrays)}
     with replacing(path) as file:
         np.savez(file, state=np.array(json.dumps(facts)), **named)  # type: ignore[arg-type]
@@ -28,8 +24,7 @@ def save_state(path: Path, facts: Mapping[str, Any], arrays: Sequence[np.ndarray
 class SavedState:
     """What `save_state` wrote: its `facts`, and the arrays, which are read when they are asked for.
 
-    Raises:
-        TrainingError: there is no such file, or it is damaged.
+    Everything here raises a TrainingError if there is no such file, or it is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,13 +34,9 @@ class SavedState:
             self.facts: dict[str, Any] = json.loads(str(self._archive["state"]))
 
     def require(self, identity: Mapping[str, Any]) -> None:
-        """Refuse the state of another training.
+        """Refuse the state of another training, with a TrainingError that says in what it differs.
 
-        Args:
-            identity: what is known of this training so far; the state may know more of its own.
-
-        Raises:
-            TrainingError: they differ; the message says in what.
+        `identity` is what is known of this training so far; the state may know more of its own.
         """
         wanted, saved = json.loads(json.dumps(identity)), self.facts["identity"]
         different = [key for key in wanted if wanted[key] != saved.get(key)]
@@ -56,11 +47,7 @@ class SavedState:
             )
 
     def arrays(self) -> list[np.ndarray]:
-        """The arrays in the order in which they were saved; the file is then closed.
-
-        Raises:
-            TrainingError: the file is damaged.
-        """
+        """The arrays in the order in which they were saved; the file is then closed."""
         with self._readable(), self._archive as archive:
             return [archive[key] for key in sorted(set(archive.files) - {"state"})]
 

@@ -38,7 +38,7 @@ class TeacherOutput(NamedTuple):
 
 
 class Teacher:
-    """An ONNX network to learn from, with one input and two outputs.
+    """An ONNX network to learn from, with `classes` and a `grid` (rows, cols, channels) of features.
 
     The input are images (B, 3, S, S), float32 RGB in [0, 1], which the network itself normalizes; the outputs
     are called `logits` (B, classes) and `features` (B, channels, rows, cols).
@@ -48,11 +48,6 @@ class Teacher:
         size: side of its input in pixels; by default what the file fixes, else 224.
         precision: of the arithmetic; bfloat16 is twice as fast on processors that have it.
         threads: number of CPU threads; all by default.
-
-    Attributes:
-        size: side of its input, in pixels.
-        classes: number of classes.
-        grid: rows, cols and channels of its features.
 
     Raises:
         TeacherError: OpenVINO is missing, or the file is not such a network.
@@ -83,8 +78,8 @@ class Teacher:
         input_shape = (self._batch, 3, self.size, self.size)
         self._compiled = self._in_thread(_compile, network, input_shape, precision, threads)
         logits, features = self._run(np.zeros((self._batch, self.size, self.size, 3), np.uint8))
-        counts = {array.shape[0] if array.ndim else 0 for array in (logits, features)}
-        if logits.ndim != 2 or features.ndim != 4 or counts != {self._batch} or 0 in features.shape:
+        dims, counts = (logits.ndim, features.ndim), {logits.shape[:1], features.shape[:1]}
+        if dims != (2, 4) or counts != {(self._batch,)} or 0 in features.shape:
             raise TeacherError(
                 f"{file_text(path)}: gives logits of shape {logits.shape} and features of {features.shape} "
                 f"for {self._batch} images; a teacher gives (images, classes) and (images, channels, rows, "
@@ -101,11 +96,7 @@ class Teacher:
         return sha256(self.path) + (sha256(beside) if beside.is_file() else "")
 
     def __call__(self, images: Images) -> TeacherOutput:
-        """Its outputs for images (B, S, S, 3), uint8 RGB.
-
-        Raises:
-            TeacherError: it fails, or an output is not finite.
-        """
+        """Its outputs for images (B, S, S, 3), uint8 RGB; a TeacherError if it fails or gives NaN."""
         # Padded to whole batches: some files fix the number of images.
         whole = -(-len(images) // self._batch) * self._batch
         filled = np.resize(images, (whole, *images.shape[1:]))
@@ -175,11 +166,8 @@ class TeacherCache:
         teacher: the teacher.
         images: number of images.
         views: number of views of each that are kept; 0 keeps none.
-        folder: where to keep them; what an earlier training kept there is used, so that its name has to
-            depend on all that the views depend on.
-
-    Raises:
-        TeacherError: the folder cannot be written or has no room.
+        folder: where to keep them, a TeacherError if that fails; what an earlier training kept there is used,
+            so that its name has to depend on all that the views depend on.
     """
 
     def __init__(self, teacher: Teacher, images: int, views: int, folder: Path) -> None:

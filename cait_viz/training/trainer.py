@@ -31,12 +31,8 @@ _OUT_OF_MEMORY = ("out of memory", "outofmemory", "resource_exhausted", "resourc
 class TrainingModel(keras.Model):
     """A CaiT and, with a teacher, a linear head that predicts the teacher's features from its patches.
 
-    A call on images (B, S, S, 3) returns {"classes": logits (B, classes)} and, with a teacher, "features" (B,
-    rows, cols, channels), in float32. The second head is not kept after the training.
-
-    Args:
-        cait: the network to train.
-        channels: of the teacher's features; None without a teacher.
+    A call on images (B, S, S, 3) returns {"classes": logits (B, classes)} and, given a teacher's number of
+    channels, "features" (B, rows, cols, channels), in float32. That head is not kept after the training.
     """
 
     def __init__(self, cait: CaiT, channels: int | None = None) -> None:
@@ -89,15 +85,9 @@ class Trainer:
         loader: the batches.
         config: how to train.
         identity: what a saved state has to agree with for the training to be resumed from it.
-
-    Attributes:
-        model: the network with the weights of the last step; another one at each resolution.
-        step: number of steps done.
-        ends: for each stage, the number of steps after which it ends.
-        seconds: how long the steps took; counted by whoever runs them, and part of the state.
     """
 
-    model: TrainingModel
+    model: TrainingModel  # with the weights of the last step; another one at each resolution
 
     def __init__(
         self,
@@ -108,11 +98,10 @@ class Trainer:
         identity: Mapping[str, Any],
     ) -> None:
         keras.utils.set_random_seed(config.seed)
-        self.loader = loader
-        self.step, self.seconds = 0, 0.0
-        self.ends = stage_ends(config.stages, loader.steps_per_epoch)
-        self._config = config
-        self._identity = identity
+        self.loader, self._config, self._identity = loader, config, identity
+        self.step = 0  # number of steps done
+        self.seconds = 0.0  # that they took; counted by whoever runs them, and part of the state
+        self.ends = stage_ends(config.stages, loader.steps_per_epoch)  # steps after which each stage ends
         self._architecture = replace(architecture, sd_prob=config.sd_prob)
         self._build(0)
         if weights is not None:
@@ -137,10 +126,8 @@ class Trainer:
     def run(self, stop: int | None = None) -> Iterator[dict[str, float]]:
         """Do the steps up to `stop`, all by default; yields the losses of each.
 
-        Between two steps the state may be saved and the model be used.
-
-        Raises:
-            TrainingError: the loss is not finite, or the memory is not enough.
+        Between two steps the state may be saved and the model be used. A TrainingError if the loss is not
+        finite, or the memory not enough.
         """
         last = self.steps if stop is None else min(stop, self.steps)
         ahead = 0 if device().startswith("cpu") else _AHEAD
@@ -194,9 +181,8 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Write all that the rest of the training depends on.
 
-        Raises:
-            OutputError: it cannot be written.
-            TrainingError: some weights are not finite; an earlier state is not replaced.
+        An earlier state is not replaced if that cannot be written (OutputError), or some weights are not
+        finite (TrainingError).
         """
         facts = {"step": self.step, "stage": self._stage, "seconds": self.seconds, "identity": self._identity}
         arrays = _values(self._variables())
@@ -204,11 +190,7 @@ class Trainer:
         save_state(path, facts, arrays)
 
     def restore(self, state: SavedState) -> None:
-        """Go on where `save` was called.
-
-        Raises:
-            TrainingError: the state is of another training, or its file is damaged.
-        """
+        """Go on where `save` was called; a TrainingError if the state is damaged or of another training."""
         state.require(self._identity)
         self._build(state.facts["stage"])
         for variable, array in zip(self._variables(), state.arrays(), strict=True):
