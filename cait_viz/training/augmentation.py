@@ -49,14 +49,9 @@ class AugmentedView(NamedTuple):
 def draw_view(
     augmentation: Augmentation, sizes: NDArray[np.int64], seed: int, image: int, number: int
 ) -> AugmentedView:
-    """A view of an image; the same arguments give the same view.
+    """The view of that number of the image of that number; the same arguments give the same view.
 
-    Args:
-        augmentation: how much views differ.
-        sizes: (P, 2), height and width of all images, any of which may be mixed in.
-        seed: the training's.
-        image: the image's number.
-        number: the view's number.
+    The sizes, (P, 2), are height and width of all images, any of which may be mixed in.
     """
     generator = np.random.default_rng((seed, image, number))
     first = _draw_crop(augmentation, sizes, image, generator)
@@ -119,10 +114,7 @@ def _render_crop(crop: Crop, images: DecodedImages, size: int) -> Image.Image:
 
 
 def mixed_labels(view: AugmentedView, labels: NDArray[np.int64], classes: int) -> Floats:
-    """The labels of a view's images, mixed as they are: (classes,) float32.
-
-    Sums to less than one where an image's label is unknown (negative).
-    """
+    """The labels of a view's images, mixed: (classes,), in sum below one where one is unknown (negative)."""
     target = np.zeros(classes, np.float32)
     for crop, share in ((view.first, view.share), (view.second, 1 - view.share)):
         if crop is not None and labels[crop.image] >= 0:

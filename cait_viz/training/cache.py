@@ -35,17 +35,13 @@ _READ_AHEAD, _INDEXED = 64, 2048
 class DecodedImages:
     """Decoded images in one file, which the operating system keeps in memory as far as it can.
 
-    Attributes:
-        digest: of what they were made of.
-        sizes: (P, 2) int64, height and width of each.
-        kept: (P,) int64, the number of the file that each was.
-        skipped: a sentence for each file that could not be read.
+    For each file that was to be decoded the index has its height and width, or why it was skipped.
     """
 
     def __init__(self, folder: Path, index: Sequence[Sequence[int] | str]) -> None:
-        # The index has for each file its height and width, or why it was skipped.
-        self.digest = folder.name
+        self.digest = folder.name  # of what they were made of
         self.skipped = [entry for entry in index if isinstance(entry, str)]
+        # The number of the file that each of the P images was, and height and width of each, (P, 2).
         self.kept = np.array([n for n, entry in enumerate(index) if not isinstance(entry, str)], np.int64)
         self.sizes = np.array([index[number] for number in self.kept], np.int64).reshape(-1, 2)
         self._starts = np.concatenate([[0], np.cumsum(3 * self.sizes.prod(axis=1))])
@@ -64,10 +60,7 @@ def decode(files: Sequence[Path], side: int, cache: Path, print_line: PrintLine)
     """Decode images into a folder of `cache`; what an earlier call with the same files left there is used.
 
     Files that cannot be read are named and skipped; an image whose shorter side is longer than `side`, in
-    pixels, is reduced to that.
-
-    Raises:
-        DatasetError: none of the files can be read, or the folder cannot be written.
+    pixels, is reduced to that. A DatasetError if none can be read, or the folder not be written.
     """
     folder = cache_folder(cache, IMAGES, [side, [[os.fsencode(path).hex(), *_stamp(path)] for path in files]])
     try:

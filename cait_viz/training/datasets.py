@@ -35,16 +35,10 @@ _VALIDATION_NAMES = ("val", "valid", "validation", "test")
 def find_classes(
     folder: Path, print_line: PrintLine, without: Sequence[Path] = ()
 ) -> tuple[list[Example], tuple[str, ...]]:
-    """The images of a folder with one folder per class, and the names of the classes.
+    """The images of a folder with a folder per class, but for those `without`; and the names of the classes.
 
-    Args:
-        folder: the folder of the class folders.
-        print_line: receives a sentence for what is skipped: files that are not images, images beside the
-            class folders, and classes without images.
-        without: folders in it that are not class folders.
-
-    Raises:
-        DatasetError: the folder does not exist, or has fewer than two classes or one that cannot be a label.
+    Files that are not images, images beside the class folders and classes without images are skipped, and
+    named. A DatasetError if there are fewer than two classes, or one that cannot be a label.
     """
     classes = {
         name: [path for path in files if _is_image(path, print_line)]
@@ -89,10 +83,7 @@ def find_split(folder: Path) -> tuple[Path, Path] | None:
 def find_images(folder: Path, index: Mapping[str, int]) -> list[Example]:
     """Every file below a folder, labeled by the innermost of its folders that is named after a class.
 
-    Args:
-        folder: searched to any depth; its own name counts, those above it do not. A DatasetError if it does
-            not exist or is empty.
-        index: name -> class.
+    The folder's own name counts, those above it do not. A DatasetError if it does not exist or is empty.
     """
     files = files_below(folder)
     if not files:
@@ -109,8 +100,7 @@ def find_images(folder: Path, index: Mapping[str, int]) -> list[Example]:
 def example_weights(examples: Sequence[Example], folder_weights: Mapping[Path, float]) -> NDArray[np.float64]:
     """How often an epoch shows each image on average: the weight of its innermost folder with one, else 1.
 
-    Raises:
-        DatasetError: a weight is below 0 or not finite, or its folder decides for none of the images.
+    A DatasetError if a weight is below 0 or not finite, or its folder decides for none of the images.
     """
     weights = {folder.resolve(): weight for folder, weight in folder_weights.items()}
 
@@ -132,12 +122,8 @@ def example_weights(examples: Sequence[Example], folder_weights: Mapping[Path, f
 def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
     """Split images for training and validation, class by class; the same seed gives the same split.
 
-    Every class keeps an image to train on; a class of one image has none to validate with.
-
-    Args:
-        examples: all of them.
-        share: of each class to validate with, in [0, 1); a DatasetError otherwise.
-        seed: decides which.
+    The share of each class is validated with, a DatasetError unless it is in [0, 1). Every class keeps an
+    image to train on; a class of one image has none to validate with.
     """
     if not 0 <= share < 1:
         raise DatasetError(f"the share of images to validate with must be from 0 to below 1, not {share}")

@@ -68,9 +68,8 @@ class Loader:
         """
         samples = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs, positions = np.divmod(samples, self._epoch_size)  # a batch may reach into the next epoch
-        images, numbers = np.array(
-            [self._epoch(int(epoch))[:, position] for epoch, position in zip(epochs, positions, strict=True)]
-        ).T
+        places = zip(epochs.tolist(), positions.tolist(), strict=True)
+        images, numbers = np.array([self._epoch(epoch)[:, position] for epoch, position in places]).T
         if self._config.kept_views:
             numbers = numbers % self._config.kept_views
         views = self._views(images, numbers)
@@ -84,18 +83,17 @@ class Loader:
         `ahead` is the number of batches that are made while the one before is in use: none where all of it
         runs on the same cores, and the teacher and the student would only wait for each other.
         """
-        with ThreadPoolExecutor(1) as maker:
-            waiting: deque[Future[tuple[Floats, Targets]]] = deque()
-            try:
-                for step in range(start, stop):
-                    waiting.append(maker.submit(self.batch, step, image_size))
-                    if len(waiting) > ahead:
-                        yield waiting.popleft().result()
-                while waiting:
+        waiting: deque[Future[tuple[Floats, Targets]]] = deque()
+        maker = ThreadPoolExecutor(1)
+        try:
+            for step in range(start, stop):
+                waiting.append(maker.submit(self.batch, step, image_size))
+                if len(waiting) > ahead:
                     yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            maker.shutdown(cancel_futures=True)
 
     def epochs_done(self, step: int) -> int:
         """Number of whole epochs in the steps before `step`."""
@@ -125,10 +123,8 @@ class Loader:
         return [draw_view(augmentation, sizes, seed, *pair) for pair in pairs]
 
     def _render(self, views: list[AugmentedView], image_size: int) -> NDArray[np.uint8]:
-        images = self.dataset.images
-        return np.stack(
-            list(self._threads.map(lambda view: np.asarray(render(view, images, image_size)), views))
-        )
+        images = self._threads.map(lambda view: render(view, self.dataset.images, image_size), views)
+        return np.stack([np.asarray(image) for image in images])
 
     def _targets(self, images: Integers, numbers: Integers, views: list[AugmentedView]) -> Targets:
         labels = np.stack([mixed_labels(view, self.dataset.labels, self._classes) for view in views])

@@ -1,8 +1,6 @@
 """A teacher to distil from: an ONNX file that OpenVINO runs, and its outputs for each view, kept.
 
-"Knowledge distillation: a good teacher is patient and consistent" (Beyer et al. 2022, arXiv:2106.05237): the
-teacher sees the very view that the student sees, mixup included. Its outputs for a fixed number of views of
-each image may be kept, so that they are computed once.
+The teacher sees the very view that the student sees, mixup included (Beyer et al. 2022, arXiv:2106.05237).
 """
 
 import os
@@ -44,13 +42,10 @@ class Teacher:
     are called `logits` (B, classes) and `features` (B, channels, rows, cols).
 
     Args:
-        path: the file.
+        path: the file; a TeacherError if it is not such a network, or OpenVINO is missing.
         size: side of its input in pixels; by default what the file fixes, else 224.
         precision: of the arithmetic; bfloat16 is twice as fast on processors that have it.
         threads: number of CPU threads; all by default.
-
-    Raises:
-        TeacherError: OpenVINO is missing, or the file is not such a network.
     """
 
     def __init__(
@@ -209,13 +204,11 @@ class TeacherCache:
 
 
 def _open(path: Path, rows: int, row: np.dtype) -> np.memmap:
-    """A file as an array in memory; a new one is all zeros.
-
-    Its room is taken at once: a disk that fills up under a mapped file would end the process.
-    """
+    """A file as an array in memory; a new one is all zeros."""
     size = rows * row.itemsize
     if not path.is_file() or path.stat().st_size != size:
         with path.open("wb") as file:
+            # Its room is taken at once: a disk that fills up under a mapped file would end the process.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
             else:

@@ -102,6 +102,7 @@ class Trainer:
         self.step = 0  # number of steps done
         self.seconds = 0.0  # that they took; counted by whoever runs them, and part of the state
         self.ends = stage_ends(config.stages, loader.steps_per_epoch)  # steps after which each stage ends
+        self.steps = self.ends[-1]
         self._architecture = replace(architecture, sd_prob=config.sd_prob)
         self._build(0)
         if weights is not None:
@@ -112,11 +113,6 @@ class Trainer:
     def architecture(self) -> CaiTConfig:
         """The network's, at the current resolution."""
         return self.model.cait.config
-
-    @property
-    def steps(self) -> int:
-        """Number of steps of the whole training."""
-        return self.ends[-1]
 
     @property
     def learning_rate(self) -> float:
