@@ -140,6 +140,25 @@ def gray_images(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+    """Two classes of five images smaller than the input, a file that is not an image, an empty class."""
+    place = tmp_path_factory.mktemp("images")
+    for name, color in {"red": (220, 30, 30), "green": (30, 220, 30)}.items():
+        (place / name).mkdir()
+        for number in range(5):
+            Image.new("RGB", (30 + number, 40), color).save(place / name / f"{number}.png")
+    (place / "red" / "broken.jpg").write_bytes(b"not an image")
+    (place / "blue").mkdir()
+    return place
+
+
+@pytest.fixture(scope="session")
+def small_weights(make_small_weights):
+    """A checkpoint of few blocks and ten classes."""
+    return make_small_weights(10)
+
+
+@pytest.fixture(scope="session")
 def photo():
     """The bytes of a small PNG, wider than high."""
     pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
