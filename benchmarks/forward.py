@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT = ("bundled:1", "cait_xxs24_224:1", "cait_xxs24_224:8", "cait_s24_224:1", "cait_m36_384:1")
@@ -47,64 +46,47 @@ def prepare_timm(name: str, batch: int) -> Callable[[], object]:
     size = model.patch_embed.img_size[0]
     images = torch.randn(batch, 3, size, size)
 
-    def run() -> object:
-        with torch.inference_mode():
-            return model(images)
-
-    return run
+    return torch.inference_mode()(lambda: model(images))
 
 
-def serve(side: str, name: str, batch: int) -> None:
+def serve(side: str, case: str) -> None:
     """Run one forward pass for each line of standard input and print its seconds."""
-    run = (prepare_ours if side == "ours" else prepare_timm)(name, batch)
+    name, _, batch = case.partition(":")
+    run = (prepare_ours if side == "ours" else prepare_timm)(name, int(batch))
     for _ in sys.stdin:
         start = time.perf_counter()
         run()
         print(time.perf_counter() - start, flush=True)
 
 
-@dataclass
-class Side:
-    """The process of one side."""
-
-    process: "subprocess.Popen[str]"
-
-    def run(self) -> float:
-        """Seconds of one forward pass, while nothing else runs."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print(file=self.process.stdin, flush=True)
-        return float(self.process.stdout.readline())
-
-
-def start(python: str, side: str, name: str, batch: int) -> Side:
+def start(python: str, side: str, case: str) -> "subprocess.Popen[str]":
     """Start the process of one side."""
-    command = [python, __file__, "--serve", side, f"{name}:{batch}"]
-    return Side(
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-        )
-    )
+    command = [python, __file__, "--serve", side, case]
+    known = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere, text=True, env=known)
 
 
-def compare(name: str, batch: int, rounds: int, timm_python: str | None) -> str:
+def seconds(process: "subprocess.Popen[str]") -> float:
+    """Seconds of one forward pass, while nothing else runs."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    print(file=process.stdin, flush=True)
+    return float(process.stdout.readline())
+
+
+def compare(case: str, rounds: int, timm_python: str | None) -> str:
     """One row of the table."""
-    sides = [start(sys.executable, "ours", name, batch)]
+    sides = [start(sys.executable, "ours", case)]
     if timm_python is not None:
-        sides.append(start(timm_python, "timm", name, batch))
-    first = [side.run() for side in sides]
-    runs = [[side.run() for side in sides] for _ in range(rounds)]
+        sides.append(start(timm_python, "timm", case))
+    first, *runs = [[seconds(side) for side in sides] for _ in range(1 + rounds)]
     for side in sides:
-        side.process.kill()
+        side.kill()
     columns = [f"{1e3 * statistics.median(times):.1f} ms" for times in zip(*runs, strict=True)]
     ratio = f"{statistics.median(ours / timm for ours, timm in runs):.2f}" if timm_python else "–"
-    firsts = " / ".join(f"{seconds:.1f} s" for seconds in first)
-    return f"| {name} | {batch} | {' | '.join(columns)} | {ratio} | {firsts} |"
+    firsts = " / ".join(f"{once:.1f} s" for once in first)
+    return f"| {' | '.join([*case.split(':'), *columns, ratio, firsts])} |"
 
 
 def has_timm(python: str) -> bool:
@@ -120,16 +102,15 @@ def main() -> None:
     parser.add_argument("--timm-python", default=sys.executable, help="interpreter that has torch and timm")
     parser.add_argument("--serve", choices=("ours", "timm"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    cases = [case.partition(":")[::2] for case in arguments.cases]
     if arguments.serve:
-        serve(arguments.serve, cases[0][0], int(cases[0][1]))
+        serve(arguments.serve, *arguments.cases)
         return
     timm_python = arguments.timm_python if has_timm(arguments.timm_python) else None
     if timm_python is None:
         print("torch and timm cannot be imported here: only our own times follow")
     print("| variant | batch | ours |" + (" timm |" if timm_python else "") + " ours / timm | first call |")
-    for name, batch in cases:
-        print(compare(name, int(batch), arguments.rounds, timm_python), flush=True)
+    for case in arguments.cases:
+        print(compare(case, arguments.rounds, timm_python), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ With --screenshot nothing is measured: it keeps the first screen.
 import argparse
 import io
 import os
+import resource
 import signal
 import socket
 import statistics
@@ -21,25 +22,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import FilePayload, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Error, FilePayload, Page, ViewportSize, sync_playwright
+from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = "/usr/bin/chromium"
-CHROMIUM_OPTIONS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-)
 # Stands on the page as soon as an image is analyzed, and not before.
 ANALYZED = "Every head"
 PATIENCE = 60_000  # milliseconds
@@ -69,7 +61,7 @@ def server() -> Iterator[tuple[int, str]]:
 def page() -> Iterator[Page]:
     """A browser's page."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_OPTIONS))
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--disable-gpu"])
         yield browser.new_page()
         browser.close()
 
@@ -77,11 +69,10 @@ def page() -> Iterator[Page]:
 def open_page(page: Page, address: str) -> None:
     """Open the app, trying until it answers, and wait for the first analyzed image."""
     while True:
-        try:
+        with suppress(Error):  # refused
             page.goto(address)
             break
-        except Exception:
-            time.sleep(0.05)
+        time.sleep(0.05)
     page.get_by_text(ANALYZED).wait_for(timeout=PATIENCE)
 
 
@@ -105,67 +96,46 @@ def upload(page: Page, number: int) -> float:
 
 def resident(pid: int) -> int:
     """Megabytes of memory that a process holds."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) // 1024
-    return 0
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize() // 2**20
 
 
 def family(pid: int) -> list[int]:
     """A process and all that it started."""
-    tasks = [Path(f"/proc/{pid}/task/{task.name}/children") for task in Path(f"/proc/{pid}/task").iterdir()]
-    children = sorted({child for task in tasks for child in task.read_text().split()})
-    return [pid, *(member for child in children for member in family(int(child)))]
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    children = {int(child) for path in lists for child in path.read_text().split()}
+    return [pid, *(member for child in children for member in family(child))]
 
 
 def memory(pid: int) -> str:
     """What the server and what its other processes hold."""
-    rest = sum(resident(member) for member in family(pid)[1:])
-    return f"server {resident(pid)} MB, its worker {rest} MB"
+    server, *others = map(resident, family(pid))
+    return f"server {server} MB, its worker {sum(others)} MB"
 
 
 def report(what: str, times: list[float]) -> None:
     """One line of figures."""
-    print(
-        f"{what}: median {statistics.median(times):.2f} s of {len(times)} (slowest {max(times):.2f} s)",
-        flush=True,
-    )
+    slowest = f"slowest {max(times):.2f} s"
+    print(f"{what}: median {statistics.median(times):.2f} s of {len(times)} ({slowest})", flush=True)
 
 
-def script_times(rounds: int) -> dict[str, list[float]]:
-    """Seconds of a rerun of the script after a new block, head, color."""
-    from streamlit.testing.v1 import AppTest
-
+def report_scripts(rounds: int) -> None:
+    """Time a rerun of the script after a new block, head, color."""
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
-
-    def rerun(change: Callable[[int], object]) -> list[float]:
+    colors = ("viridis", "cividis", "magma")
+    changes: dict[str, Callable[[int], object]] = {
+        "block": lambda number: app.button(key=f"tile_{number % 2}_mean").click(),
+        "head": lambda number: app.selectbox(key="head").set_value(number % 4),
+        "color": lambda number: app.selectbox(key="colormap").set_value(colors[number % 3]),
+    }
+    for what, change in changes.items():
         times = []
         for number in range(rounds):
             change(number)
             start = time.perf_counter()
             app.run()
             times.append(time.perf_counter() - start)
-        return times
-
-    colors = ("viridis", "cividis", "magma")
-    return {
-        "block": rerun(lambda number: app.button(key=f"tile_{number % 2}_mean").click()),
-        "head": rerun(lambda number: app.selectbox(key="head").set_value(number % 4)),
-        "color": rerun(lambda number: app.selectbox(key="colormap").set_value(colors[number % 3])),
-    }
-
-
-def main() -> None:
-    """Read the arguments and do what they ask."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--screenshot", metavar="PNG", help="take the README's screenshot instead")
-    arguments = parser.parse_args()
-    if arguments.screenshot:
-        take_screenshot(arguments.screenshot)
-    else:
-        measure(arguments.rounds, arguments.images)
+        report(f"script after a new {what}", times)
 
 
 def take_screenshot(path: str) -> None:
@@ -195,8 +165,20 @@ def measure(rounds: int, images: int) -> None:
                 if number + 1 in (SETTLED, images):
                     print(f"memory after {number + 1} images: {memory(pid)}", flush=True)
             report("new image", times)
-    for what, seconds in script_times(4 * rounds).items():
-        report(f"script after a new {what}", seconds)
+    report_scripts(4 * rounds)
+
+
+def main() -> None:
+    """Read the arguments and do what they ask."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--screenshot", metavar="PNG", help="take the README's screenshot instead")
+    arguments = parser.parse_args()
+    if arguments.screenshot:
+        take_screenshot(arguments.screenshot)
+    else:
+        measure(arguments.rounds, arguments.images)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
+BACKENDS = ("tensorflow", "jax", "torch")
+
+# glibc's mallopt: M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_MAX.
+_ALLOCATOR = {-1: 2**31 - 1, -2: 2**26, -4: 0}
+
 
 @contextlib.contextmanager
 def standard_error_held() -> Iterator[None]:
@@ -24,21 +29,12 @@ def standard_error_held() -> Iterator[None]:
         try:
             yield
         except BaseException:
-            os.dup2(kept, 2)
             held.seek(0)
-            os.write(2, held.read())
+            os.write(kept, held.read())
             raise
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-
-
-def import_tensorflow() -> None:
-    """Import TensorFlow, and Keras on TensorFlow."""
-    import_keras("tensorflow")
-
-
-BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def installed_backend() -> str:
@@ -46,19 +42,20 @@ def installed_backend() -> str:
     chosen = os.environ.get("KERAS_BACKEND")
     if chosen in BACKENDS:
         return chosen
-    return next((name for name in BACKENDS if importlib.util.find_spec(name)), BACKENDS[0])
+    return next(filter(importlib.util.find_spec, BACKENDS), BACKENDS[0])
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow, and Keras on TensorFlow."""
+    import_keras("tensorflow")
 
 
 def import_keras(backend: str, threads: int | None = None) -> None:
     """Import Keras on one of its backends. Sets environment variables: not for a user's own process.
 
     Args:
-        backend: one of `BACKENDS`, or "openvino", which only exports.
-        threads: how many CPU threads the backend may use; by default as many as it likes. JAX has no such
-            setting and uses all.
-
-    Raises:
-        ImportError: the backend is not installed.
+        backend: one of `BACKENDS`, or "openvino", which only exports; an ImportError if it is not installed.
+        threads: how many CPU threads it may use, by default all; JAX always uses all.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = backend
@@ -97,15 +94,10 @@ def _no_keras_settings() -> Iterator[None]:
                 os.environ["KERAS_HOME"] = usual
 
 
-# glibc's mallopt: M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_MAX.
-_ALLOCATOR = {-1: 2**31 - 1, -2: 2**26, -4: 0}
-
-
 def keep_freed_memory() -> None:
     """Let the process keep the memory of arrays that it frees, where the C library is glibc.
 
-    A training frees and allocates the same large arrays at every step, and each time the system would fill
-    them with zeros again. How much faster it gets differs (benchmarks/training.py).
+    A training frees and allocates the same ones at every step (benchmarks/training.py measures the gain).
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")

@@ -10,16 +10,7 @@ Choice = TypeVar("Choice", bound=str)
 
 
 def check_choice(what: str, value: object, allowed: Sequence[Choice]) -> Choice:
-    """The value, if it is one of those allowed.
-
-    Args:
-        what: what is chosen, for the message ("style").
-        value: anything.
-        allowed: the choices there are.
-
-    Raises:
-        SelectionError: it is none of them; the message names the value and lists the choices.
-    """
+    """The value, if it is one of those allowed; else a SelectionError that lists them."""
     for choice in allowed:
         if isinstance(value, str) and value == choice:
             return choice
@@ -27,16 +18,7 @@ def check_choice(what: str, value: object, allowed: Sequence[Choice]) -> Choice:
 
 
 def check_index(what: str, value: object, count: int) -> int:
-    """The value as a whole number from 0 to `count` - 1.
-
-    Args:
-        what: what is counted, for the message ("head").
-        value: any integer, NumPy's included; True and False are refused.
-        count: how many there are.
-
-    Raises:
-        SelectionError: it is no such number; the message names the value and the range.
-    """
+    """The value, an integer of any library, if it is from 0 to `count` - 1; else a SelectionError."""
     try:
         # NumPy's truth values have no index, Python's do.
         index = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]

@@ -13,139 +13,118 @@ from typing import BinaryIO
 from cait_viz._text import one_line, path_text
 from cait_viz.errors import OutputError, SelectionError
 
-# A file that is being written; with random digits.
+# What is being written lies in a folder of this name, with random digits, beside where it will be.
 _PART = ".cait-viz-{}.part"
 
 
 def check_output(path: Path, endings: Sequence[str], inputs: Iterable[Path] = ()) -> None:
-    """Refuse a path that cannot or must not be written. Nothing is written yet.
+    """Refuse a file that cannot or must not be written, before anything is written.
 
     Args:
         path: the file to be.
-        endings: the endings of the known formats, such as ".png", in either case.
-        inputs: the files that are read; none of them may be replaced.
-
-    Raises:
-        SelectionError: another ending.
-        OutputError: there is no such folder, it may not be written, or the file must not be replaced.
+        endings: those of the known formats, such as ".png", in either case; another is a SelectionError.
+        inputs: the files that are read; to replace one of them is an OutputError, as is any other obstacle.
     """
     if path.suffix.lower() not in endings:
         known = ", ".join(endings)
         raise SelectionError(f"{path_text(path)}: the output's format follows from its ending; use {known}")
-    try:
+    with _refusing(path, OSError, RuntimeError):  # RuntimeError: links in a circle
         target = path.resolve()
         _check_place(path, target)
-        kept = [given for given in inputs if target.exists() and given.exists() and target.samefile(given)]
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise _unwritable(path, error) from None
-    if kept:
-        raise OutputError(f"{path_text(path)}: is read as an input and would be lost; choose another output")
+        if any(target.exists() and given.exists() and target.samefile(given) for given in inputs):
+            raise _obstacle(path, "is read as an input and would be lost; choose another output")
+
+
+def check_folder(path: Path, inputs: Iterable[Path] = ()) -> None:
+    """Refuse, by an OutputError, a folder that cannot or must not be made, before anything is written.
+
+    Args:
+        path: the folder to be; an empty one may be there already.
+        inputs: what is read, in which no folder may be made.
+    """
+    with _refusing(path, OSError, RuntimeError):
+        target = path.resolve()
+        if target.exists() and not target.is_dir():
+            raise _obstacle(path, "is a file; name a new folder")
+        if target.exists() and any(target.iterdir()):
+            raise _obstacle(path, "is there already and not empty; name a new folder")
+        if any(given.resolve() in (target, *target.parents) for given in inputs):
+            raise _obstacle(path, "lies within what is read; name a folder elsewhere")
+        if not target.exists():
+            _check_place(path, target)
 
 
 def _check_place(path: Path, target: Path) -> None:
     folder = target.parent
     if not folder.is_dir():
-        raise OutputError(f"{path_text(path)}: there is no folder {path_text(folder)}; make it first")
+        raise _obstacle(path, f"there is no folder {path_text(folder)}; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(
-            f"{path_text(path)}: the folder {path_text(folder)} may not be written; choose another"
-        )
+        raise _obstacle(path, f"the folder {path_text(folder)} may not be written; choose another")
     if target.exists() and not target.is_file():
-        raise OutputError(f"{path_text(path)}: is a folder or a device; choose another output")
+        raise _obstacle(path, "is a folder or a device; choose another output")
     if target.exists() and not os.access(target, os.W_OK):
-        raise OutputError(
-            f"{path_text(path)}: is there already and may not be written; choose another output"
-        )
+        raise _obstacle(path, "is there already and may not be written; choose another output")
 
 
-def check_folder(path: Path, inputs: Iterable[Path] = ()) -> None:
-    """Refuse a folder that could not or should not be made. Nothing is written yet.
+def _obstacle(path: Path, problem: str) -> OutputError:
+    return OutputError(f"{path_text(path)}: {problem}")
 
-    Args:
-        path: the folder to be; an empty one may be there already.
-        inputs: what is read, in which no folder may be made.
 
-    Raises:
-        OutputError: it holds something, is a file, lies among the inputs or may not be written.
-    """
+@contextlib.contextmanager
+def _refusing(path: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Turn what the system says into an OutputError."""
     try:
-        target = path.resolve()
-        if target.exists() and not target.is_dir():
-            raise OutputError(f"{path_text(path)}: is a file; name a new folder")
-        if target.exists() and any(target.iterdir()):
-            raise OutputError(f"{path_text(path)}: is there already and not empty; name a new folder")
-        if any(given.resolve() in (target, *target.parents) for given in inputs):
-            raise OutputError(f"{path_text(path)}: lies within what is read; name a folder elsewhere")
-        if not target.exists():
-            _check_place(path, target)
-    except (OSError, RuntimeError) as error:
-        raise _unwritable(path, error) from None
+        yield
+    except errors as error:
+        reason = getattr(error, "strerror", None) or one_line(str(error))
+        raise _obstacle(path, f"cannot be written ({reason}); choose another output") from None
 
 
 @contextlib.contextmanager
 def placing(path: Path) -> Iterator[Path]:
     """A path of the same ending to write a file or a folder to; it becomes `path` when the block is done.
 
-    For writers that take a path; `replacing` is for those that take a file. Nothing is left where the
-    block fails.
-
-    Raises:
-        OutputError: it cannot be written.
+    What lay there before stays until then, and for good if the block fails, by an OutputError if `path`
+    cannot be written. A link stays a link.
     """
     target = path.resolve()
     folder = target.with_name(_PART.format(secrets.token_hex(8)))
+    part = folder / f"part{target.suffix.lower()}"
     try:
-        folder.mkdir()
-        part = folder / f"part{target.suffix.lower()}"
-        yield part
-        if target.is_dir():
-            target.rmdir()  # it is empty; only POSIX would let it be replaced
-        part.replace(target)
-    except OSError as error:
-        raise _unwritable(path, error) from None
+        with _refusing(path, OSError):
+            folder.mkdir()
+            yield part
+            if part.is_dir() and target.is_dir():
+                target.rmdir()  # it is empty; only POSIX would let it be replaced
+            elif target.exists():
+                shutil.copymode(target, part)
+            part.replace(target)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes its place under `path` only when all of it is written.
+    """A file to write, which takes its place under `path` as `placing` says."""
+    with placing(path) as part, part.open("xb") as file:
+        yield file
 
-    What lay there before stays until then, and for good if the block fails. A link stays a link.
 
-    Raises:
-        OutputError: it cannot be written; nothing is left of it.
-    """
-    target = path.resolve()
-    part = target.with_name(_PART.format(secrets.token_hex(8)))
-    try:
-        with part.open("xb") as file:
-            yield file
-        if target.exists():
-            shutil.copymode(target, part)
-        part.replace(target)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+def remove_remains(folder: Path) -> None:
+    """Remove what was being written in a folder when the program was killed."""
+    for part in folder.glob(_PART.format("?" * 16)):
+        _remove(part)
+
+
+def _remove(part: Path) -> None:
+    shutil.rmtree(part, ignore_errors=True)
+    with contextlib.suppress(OSError):  # a file: earlier versions wrote without a folder
+        part.unlink()
 
 
 def user_cache() -> Path:
     """The program's folder in the user's cache; it may not be there yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cait-viz"
-
-
-def remove_remains(folder: Path) -> None:
-    """Remove what `replacing` left in a folder when the program was killed in the middle."""
-    for part in folder.glob(_PART.format("?" * 16)):
-        with contextlib.suppress(OSError):
-            part.unlink()
-
-
-def _unwritable(path: Path, error: Exception) -> OutputError:
-    reason = getattr(error, "strerror", None) or one_line(str(error))
-    return OutputError(f"{path_text(path)}: cannot be written ({reason}); choose another output")
 
 
 def sha256(path: Path) -> str:

@@ -3,10 +3,8 @@
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
-_BUNDLE = _PACKAGE / "_bundle"
+_BUNDLE = _PACKAGE / "_bundle"  # app.py, assets/ and .streamlit/ in a wheel, see pyproject.toml
 
-# `pip install .` copies app.py, assets/ and .streamlit/ into the package (see pyproject.toml);
-# a checkout has them beside it.
 ROOT = _BUNDLE if _BUNDLE.is_dir() else _PACKAGE.parent
 
 APP = ROOT / "app.py"

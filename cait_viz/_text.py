@@ -4,11 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-# A list of tensors longer than this is written by ranges of blocks ("blocks.0-23.norm1.weight"),
-# and ends after so many entries.
+# A longer list of tensors is written by ranges of blocks; one of more than `_LISTED` entries is cut.
 _LISTED_ONE_BY_ONE = 8
 _LISTED = 60
-
 
 # Join the letters of Persian and Indic words and the parts of an emoji, and do nothing else.
 _JOINERS = "\u200c\u200d"

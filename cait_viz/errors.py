@@ -1,8 +1,4 @@
-"""Every refusal the program makes, each a sentence that a person can act on.
-
-The text of an error names the thing, the value that was wrong and the way out, fits on one
-line and is shown as it stands by the app and the command line.
-"""
+"""Every refusal: one line that names the thing, the wrong value and the way out, shown as it stands."""
 
 
 class CaitVizError(Exception):
@@ -10,7 +6,7 @@ class CaitVizError(Exception):
 
 
 class ImageError(CaitVizError, ValueError):
-    """A picture that cannot be read or is refused."""
+    """An image that cannot be read or is refused."""
 
 
 class CheckpointError(CaitVizError, ValueError):
@@ -42,7 +38,7 @@ class TeacherError(CaitVizError, ValueError):
 
 
 class DatasetError(CaitVizError, ValueError):
-    """A folder of pictures that cannot be trained on."""
+    """A folder of images that cannot be trained on."""
 
 
 class TrainingError(CaitVizError):
@@ -58,4 +54,4 @@ class ProcessDiedError(CaitVizError):
 
 
 class WorkerDiedError(CaitVizError):
-    """The model's process ended in the middle of a picture; it has been replaced."""
+    """The model's process ended in the middle of an image; it has been replaced."""

@@ -1,6 +1,7 @@
 """How often a model is right, and how much its answers depend on what its maps show."""
 
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
@@ -27,58 +28,46 @@ if TYPE_CHECKING:
 
 _TITLES = {"top1": "top-1", "top5": "top-5", "own": "top-1 among its own classes"}
 
-Note = Callable[[str], object]
-
 
 class _Network(NamedTuple):
-    """A network whose accuracy is measured: (B, side, side, 3) uint8 to scores (B, classes)."""
-
     remark: str  # after the folder's name in the table
     side: int
-    classify: Callable[[np.ndarray], np.ndarray]
+    classify: Callable[[np.ndarray], np.ndarray]  # (B, side, side, 3) uint8 to scores (B, classes)
 
 
 def evaluate(
     folders: Sequence[Path],
-    *,
-    model: str | None = None,
-    weights: Path | None = None,
+    checkpoint: "Checkpoint",
     labels: Path | None = None,
+    *,
     teacher: Path | None = None,
     teacher_size: int | None = None,
     faithfulness: int = 0,
     seed: int = 0,
-    print_line: Callable[[str], object] = print,
-) -> None:
-    """Print as Markdown how often a model is right and, if asked for, what its maps are worth.
+) -> Iterator[str]:
+    """How often a model is right and, if asked for, what its maps are worth: lines of Markdown.
+
+    Everything that can be refused is refused before TensorFlow starts.
 
     Args:
         folders: each holds one folder of images per class, named after its WordNet id ("n02123045"), as in
-            ImageNet's validation set, Imagenette and Imagewoof, or after the name of the class. For a model
-            of one class, a sigmoid, every other folder is "not this class".
-        model: a variant; by default the bundled one, or the architecture of the weights.
-        weights: a checkpoint in place of the variant's own weights.
+            ImageNet's validation set, or after the name of the class. For a model of one class, a sigmoid,
+            every other folder is "not this class".
+        checkpoint: the model.
         labels: a text file with the name of one class per line.
         teacher: the ONNX network that the model was distilled from, to be measured on the same images.
         teacher_size: side of the teacher's input in pixels; by default what its file fixes, else 224.
         faithfulness: on how many images, spread evenly over the classes of all folders, to measure deletion
             and insertion (Petsiuk et al. 2018); the network sees about 310 altered copies of each.
         seed: decides which images these are, and the random maps.
-        print_line: gets each line as soon as it is known.
 
     Raises:
-        CheckpointError: the weights or labels cannot be used, or the model has no classifier.
-        DatasetError: a folder cannot be used.
-        TeacherError: the teacher cannot be used, or has other classes than the model.
+        CheckpointError, DatasetError, TeacherError: the model, a folder or the teacher cannot be used.
     """
-    from cait_viz.weights.resolve import resolve
-
-    checkpoint = resolve(model, weights)
     config = checkpoint.config
     if config.pre_logits:
         raise CheckpointError(f"{checkpoint.name}: has no classifier to measure; give weights with a head")
     index = class_index(class_names(config.num_classes, labels))
-    # Everything that can be refused is refused before TensorFlow starts.
     others = 1 if config.num_classes == 1 else UNKNOWN
     found = {folder: labeled_files(folder, index, others) for folder in folders}
     # A file is read for every measurement; it is reported once.
@@ -92,27 +81,30 @@ def evaluate(
     from cait_viz.api import from_checkpoint
 
     network = from_checkpoint(checkpoint, labels)
-    print_line(_description(checkpoint, network))
+    yield (
+        f"{checkpoint.name}: {config.sa_ffn_layers} self-attention and {config.ca_ffn_layers} "
+        f"class-attention blocks, dim {config.projection_dim}, {config.num_heads} heads, "
+        f"patch {config.patch_size}, {config.image_size} px, {config.num_classes} classes; "
+        f"{network.count_params():,} parameters; weights {checkpoint.path.name}, SHA-256 {checkpoint.sha256}"
+    )
     networks = [_Network("", config.image_size, lambda pixels: _forward(network, normalize(pixels))[0])]
     if opened is not None:
-        print_line(f"teacher: {opened.path.name}, SHA-256 {opened.sha256}")
+        yield f"teacher: {opened.path.name}, SHA-256 {opened.sha256}"
         remark = f", the teacher at {opened.size} px"
         networks.append(_Network(remark, opened.size, lambda pixels: opened(pixels).logits))
-    print_line("")
-    for line in _accuracy_lines(networks, found, checkpoint, note):
-        print_line(line)
+    yield ""
+    yield from _accuracy_lines(networks, found, checkpoint, note)
     if faithfulness:
-        groups: dict[tuple[Path, int], list[Example]] = {}
+        groups = defaultdict(list)
         for folder, examples in found.items():
             for example in examples:
-                groups.setdefault((folder, example.label), []).append(example)
+                groups[folder, example.label].append(example)
         pixels = (pixels for pixels, _ in read_pixels(spread(groups.values(), seed), config.image_size, note))
         count = min(faithfulness, sum(map(len, groups.values())))
         images = _bar(islice(pixels, count), count, "faithfulness")
         areas = measure(images, lambda images: _forward(network, images), seed)
-        print_line("")
-        for line in faithfulness_lines(areas, checkpoint.saliency_block, seed):
-            print_line(line)
+        yield ""
+        yield from faithfulness_lines(areas, checkpoint.saliency_block, seed)
 
 
 def _open_teacher(path: Path, size: int | None, checkpoint: "Checkpoint") -> "Teacher":
@@ -140,12 +132,11 @@ def _accuracy_lines(
     networks: Sequence[_Network],
     folders: Mapping[Path, Sequence[Example]],
     checkpoint: "Checkpoint",
-    note: Note,
+    note: Callable[[str], object],
 ) -> Iterator[str]:
     """A table with a row per folder and network, then the published top-1 beside the measured."""
-    total = checkpoint.config.num_classes
     published = checkpoint.variant.top1 if checkpoint.variant and checkpoint.as_published else None
-    usual = usual_measures(total)
+    usual = usual_measures(checkpoint.config.num_classes)
     yield from table_head("folder", "images", *(_TITLES[name] for name in (*usual, "own")))
     remarks = []
     for folder, examples in folders.items():
@@ -159,16 +150,6 @@ def _accuracy_lines(
                 top1 = 100 * measured.shares["top1"]
                 remarks += ["", published_remark(checkpoint.name, published, folder, top1, len(classes))]
     yield from remarks
-
-
-def _description(checkpoint: "Checkpoint", network: "CaiT") -> str:
-    config = checkpoint.config
-    return (
-        f"{checkpoint.name}: {config.sa_ffn_layers} self-attention and {config.ca_ffn_layers} "
-        f"class-attention blocks, dim {config.projection_dim}, {config.num_heads} heads, "
-        f"patch {config.patch_size}, {config.image_size} px, {config.num_classes} classes; "
-        f"{network.count_params():,} parameters; weights {checkpoint.path.name}, SHA-256 {checkpoint.sha256}"
-    )
 
 
 def _bar(items: Iterable[Any], total: int, title: str) -> Iterable[Any]:

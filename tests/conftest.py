@@ -1,4 +1,4 @@
-"""Models, pictures and processes that more than one file of tests needs; made when first asked for."""
+"""Models, images and processes that more than one file of tests needs; made when first asked for."""
 
 import io
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_helpers import blobs
 from PIL import Image
 from reference import lively_weights, timm_shapes
 from safetensors.numpy import save_file
@@ -23,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "assets" / "samples"
 
 
 def pytest_configure(config):
@@ -94,15 +96,13 @@ def make_teacher(tmp_path_factory):
 
         logits, features = outputs
         nodes = [
-            helper.make_node(
-                "AveragePool", ["pictures"], [features], kernel_shape=[16, 16], strides=[16, 16]
-            ),
+            helper.make_node("AveragePool", ["images"], [features], kernel_shape=[16, 16], strides=[16, 16]),
             helper.make_node("GlobalAveragePool", [features], ["means"]),
             helper.make_node("Flatten", ["means"], ["flat"]),
             helper.make_node("Mul", ["flat", "scale"], [logits]),
         ]
         shapes = {
-            "pictures": [batch or "n", 3, size or "h", size or "w"],
+            "images": [batch or "n", 3, size or "h", size or "w"],
             logits: ["n", 3],
             features: ["n", 3, "rows", "cols"],
         }
@@ -112,7 +112,7 @@ def make_teacher(tmp_path_factory):
         }
         constant = numpy_helper.from_array(np.array(scale, np.float32), "scale")
         graph = helper.make_graph(
-            nodes, "teacher", [told["pictures"]], [told[logits], told[features]], [constant]
+            nodes, "teacher", [told["images"]], [told[logits], told[features]], [constant]
         )
         path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
         save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
@@ -140,13 +140,94 @@ def gray_images(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+    """Two classes of five images smaller than the input, a file that is not an image, an empty class."""
+    place = tmp_path_factory.mktemp("images")
+    for name, color in {"red": (220, 30, 30), "green": (30, 220, 30)}.items():
+        (place / name).mkdir()
+        for number in range(5):
+            Image.new("RGB", (30 + number, 40), color).save(place / name / f"{number}.png")
+    (place / "red" / "broken.jpg").write_bytes(b"not an image")
+    (place / "blue").mkdir()
+    return place
+
+
+@pytest.fixture(scope="session")
+def small_weights(make_small_weights):
+    """A checkpoint of few blocks and ten classes."""
+    return make_small_weights(10)
+
+
+@pytest.fixture(scope="session")
 def photo():
     """The bytes of a small PNG, wider than high."""
     pixels = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
-    picture = Image.fromarray(pixels).resize((130, 90), Image.Resampling.BICUBIC)
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    Image.fromarray(pixels).resize((130, 90), Image.Resampling.BICUBIC).save(file, "PNG")
     return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def bundled_cat(bundled):
+    """What the bundled model makes of the sample `cat.jpg`."""
+    import cait_viz
+
+    return cait_viz.analyze(SAMPLES / "cat.jpg", bundled)
+
+
+@pytest.fixture(scope="session")
+def small_cat(tiny_model):
+    """The same of the tiny model."""
+    import cait_viz
+
+    return cait_viz.analyze(SAMPLES / "cat.jpg", tiny_model)
+
+
+@pytest.fixture
+def small(tiny_weights):
+    """The options that choose a network which is loaded in a second."""
+    return "--weights", tiny_weights
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command in this process and give its (status, standard output, standard error)."""
+    from cait_viz.cli.main import main
+
+    return lambda *arguments: (main([str(argument) for argument in arguments]), *capsys.readouterr())
+
+
+@pytest.fixture
+def succeed(run):
+    """Run a command that ends well and give its standard output."""
+
+    def succeed(*arguments):
+        status, out, err = run(*arguments)
+        assert (status, err) == (0, "")
+        return out
+
+    return succeed
+
+
+@pytest.fixture(scope="session")
+def kinds_file(tmp_path_factory):
+    """A file of names for the ten classes of `tiny_weights`."""
+    path = tmp_path_factory.mktemp("labels") / "kinds.txt"
+    path.write_text("".join(f"kind {number}\n" for number in range(10)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def kinds_folder(tmp_path_factory):
+    """Three folders of classes, one of them empty; in them a file that is no image, and a hidden one."""
+    folder = tmp_path_factory.mktemp("classes")
+    for kind, count in ((3, 5), (4, 0), (7, 6)):
+        (folder / f"kind {kind}").mkdir()
+        for number in range(count):
+            (folder / f"kind {kind}" / f"{number}.png").write_bytes(blobs(10 * kind + number))
+    (folder / "kind 7" / "broken.png").write_bytes(b"no image")
+    (folder / "kind 7" / ".DS_Store").write_bytes(b"no image")
+    return folder
 
 
 @pytest.fixture(scope="session")

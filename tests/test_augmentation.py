@@ -1,4 +1,4 @@
-"""Views: the same for the same numbers, within the picture, and mixed as their labels are."""
+"""Views: the same for the same numbers, within the image, and mixed as their labels are."""
 
 import numpy as np
 import pytest
@@ -18,15 +18,15 @@ from cait_viz.training.config import Augmentation
 PLAIN = Augmentation(crop_scale=1.0, flip=0.0, color_jitter=0.0, mixup=0.0)
 
 
-class Pictures:
+class Images:
     """Stands in for `DecodedImages`."""
 
-    def __init__(self, *pictures):
-        self.pictures = pictures
-        self.sizes = np.array([picture.size[::-1] for picture in pictures])
+    def __init__(self, *images):
+        self.images = images
+        self.sizes = np.array([image.size[::-1] for image in images])
 
     def __getitem__(self, number):
-        return self.pictures[number]
+        return self.images[number]
 
 
 def noise(height, width, seed=0):
@@ -34,8 +34,8 @@ def noise(height, width, seed=0):
     return Image.fromarray(values)
 
 
-def whole(picture, number=0, **changes):
-    width, height = picture.size
+def whole(image, number=0, **changes):
+    width, height = image.size
     crop = Crop(number, (0.0, 0.0, float(width), float(height)), False, 1.0, 1.0, 1.0)
     return AugmentedView(crop._replace(**changes), None, 1.0)
 
@@ -46,7 +46,7 @@ def whole(picture, number=0, **changes):
     st.integers(0, 2**32),
     st.integers(0, 99),
 )
-def test_a_crop_lies_within_its_picture_and_is_large_enough(sizes, smallest, seed, number):
+def test_a_crop_lies_within_its_image_and_is_large_enough(sizes, smallest, seed, number):
     sizes = np.array(sizes)
     view = draw_view(Augmentation(crop_scale=smallest), sizes, seed, 0, number)
     assert view.first.image == 0
@@ -63,7 +63,7 @@ def test_a_crop_lies_within_its_picture_and_is_large_enough(sizes, smallest, see
             assert (right - left) * (bottom - top) >= smallest * width * height * 0.999
 
 
-def test_a_view_depends_on_seed_picture_and_number_and_on_nothing_else():
+def test_a_view_depends_on_seed_image_and_number_and_on_nothing_else():
     sizes = np.array([[40, 50], [60, 30], [33, 44]])
     how = Augmentation()
     view = draw_view(how, sizes, 3, 1, 5)
@@ -75,28 +75,28 @@ def test_a_view_depends_on_seed_picture_and_number_and_on_nothing_else():
 
 
 def test_teacher_and_student_see_the_same_view_at_their_own_resolutions():
-    pictures = Pictures(noise(20, 30).resize((300, 200), Image.Resampling.BICUBIC), noise(9, 9, 1))
-    view = draw_view(Augmentation(), pictures.sizes, 0, 0, 0)
-    small = np.asarray(render(view, pictures, 56), float)
-    large = np.asarray(render(view, pictures, 224).resize((56, 56), Image.Resampling.BOX), float)
+    images = Images(noise(20, 30).resize((300, 200), Image.Resampling.BICUBIC), noise(9, 9, 1))
+    view = draw_view(Augmentation(), images.sizes, 0, 0, 0)
+    small = np.asarray(render(view, images, 56), float)
+    large = np.asarray(render(view, images, 224).resize((56, 56), Image.Resampling.BOX), float)
     assert np.abs(small - large).mean() < 3
 
 
-def test_a_whole_plain_view_is_the_resized_picture():
-    picture = noise(40, 60)
-    pictures = Pictures(picture)
-    view = draw_view(PLAIN, pictures.sizes, 0, 0, 0)
+def test_a_whole_plain_view_is_the_resized_image():
+    image = noise(40, 60)
+    images = Images(image)
+    view = draw_view(PLAIN, images.sizes, 0, 0, 0)
     assert view.second is None
-    shown = render(whole(picture), pictures, 32)
+    shown = render(whole(image), images, 32)
     np.testing.assert_array_equal(
-        np.asarray(shown), np.asarray(picture.resize((32, 32), Image.Resampling.BICUBIC))
+        np.asarray(shown), np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC))
     )
 
 
 def test_a_mirrored_view_exchanges_left_and_right():
-    picture = noise(32, 32)
-    pictures = Pictures(picture)
-    plain, mirrored = (np.asarray(render(whole(picture, mirrored=m), pictures, 32)) for m in (False, True))
+    image = noise(32, 32)
+    images = Images(image)
+    plain, mirrored = (np.asarray(render(whole(image, mirrored=m), images, 32)) for m in (False, True))
     np.testing.assert_array_equal(mirrored, plain[:, ::-1])
 
 
@@ -107,28 +107,28 @@ def test_half_the_views_are_mirrored():
 
 
 def test_brightness_contrast_and_saturation_do_what_their_names_say():
-    picture = Image.fromarray(np.asarray(noise(32, 32)) // 4 + 90)
-    pictures = Pictures(picture)
-    plain = np.asarray(render(whole(picture), pictures, 32), float)
-    brighter = np.asarray(render(whole(picture, brightness=1.2), pictures, 32), float)
+    image = Image.fromarray(np.asarray(noise(32, 32)) // 4 + 90)
+    images = Images(image)
+    plain = np.asarray(render(whole(image), images, 32), float)
+    brighter = np.asarray(render(whole(image, brightness=1.2), images, 32), float)
     np.testing.assert_allclose(brighter, 1.2 * plain, atol=1)
-    grey = np.asarray(render(whole(picture, saturation=0.0), pictures, 32), float)
+    grey = np.asarray(render(whole(image, saturation=0.0), images, 32), float)
     np.testing.assert_allclose(grey, np.broadcast_to(plain @ [[0.299], [0.587], [0.114]], grey.shape), atol=1)
-    flat = np.asarray(render(whole(picture, contrast=0.0), pictures, 32), float)
+    flat = np.asarray(render(whole(image, contrast=0.0), images, 32), float)
     assert flat.std() < 1
     assert flat.mean() == pytest.approx((plain @ [0.299, 0.587, 0.114]).mean(), abs=1)
 
 
-def test_mixup_mixes_pictures_and_labels_alike():
+def test_mixup_mixes_images_and_labels_alike():
     red, blue = (Image.new("RGB", (20, 20), colour) for colour in ((255, 0, 0), (0, 0, 255)))
-    pictures = Pictures(red, blue)
+    images = Images(red, blue)
     view = AugmentedView(whole(red).first, whole(blue, 1).first, 0.75)
-    shown = np.asarray(render(view, pictures, 8), float)
+    shown = np.asarray(render(view, images, 8), float)
     np.testing.assert_allclose(shown[3, 3] / 255, [0.75, 0, 0.25], atol=0.01)
     np.testing.assert_allclose(mixed_labels(view, np.array([2, 0]), 3), [0.25, 0, 0.75])
 
 
-def test_a_picture_without_a_label_leaves_its_share_open():
+def test_a_image_without_a_label_leaves_its_share_open():
     view = AugmentedView(whole(noise(9, 9)).first, whole(noise(9, 9), 1).first, 0.75)
     np.testing.assert_allclose(mixed_labels(view, np.array([1, -1]), 3), [0, 0.75, 0])
     np.testing.assert_allclose(mixed_labels(view, np.array([-1, -1]), 3), [0, 0, 0])
@@ -136,9 +136,9 @@ def test_a_picture_without_a_label_leaves_its_share_open():
 
 @settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 99))
-def test_pictures_smaller_than_the_input_are_shown_all_the_same(height, width, number):
-    pictures = Pictures(noise(height, width), noise(7, 5))
-    shown = render(draw_view(Augmentation(mixup=1.0), pictures.sizes, 0, 0, number), pictures, 64)
+def test_images_smaller_than_the_input_are_shown_all_the_same(height, width, number):
+    images = Images(noise(height, width), noise(7, 5))
+    shown = render(draw_view(Augmentation(mixup=1.0), images.sizes, 0, 0, number), images, 64)
     assert shown.size == (64, 64)
     assert shown.mode == "RGB"
 

@@ -56,7 +56,7 @@ def test_images_are_kept_as_they_are_or_no_larger_than_asked_for(tmp_path):
 def test_a_file_that_is_not_an_image_is_named_and_skipped(tmp_path):
     good = save(tmp_path / "good.png")
     bad = tmp_path / "bad.jpg"
-    bad.write_text("no picture")
+    bad.write_text("no image")
     lines = []
     images = decode([bad, good, tmp_path / "gone.png"], 32, tmp_path / "cache", lines.append)
     assert len(images) == 1
@@ -69,7 +69,7 @@ def test_a_file_that_is_not_an_image_is_named_and_skipped(tmp_path):
 
 
 def test_files_of_which_none_is_an_image_are_refused(tmp_path):
-    (tmp_path / "bad.jpg").write_text("no picture")
+    (tmp_path / "bad.jpg").write_text("no image")
     with pytest.raises(DatasetError, match="none of the 1 files"):
         decode([tmp_path / "bad.jpg"], 32, tmp_path / "cache", print)
 

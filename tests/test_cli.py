@@ -1,23 +1,15 @@
-"""Every command on real images: with the bundled model, or with a small one where any will do."""
+"""Every command but those that draw or serve, on real images."""
 
-import io
 import json
-import logging
 import re
-import shutil
-import signal
 import struct
-import subprocess
-import sys
 import threading
-import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from reference import timm_shapes
 from safetensors.numpy import load_file, save_file
 
@@ -34,59 +26,7 @@ COMMANDS = ["models", "fetch", "predict", "attention", "render", "figure"]
 COMMANDS += ["finetune", "distil", "evaluate", "export", "app"]
 
 
-@pytest.fixture
-def run(capsys):
-    """Run a command in this process and give its (status, standard output, standard error)."""
-
-    def run(*arguments):
-        status = cli.main([str(argument) for argument in arguments])
-        return status, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def succeed(run):
-    """Run a command that ends well and give its standard output."""
-
-    def succeed(*arguments):
-        status, out, err = run(*arguments)
-        assert (status, err) == (0, "")
-        return out
-
-    return succeed
-
-
-@pytest.fixture
-def small(tiny_weights):
-    """The options that choose a network which is loaded in a second."""
-    return "--weights", tiny_weights
-
-
-@pytest.fixture(scope="module")
-def analysis(bundled):
-    return cait_viz.analyze(CAT, bundled)
-
-
-@pytest.fixture(scope="module")
-def small_analysis(tiny_model):
-    return cait_viz.analyze(CAT, tiny_model)
-
-
-@pytest.fixture
-def shell(environment, tmp_path):
-    """Run `python -m cait_viz` in a process and a folder of its own."""
-
-    def shell(*arguments, **options):
-        command = [sys.executable, "-m", "cait_viz", *map(str, arguments)]
-        return subprocess.run(
-            command, **{"capture_output": True, "cwd": tmp_path, "env": environment, "check": False} | options
-        )
-
-    return shell
-
-
-# --- models, help -----------------------------------------------------------------------------------
+# --- models, help ---
 
 
 @pytest.fixture
@@ -179,25 +119,25 @@ def test_the_list_of_commands_imports_none_of_them(run_python):
     assert out.endswith("set()\n")
 
 
-# --- predict ----------------------------------------------------------------------------------------
+# --- predict ---
 
 
-def test_predict_shows_the_five_most_probable_classes_and_who_says_so(succeed, analysis):
+def test_predict_shows_the_five_most_probable_classes_and_who_says_so(succeed, bundled_cat):
     first, *rows = succeed("predict", CAT).splitlines()
     assert first == f"cat.jpg, seen by bundled ({VARIANTS['bundled'].accuracy})"
     assert len(rows) == 5
-    for rank, (row, (label, probability)) in enumerate(zip(rows, analysis.predictions, strict=False), 1):
+    for rank, (row, (label, probability)) in enumerate(zip(rows, bundled_cat.predictions, strict=False), 1):
         assert row.split(maxsplit=3) == [str(rank), f"{100 * probability:.1f}", "%", label]
 
 
-def test_predict_json_is_the_promised_object(succeed, analysis):
+def test_predict_json_is_the_promised_object(succeed, bundled_cat):
     answer = json.loads(succeed("predict", CAT, "--json"))
     assert list(answer) == ["model", "image", "predictions"]
     assert (answer["model"], answer["image"]) == ("bundled", str(CAT))
     assert len(answer["predictions"]) == 5
-    for given, (label, probability) in zip(answer["predictions"], analysis.predictions, strict=False):
+    for given, (label, probability) in zip(answer["predictions"], bundled_cat.predictions, strict=False):
         assert list(given) == ["index", "label", "probability"]
-        assert analysis.labels[given["index"]] == given["label"] == label
+        assert bundled_cat.labels[given["index"]] == given["label"] == label
         assert given["probability"] == pytest.approx(probability, abs=1e-6)
 
 
@@ -266,12 +206,12 @@ def web_server():
         server.shutdown()
 
 
-def test_an_image_may_be_a_web_address(run, small, small_analysis, web_server):
+def test_an_image_may_be_a_web_address(run, small, small_cat, web_server):
     address = f"{web_server}/cat.jpg"
     status, out, _ = run("predict", address, *small, "--json")
     answer = json.loads(out)
     assert (status, answer["image"]) == (0, address)
-    assert answer["predictions"][0]["label"] == small_analysis.predictions[0][0]
+    assert answer["predictions"][0]["label"] == small_cat.predictions[0][0]
     status, _, err = run("predict", f"{web_server}/dog.jpg", *small)
     assert (status, err.count("\n")) == (1, 1)
     assert "404" in err
@@ -290,7 +230,7 @@ def test_what_is_missing_in_an_image_is_noted_once(run, small, tmp_path, monkeyp
     assert out
 
 
-# --- attention --------------------------------------------------------------------------------------
+# --- attention ---
 
 
 def test_attention_writes_what_the_model_gives(succeed, small, tiny_model, tmp_path):
@@ -325,90 +265,6 @@ def test_attention_writes_no_self_attention_unless_asked(succeed, tmp_path):
         assert archive["logits"].shape == (1, 1000)
 
 
-# --- render -----------------------------------------------------------------------------------------
-
-
-def pixels_of(source):
-    return np.asarray(Image.open(io.BytesIO(source) if isinstance(source, bytes) else source))
-
-
-def assert_same_drawing(source, expected):
-    """Two networks with the same weights may add up in another order."""
-    difference = pixels_of(source).astype(int) - pixels_of(expected)
-    assert abs(difference).max() <= 1
-
-
-def test_render_draws_the_saliency_unless_told_otherwise(succeed, analysis, tmp_path):
-    output = tmp_path / "cat.PNG"
-    out = succeed("render", CAT, "-o", output)
-    assert out == f"{output}: {analysis.title()}\n"
-    assert "class-attention block 2, mean of the heads" in out
-    assert_same_drawing(output, analysis.png())
-    assert pixels_of(output).shape == analysis.image.shape
-
-
-@pytest.mark.parametrize("style", ["overlay", "paper", "map"])
-def test_render_is_the_library_s_drawing(succeed, small, small_analysis, tmp_path, style):
-    look = {"style": style, "colormap": "magma", "alpha": 0.3, "interpolation": "nearest", "scale": "shared"}
-    options = [part for name, value in look.items() for part in (f"--{name}", value)]
-    succeed("render", CAT, *small, "-o", tmp_path / "out.png", "--block", 0, "--head", 3, *options)
-    assert_same_drawing(tmp_path / "out.png", small_analysis.png(0, 3, **look))
-    text = Image.open(tmp_path / "out.png").text
-    assert (text["block"], text["head"], text["style"], text["model"]) == ("0", "3", style, "tiny")
-
-
-def test_render_takes_mean_for_a_head_and_any_order_of_arguments(succeed, small, small_analysis, tmp_path):
-    succeed("render", "--head", "mean", "--output", tmp_path / "out.png", *small, CAT, "--block=0")
-    assert_same_drawing(tmp_path / "out.png", small_analysis.png(0, None))
-
-
-def test_an_option_leaves_the_others_of_a_drawing_at_their_defaults(succeed, small, small_analysis, tmp_path):
-    succeed("render", CAT, *small, "-o", tmp_path / "out.png", "--interpolation", "nearest")
-    assert_same_drawing(tmp_path / "out.png", small_analysis.png(interpolation="nearest"))
-
-
-def test_render_replaces_an_earlier_output_and_keeps_a_link_to_it(succeed, small, tmp_path):
-    earlier, link = tmp_path / "earlier.png", tmp_path / "link.png"
-    earlier.write_bytes(b"old")
-    link.symlink_to(earlier)
-    succeed("render", CAT, *small, "-o", link)
-    assert link.is_symlink()
-    assert pixels_of(earlier).ndim == 3
-    assert sorted(tmp_path.iterdir()) == [earlier, link]
-
-
-# --- figure -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("kind", "ending", "start"),
-    [("heads", "png", b"\x89PNG"), ("saliency", "svg", b"<?xml"), ("saliency", "PDF", b"%PDF")],
-)
-def test_figure_is_written_in_the_format_of_its_ending(
-    succeed, small, small_analysis, tmp_path, kind, ending, start
-):
-    output = tmp_path / f"figure.{ending}"
-    out = succeed("figure", CAT, *small, "-o", output, "--kind", kind)
-    assert out == f"{output}: {kind} of cat.jpg\n"
-    content = output.read_bytes()
-    assert content.startswith(start)
-    if ending == "png":
-        assert_same_drawing(content, small_analysis.figure(kind))
-
-
-def test_figure_takes_several_images_and_the_options_of_drawing(succeed, small, tmp_path):
-    coffee = SAMPLES / "coffee.jpg"
-    figure = ["figure", CAT, coffee, *small, "--kind", "saliency"]
-    succeed(*figure, "-o", tmp_path / "plain.png", "--block", 0)
-    look = ["--colormap", "grey", "--interpolation", "nearest", "--scale", "shared"]
-    succeed(*figure, "-o", tmp_path / "two.png", "--block", 0, *look)
-    plain, drawn = pixels_of(tmp_path / "plain.png"), pixels_of(tmp_path / "two.png")
-    assert plain.shape == drawn.shape
-    assert (plain != drawn).any()
-    succeed("figure", CAT, *small, "--kind", "saliency", "-o", tmp_path / "one.png")
-    assert plain.shape != pixels_of(tmp_path / "one.png").shape
-
-
 def test_damaged_weights_are_one_line_and_no_output(run, tiny_weights, tmp_path):
     tensors = load_file(tiny_weights)
     tensors["norm.weight"][0] = np.nan
@@ -420,7 +276,7 @@ def test_damaged_weights_are_one_line_and_no_output(run, tiny_weights, tmp_path)
     assert not output.exists()
 
 
-# --- finetune, distil -------------------------------------------------------------------------------
+# --- finetune, distil ---
 
 
 def parsed(*arguments):
@@ -465,131 +321,3 @@ def test_stages_and_epochs_are_read_from_the_command_line():
     command = ["finetune", "images", "-o", "out"]
     assert parsed(*command, "--stages", "112:5,224:0.5")["stages"] == (Stage(112, 5), Stage(224, 0.5))
     assert parsed(*command, "--epochs", "0.5")["epochs"] == (Stage(None, 0.5),)
-
-
-# --- app --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def launched(run_python):
-    """Run `cait-viz app` with each list of arguments, and give for each what Streamlit was started with.
-
-    Streamlit is not started, and no worker either: what its process would get is given as text.
-    """
-    script = """
-import json, logging, runpy, sys
-from concurrent.futures import Future
-import loky
-
-workers = []
-class NoProcess:
-    def __init__(self, *arguments, **options):
-        workers.append(f"{arguments} {options}")
-    def submit(self, *_):
-        return Future()
-
-loky.ProcessPoolExecutor = NoProcess
-started = []
-def run_module(name, **_):
-    started.append([sys.argv[2:], logging.root.manager.disable, workers[-1]])
-runpy.run_module = run_module
-from cait_viz.cli.main import main
-for arguments in json.loads(sys.argv[1]):
-    assert main(["app", *arguments]) == 0
-print(json.dumps(started))
-"""
-
-    def launched(*commands):
-        words = [[str(word) for word in command] for command in commands]
-        out, err = run_python(script, json.dumps(words))
-        assert err == ""
-        return json.loads(out)
-
-    return launched
-
-
-def test_app_starts_streamlit_with_what_was_asked_for(launched):
-    expected = {
-        (): [],
-        ("--port", "8502"): ["--server.port=8502"],
-        ("--host", "127.0.0.1", "--port", "80"): ["--server.port=80", "--server.address=127.0.0.1"],
-        ("--", "--server.headless", "true"): ["--server.headless", "true"],
-        ("--port=9", "--", "--theme.base=dark"): ["--server.port=9", "--theme.base=dark"],
-    }
-    for (arguments, disabled_logs, _), options in zip(launched(*expected), expected.values(), strict=True):
-        assert arguments == [str(ROOT / "app.py"), *options]
-        assert disabled_logs == logging.NOTSET
-
-
-def test_app_opens_on_the_weights_that_were_given_with_their_labels(launched, tiny_weights, tmp_path):
-    labels = tmp_path / "names.txt"
-    labels.write_text("".join(f"name {index}\n" for index in range(10)))
-    given = ["--weights", tiny_weights, "--labels", labels]
-    [(arguments, _, worker)] = launched([*given, "--port", "8502", "--", "--theme.base=dark"])
-    assert arguments[1:] == ["--server.port=8502", "--theme.base=dark"]
-    assert str(tiny_weights) in worker
-    assert str(labels) in worker
-    [(_, _, worker)] = launched(["--weights", tiny_weights])
-    assert str(tiny_weights) in worker
-
-
-# --- as a program -----------------------------------------------------------------------------------
-
-
-def test_a_successful_command_says_nothing_on_standard_error(shell, tmp_path, analysis):
-    picture = "-Ünïcode  name 猫.jpg"
-    shutil.copy(CAT, tmp_path / picture)
-    done = shell("predict", "--json", "--", picture)
-    assert (done.returncode, done.stderr) == (0, b"")
-    told = json.loads(done.stdout)
-    assert told["image"] == picture
-    assert told["predictions"][0]["label"] == analysis.predictions[0][0]
-
-
-def test_render_works_from_any_folder_and_on_a_terminal_that_knows_only_ascii(
-    shell, environment, tmp_path, analysis
-):
-    shutil.copy(CAT, tmp_path / "猫 1.jpg")
-    ascii_only = environment | {"PYTHONIOENCODING": "ascii", "KERAS_BACKEND": "jax"}
-    done = shell("render", "猫 1.jpg", "-o", "猫 2.png", env=ascii_only)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.startswith(b"\\u732b 2.png: Where bundled looked in \\u732b 1.jpg")
-    difference = pixels_of(tmp_path / "猫 2.png").astype(int) - pixels_of(analysis.png())
-    assert abs(difference).max() <= 1  # another process may add up in another order
-
-
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
-def test_an_interrupt_while_tensorflow_starts_is_quiet(environment):
-    command = [sys.executable, "-m", "cait_viz", "predict", str(CAT)]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        while process.poll() is None and "tensorflow" not in Path(f"/proc/{process.pid}/maps").read_text():
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        assert process.communicate() == (b"", b"")
-    assert process.returncode == 130
-
-
-def test_a_reader_that_has_seen_enough_is_no_error(environment):
-    command = [sys.executable, "-m", "cait_viz", "models"]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        process.stdout.close()
-        assert process.stderr.read() == b""
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_standard_output_that_cannot_be_written_is_one_line(shell):
-    with Path("/dev/full").open("wb") as full:
-        done = shell("models", capture_output=False, stdout=full, stderr=subprocess.PIPE)
-    assert done.returncode == 1
-    assert re.fullmatch(rb"cait-viz: .*No space left on device.*\n", done.stderr)
-
-
-def test_closed_standard_streams_are_no_error(environment, tmp_path):
-    script = 'exec "$0" -m cait_viz models <&- >&- 2>&-'
-    done = subprocess.run(["sh", "-c", script, sys.executable], env=environment, cwd=tmp_path, check=False)
-    assert done.returncode == 0
-    assert not list(tmp_path.iterdir())

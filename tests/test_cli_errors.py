@@ -17,7 +17,7 @@ CAT = str(ROOT / "assets" / "samples" / "cat.jpg")
 
 FAILED, WRONG_USAGE = 1, 2
 
-# Each command that runs a network, complete but for the picture.
+# Each command that runs a network, complete but for the image.
 NETWORK_COMMANDS = {
     "predict": ["predict"],
     "attention": ["attention", "--npz", "out.npz"],
@@ -197,13 +197,13 @@ def test_blocks_and_heads_are_counted_in_the_weights_given(refusal, tiny_weights
     assert "has 4, numbered" in refusal(WRONG_USAGE, *RENDER, *weights, "--head", 4)
 
 
-# --- pictures ---------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", NETWORK_COMMANDS)
-def test_a_picture_that_cannot_be_read_is_refused(refusal, folder, command):
+def test_an_image_that_cannot_be_read_is_refused(refusal, folder, command):
     given = NETWORK_COMMANDS[command]
-    (folder / "text.jpg").write_text("no picture")
+    (folder / "text.jpg").write_text("no image")
     (folder / "empty.png").touch()
     (folder / "truncated.jpg").write_bytes(Path(CAT).read_bytes()[:5000])
     assert "no such file" in refusal(FAILED, *given, "missing.jpg")
@@ -213,8 +213,8 @@ def test_a_picture_that_cannot_be_read_is_refused(refusal, folder, command):
     assert refusal(FAILED, *given, "truncated.jpg").startswith("truncated.jpg: ")
 
 
-def test_one_bad_picture_of_several_is_told(refusal, folder):
-    (folder / "text.jpg").write_text("no picture")
+def test_one_bad_image_of_several_is_told(refusal, folder):
+    (folder / "text.jpg").write_text("no image")
     assert "text.jpg" in refusal(FAILED, *NETWORK_COMMANDS["figure"], CAT, "text.jpg")
 
 
@@ -250,10 +250,10 @@ def test_weights_without_a_classifier_are_refused(refusal, folder, tiny_weights)
 def test_labels_that_cannot_be_used_are_refused(refusal, folder, command):
     given = [*NETWORK_COMMANDS[command], CAT, "--labels"]
     (folder / "two.txt").write_text("cat\ndog\n")
-    (folder / "picture.txt").write_bytes(Path(CAT).read_bytes())
+    (folder / "image.txt").write_bytes(Path(CAT).read_bytes())
     assert "two.txt: names 2 classes and the model has 1000" in refusal(FAILED, *given, "two.txt")
     assert "missing.txt" in refusal(FAILED, *given, "missing.txt")
-    assert "picture.txt: is not UTF-8" in refusal(FAILED, *given, "picture.txt")
+    assert "image.txt: is not UTF-8" in refusal(FAILED, *given, "image.txt")
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def test_links_to_folders_are_followed_and_none_in_a_circle(folder, tmp_path_fac
 def test_hidden_files_and_folders_are_skipped_at_any_depth(folder):
     save(folder / ".thumbnails" / "x.png")
     save(folder / "cat" / ".ipynb_checkpoints" / "0.png")
-    (folder / "cat" / ".DS_Store").write_bytes(b"no picture")
+    (folder / "cat" / ".DS_Store").write_bytes(b"no image")
     examples, names = find_classes(folder, print)
     assert names == ("cat", "dog")
     assert len(examples) == 6

@@ -147,8 +147,8 @@ def test_every_sample_is_there_with_its_licence():
         assert sample["license"]
         assert sample["license_url"].startswith("https://")
         assert sample["source"].startswith("https://")
-    pictures = {path.name for path in resources.SAMPLES.glob("*.jpg")}
-    assert pictures == {sample["file"] for sample in samples}
+    images = {path.name for path in resources.SAMPLES.glob("*.jpg")}
+    assert images == {sample["file"] for sample in samples}
 
 
 def test_no_file_is_too_large_to_keep_in_git(tracked):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cait_viz.training.progress import Progress
+from cait_viz.training.logs import Progress
 
 
 def counted(progress, first, last, seconds_per_step, seconds=0.0):

@@ -28,6 +28,6 @@ def app(
     from cait_viz.serving import models, state
 
     own = models.user_model(given.checkpoint, given.labels) if given.weights else None
-    settings = {"--server.port": port, "--server.address": host}
-    named = [f"{name}={value}" for name, value in settings.items() if value is not None]
+    settings = {"port": port, "address": host}
+    named = [f"--server.{name}={value}" for name, value in settings.items() if value is not None]
     state.launch([*named, *options], own)

@@ -1,7 +1,7 @@
 """The command line: `cait-viz`, or `python -m cait_viz`.
 
-A command's module is imported when the command is run, and TensorFlow, which takes seconds to start, within
-its function: after everything that can be refused without the network has been refused.
+A command's module is imported when the command is run, and TensorFlow, which takes seconds to start, only
+after everything that can be refused without it has been refused.
 """
 
 import contextlib
@@ -24,9 +24,8 @@ from cait_viz import __version__
 from cait_viz._text import one_line
 from cait_viz.errors import CaitVizError, SelectionError, UnknownModelError, UsageError
 
-_DONE, _FAILED, _WRONG_USAGE = 0, 1, 2
-# What shells report of a program that Ctrl-C ended: 128 and the signal's number.
-INTERRUPTED = 128 + signal.SIGINT
+_FAILED, _WRONG_USAGE = 1, 2
+INTERRUPTED = 128 + signal.SIGINT  # what shells report of a program that Ctrl-C ended
 
 # Set to anything, an error of the program itself is shown with its traceback.
 _TRACEBACK_SETTING = "CAIT_VIZ_TRACEBACK"
@@ -35,16 +34,16 @@ _LONGEST_LINE = 20_000
 
 # Each command, where its function is, and what it does; `cait-viz COMMAND --help` shows the docstring.
 _COMMANDS = {
-    "predict": ("predict:predict", "Name what an image shows."),
-    "render": ("render:render", "Draw where one head looked, over the image."),
-    "figure": ("figure:figure", "Draw Figure 6 or Figure 7 of the paper for images of your own."),
-    "attention": ("attention:attention", "Write the attention tensors of an image to a NumPy archive."),
+    "predict": ("images:predict", "Name what an image shows."),
+    "render": ("images:render", "Draw where one head looked, over the image."),
+    "figure": ("images:figure", "Draw Figure 6 or Figure 7 of the paper for images of your own."),
+    "attention": ("images:attention", "Write the attention tensors of an image to a NumPy archive."),
     "models": ("models:models", "List the models, their size and accuracy, and which are on this machine."),
-    "fetch": ("fetch:fetch", "Download the weights of models."),
+    "fetch": ("models:fetch", "Download the weights of models."),
     "finetune": ("train:finetune", "Train a pretrained CaiT on labeled images of your own."),
     "distil": ("train:distil", "Train a CaiT to give the answers of a teacher."),
-    "evaluate": ("evaluate:evaluate", "Measure a model's accuracy on folders of labeled images."),
-    "export": ("export:export", "Write a model in a format that other programs read."),
+    "evaluate": ("models:evaluate", "Measure a model's accuracy on folders of labeled images."),
+    "export": ("models:export", "Write a model in a format that other programs read."),
     "app": ("app:app", "Serve the web app."),
 }
 _DESCRIPTION = """See where a CaiT vision transformer looks: class-attention maps of any image.
@@ -65,32 +64,31 @@ def entry() -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command; an error is one line on standard error.
 
     Args:
         argv: the arguments; those of the process by default.
 
     Returns:
         0 when done; 1 when a given file, download, checkpoint or output cannot be used; 2 for wrong usage,
-        an unknown model or a block or head that is not there; 130 when interrupted. An error is one line
-        on standard error.
+        an unknown model or a block or head that is not there; 130 when interrupted.
     """
     try:
         status = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()  # here, where a failure can be reported, and not by the interpreter at its end
+        return status
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader, `head` for instance, has seen enough
         _abandon_output()
-        return _FAILED
+    except (UsageError, UnknownModelError, SelectionError) as error:
+        complain(error)
+        return _WRONG_USAGE
     except CaitVizError as error:
         complain(error)
-        wrong_usage = isinstance(error, UsageError | UnknownModelError | SelectionError)
-        return _WRONG_USAGE if wrong_usage else _FAILED
     except Exception as error:
         complain(_unforeseen(error))
-        return _FAILED
-    return status
+    return _FAILED
 
 
 def complain(error: object) -> None:
@@ -105,13 +103,17 @@ def _run(words: list[str]) -> int:
         command, bound, ignored = application(words[0]).parse_args(words)
     except CycloptsError as error:
         error.verbose = False
-        raise UsageError(_see_help(str(error), error.command_chain)) from None
+        raise UsageError(_see_help(error, error.command_chain or ())) from None
     except ValueError as error:  # what a dataclass of options refuses
-        raise UsageError(_see_help(str(error), words[:1])) from None
+        raise UsageError(_see_help(error, words[:1])) from None
     # No option fills this parameter: the card of a training says how it was started.
     line = {"command_line": shlex.join(["cait-viz", *words])} if "command_line" in ignored else {}
     with contextlib.nullcontext() if words[0] == "app" else _silence():
-        return command(*bound.args, **bound.kwargs, **line) or _DONE
+        return command(*bound.args, **bound.kwargs, **line) or 0
+
+
+def _see_help(error: Exception, command: Sequence[str]) -> str:
+    return f"{str(error).rstrip('.')}; see {' '.join(['cait-viz', *command])} --help"
 
 
 def application(chosen: str) -> App:
@@ -136,19 +138,9 @@ class _PlainHelp(PlainFormatter):
 
     def _print_plain(self, console: Any, text: str) -> None:
         indent = " " * (len(text) - len(text.lstrip()))
-        for number, paragraph in enumerate(text.split("\n\n")):
-            lines = textwrap.fill(
-                " ".join(paragraph.split()),
-                console.width,
-                initial_indent=indent,
-                subsequent_indent=2 * indent,
-                break_on_hyphens=False,
-            )
-            console.print(("\n" if number else "") + lines, highlight=False, markup=False, soft_wrap=True)
-
-
-def _see_help(problem: str, command: Sequence[str] | None) -> str:
-    return f"{problem.rstrip('.')}; see {' '.join(['cait-viz', *(command or ())])} --help"
+        wrapper = textwrap.TextWrapper(console.width, indent, 2 * indent, break_on_hyphens=False)
+        paragraphs = [wrapper.fill(" ".join(paragraph.split())) for paragraph in text.split("\n\n")]
+        console.print("\n\n".join(paragraphs), highlight=False, markup=False, soft_wrap=True)
 
 
 def _unforeseen(error: Exception) -> str:
@@ -161,10 +153,8 @@ def _unforeseen(error: Exception) -> str:
         return f"{named}the system refuses to read or write ({error.strerror or error})"
     if os.environ.get(_TRACEBACK_SETTING):
         traceback.print_exc()
-    return (
-        f"an error of the program itself ({type(error).__name__}: {error}); please report it, with what "
-        f"{_TRACEBACK_SETTING}=1 shows"
-    )
+    problem = f"an error of the program itself ({type(error).__name__}: {error})"
+    return f"{problem}; please report it, with what {_TRACEBACK_SETTING}=1 shows"
 
 
 def _abandon_output() -> None:
@@ -179,8 +169,7 @@ def _silence() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(before)

@@ -1,29 +1,110 @@
-"""`cait-viz models`."""
+"""What is done with models: `cait-viz models`, `fetch`, `evaluate` and `export`."""
 
-from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant
-from cait_viz.weights.resolve import available
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
 
-_DEFAULT_MARK = "*"
+from cyclopts import Parameter
+
+from cait_viz._files import check_folder, check_output
+from cait_viz.cli.main import complain
+from cait_viz.cli.options import Count, Index, ModelAlone, ModelOptions, Output, WeightsAlone, report
+from cait_viz.errors import CheckpointError
+from cait_viz.model.export import FORMATS, export_model
+from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
+from cait_viz.weights.resolve import available, resolve
 
 
 def models() -> None:
     """List the models, their size and accuracy, and which are on this machine."""
     here = available()
-    titles = ("name", "parameters", "download", "top-1", "here")
-    rows = [titles, *(_row(variant, variant.name in here) for variant in VARIANTS.values())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, *numbers in rows:
-        cells = (number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True))
-        print("  ".join((name.ljust(widths[0]), *cells)).rstrip())
+    line = "{:<14}  {:>10}  {:>8}  {:>5}  {:>4}"
+    print(line.format("name", "parameters", "download", "top-1", "here"))
+    for variant in VARIANTS.values():
+        name = f"{variant.name} *" if variant is BUNDLED else variant.name
+        parameters = f"{variant.parameters / 1e6:.2f} M"
+        download = f"{variant.download_megabytes} MB" if variant.repo_id else "none"
+        top1 = f"{variant.top1:.1f}" if variant.top1 is not None else "-"
+        print(line.format(name, parameters, download, top1, "yes" if variant.name in here else "no"))
     print("\ntop-1: accuracy on ImageNet-1k in percent, as timm measured it.")
-    print(f"{_DEFAULT_MARK} is used unless --model names another; its accuracy: {BUNDLED.accuracy}.")
+    print(f"* is used unless --model names another; its accuracy: {BUNDLED.accuracy}.")
 
 
-def _row(variant: Variant, here: bool) -> tuple[str, ...]:
-    return (
-        f"{variant.name} {_DEFAULT_MARK}" if variant is BUNDLED else variant.name,
-        f"{variant.parameters / 1e6:.2f} M",
-        f"{variant.download_megabytes} MB" if variant.repo_id else "none",
-        f"{variant.top1:.1f}" if variant.top1 is not None else "-",
-        "yes" if here else "no",
+def fetch(models: Annotated[list[str], Parameter(name="MODEL")], /) -> int:
+    """Download the weights of models into the cache of the Hugging Face hub.
+
+    Args:
+        models: names that `cait-viz models` lists.
+    """
+    status = 0  # of the process
+    for name in [get_variant(name).name for name in dict.fromkeys(models)]:
+        try:
+            print(f"{name}: {resolve(name).path}", flush=True)
+        except CheckpointError as error:  # the others may well be there
+            complain(error)
+            status = 1
+    return status
+
+
+def evaluate(
+    folders: Annotated[list[Path], Parameter(name="FOLDER")],
+    /,
+    *,
+    teacher: Path | None = None,
+    teacher_size: Count | None = None,
+    faithfulness: Index = 0,
+    seed: Index = 0,
+    given: ModelAlone = ModelOptions(),
+) -> None:
+    """Measure a model's accuracy on folders of labeled images, and how faithful its maps are, in Markdown.
+
+    Args:
+        folders: each holds a folder of images for each class, named as it or after its WordNet id.
+        teacher: an ONNX file, see `cait-viz distil`, to be measured on the same images (default: none).
+        teacher_size: side of its input in pixels (default: its own, or 224).
+        faithfulness: number of images, spread over the classes of all folders, on which deletion and
+            insertion are measured as well; about 310 forward passes an image.
+        seed: decides which images these are, and on all that is random.
+    """
+    from cait_viz import evaluation
+
+    lines = evaluation.evaluate(
+        folders,
+        given.checkpoint,
+        given.labels,
+        teacher=teacher,
+        teacher_size=teacher_size,
+        faithfulness=faithfulness,
+        seed=seed,
     )
+    for line in lines:
+        print(line, flush=True)
+
+
+def export(
+    model: str | None = None,
+    /,
+    *,
+    format: Literal["savedmodel", "keras", "onnx", "timm"],
+    output: Annotated[Path | None, Output.__metadata__[0]] = None,
+    given: WeightsAlone = ModelOptions(),
+) -> None:
+    """Write a model in a format that other programs read.
+
+    Args:
+        model: as --model of the other commands (default: bundled, or the architecture that --weights show).
+        format: a folder with TensorFlow's SavedModel, whose outputs have the names of the Keras tutorial's
+            port; a Keras file; an ONNX file; or a safetensors file with timm's tensor names.
+        output: the file or folder to write (default: the model's name, with the format's ending).
+    """
+    given = replace(given, model=model)
+    name = model or (given.checkpoint.name if given.weights else BUNDLED.name)
+    ending = FORMATS[format]
+    path = output or Path(f"{name}{ending or '_savedmodel'}")
+    if ending:
+        check_output(path, [ending], given.inputs())
+    else:
+        check_folder(path, given.inputs())
+    _, network = given.load()
+    export_model(network, path, format, given.inputs())
+    report(path, f"{name} as {format}")

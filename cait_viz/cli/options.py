@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from cait_viz._files import replacing
 from cait_viz._text import one_line
 from cait_viz.cli.main import INTERRUPTED
-from cait_viz.drawing.overlay import Look
 from cait_viz.errors import CheckpointError
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import LoadedImage, load_image
@@ -56,18 +53,13 @@ class ModelOptions:
 
     @cached_property
     def config(self) -> CaiTConfig:
-        """The architecture, which takes no download.
-
-        Raises:
-            UnknownModelError: there is no model of that name.
-            CheckpointError: the given weights or labels cannot be used.
-        """
+        """The architecture, which takes no download; the model, weights and labels are checked."""
         named = BUNDLED if self.model is None else get_variant(self.model)
         config = self.checkpoint.config if self.weights else named.config
         if config.pre_logits:
+            name = one_line(self.checkpoint.path.name)
             raise CheckpointError(
-                f"{one_line(self.checkpoint.path.name)}: has no classifier (head.weight, head.bias); give "
-                "weights with a head"
+                f"{name}: has no classifier (head.weight, head.bias); give weights with a head"
             )
         class_names(config.num_classes, self.labels)
         return config
@@ -100,24 +92,10 @@ class ModelOptions:
 
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
 Index = Annotated[int, Parameter(validator=Number(gte=0))]
-Images = Annotated[list[str], Parameter(name="IMAGE", help="paths or web addresses of images.")]
-Image = Annotated[str, Parameter(help="path or web address of an image.")]
 Output = Annotated[Path, Parameter(name=("--output", "-o"))]
-Block = Annotated[
-    int | None,
-    Parameter(help="class-attention block, from 0 (default: the one that serves best as saliency)."),
-]
-Drawing = Annotated[Look, Parameter(name="*", group="Drawing", parse="^(?!dim_unseen)")]
 # Of commands that look at no image; the third is for those that say otherwise which model they mean.
 ModelAlone = Annotated[ModelOptions, Parameter(parse="^(?!view)")]
 WeightsAlone = Annotated[ModelOptions, Parameter(parse="^(?!view|model)")]
-
-
-def write(path: Path, content: bytes, what: str) -> None:
-    """Write a file whole or not at all, and report it."""
-    with replacing(path) as file:
-        file.write(content)
-    report(path, what)
 
 
 def report(path: Path, what: str) -> None:
@@ -127,12 +105,8 @@ def report(path: Path, what: str) -> None:
 
 @contextlib.contextmanager
 def interrupted_at_once() -> Iterator[None]:
-    """End the process on Ctrl-C without a word.
-
-    In the middle of an import of compiled modules the exception would come out as another, with log lines.
-    """
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not usual or threading.current_thread() is not threading.main_thread():
+    """End the process on Ctrl-C at once: an import of compiled modules would turn it into another error."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, as in the background
         yield
         return
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))

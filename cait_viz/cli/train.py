@@ -2,7 +2,6 @@
 
 import contextlib
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,18 +80,13 @@ class Training:
             with interrupted_at_once():
                 import_keras(backend, self.options.threads)
         except ImportError:
-            raise UsageError(
-                f"the backend {backend} is not installed; install it, or choose another"
-            ) from None
+            message = f"the backend {backend} is not installed; install it, or choose another"
+            raise UsageError(message) from None
         keep_freed_memory()
-        return {
-            "out": self.output,
-            "model": self.start.model,
-            "weights": self.start.weights,
-            "labels": self.start.labels,
-            "config": replace(config, stages=stages, augmentation=self.augmentation),
-            "options": replace(self.options, command=command),
-        }
+        given = {name: getattr(self.start, name) for name in ("model", "weights", "labels")}
+        config = replace(config, stages=stages, augmentation=self.augmentation)
+        options = replace(self.options, command=command)
+        return {"out": self.output, "config": config, "options": options, **given}
 
 
 def finetune(
@@ -155,12 +149,12 @@ def distil(
         validation: a folder of images to validate with, in folders named as classes (default: none); can be
             repeated.
     """
-    weights = dict(map(_folder_weight, folder_weight))
-    arguments = training.arguments(config, stages or epochs, command_line)
+    arguments: dict[str, Any] = {"teacher": teacher, "teacher_size": teacher_size, "validation": validation}
+    arguments["folder_weights"] = dict(map(_folder_weight, folder_weight))
+    arguments |= training.arguments(config, stages or epochs, command_line)
     from cait_viz.training.api import distil
 
-    sizes: Mapping[str, Any] = {"teacher": teacher, "teacher_size": teacher_size}
-    _report(distil(images, folder_weights=weights, validation=validation, **sizes, **arguments))
+    _report(distil(images, **arguments))
 
 
 def _folder_weight(text: str) -> tuple[Path, float]:

@@ -8,21 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Scores = NDArray[np.floating]
-# (B, classes) scores and (B,) labels to (B,) bool: which of the images count as right. Another way of
-# counting, for example by groups of classes, is one more such function.
+# (B, classes) scores and (B,) labels to (B,) bool: which of the images count as right.
 Measure = Callable[[Scores, NDArray[np.int64]], NDArray[np.bool_]]
-
-_BATCH = 32
-_TOP = 5
 
 
 class Accuracy(NamedTuple):
-    """How often a network was right.
-
-    Attributes:
-        images: how many images were measured.
-        shares: the share of them, from 0 to 1, that each measure counts as right.
-    """
+    """How many images were measured, and what share of them, 0 to 1, each measure counts as right."""
 
     images: int
     shares: dict[str, float]
@@ -46,26 +37,26 @@ def top1_among(classes: Iterable[int]) -> Measure:
 
 def usual_measures(classes: int) -> dict[str, Measure]:
     """The measures "top1" and, for a network of more than five classes, "top5"."""
-    return {"top1": top(1)} | ({f"top{_TOP}": top(_TOP)} if classes > _TOP else {})
+    return {"top1": top(1)} | ({"top5": top(5)} if classes > 5 else {})
 
 
 def accuracy(
     classify: Callable[[NDArray[Any]], Scores],
     examples: Iterable[tuple[NDArray[Any], int]],
     measures: dict[str, Measure],
-    batch: int = _BATCH,
+    batch: int = 32,
 ) -> Accuracy:
     """Measure a network on labeled images.
 
     Args:
-        classify: images (batch, S, S, 3) to scores (batch, classes), the higher the more probable. It always
-            gets the same number of images, so that a compiled network meets a single shape.
+        classify: images (batch, S, S, 3) to scores (batch, classes), the higher the more probable; `batch`
+            never changes, so that a compiled network meets a single shape.
         examples: each image, (S, S, 3) as `classify` takes it, and its label; at least one.
         measures: what counts as right, by name.
         batch: images per call.
     """
     remaining = iter(examples)
-    right: list[NDArray[np.bool_]] = []
+    right = []
     while chunk := list(islice(remaining, batch)):
         images = np.stack([image for image, _ in chunk])
         labels = np.array([label for _, label in chunk], np.int64)
@@ -76,9 +67,8 @@ def accuracy(
 
 
 def with_rest(logits: Scores) -> Scores:
-    """Logits of at least two classes: to a head of one class, a sigmoid, a second one is added.
+    """To a head of one class, a sigmoid, the logit 0 of all that is not this class; (B, 1) -> (B, 2).
 
-    The softmax of (logit, 0) is (sigmoid(logit), 1 - sigmoid(logit)), so that class 1 is everything that is
-    not class 0. (B, 1) -> (B, 2); other shapes stay as they are.
+    The softmax of (logit, 0) is (sigmoid(logit), 1 - sigmoid(logit)). Other shapes stay as they are.
     """
     return np.pad(logits, ((0, 0), (0, 1))) if logits.shape[1] == 1 else logits

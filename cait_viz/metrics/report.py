@@ -6,17 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cait_viz.metrics.faithfulness import (
-    CENTER,
-    CONFIDENCE,
-    RANDOM,
-    RANDOM_MAPS,
-    RESAMPLES,
-    STEPS,
-    Areas,
-    block_name,
-    bootstrap_interval,
-)
+from cait_viz.metrics import faithfulness
+from cait_viz.metrics.faithfulness import CENTER, RANDOM, Areas, block_name, bootstrap_interval
 
 _IMAGENET_CLASSES = 1000
 # What is measured of a map, and the sign of its difference to a reference when the map is better.
@@ -35,42 +26,29 @@ def table_head(*columns: str) -> Iterator[str]:
 
 
 def published_remark(name: str, published: float, folder: Path, top1: float, classes: int) -> str:
-    """A sentence on a model's published top-1 beside the measured one.
-
-    Args:
-        name: of the model.
-        published: its top-1 on ImageNet's validation set, in percent.
-        folder: what was measured.
-        top1: the measured top-1, in percent.
-        classes: how many classes the folder holds.
-    """
+    """A sentence on a model's published top-1 beside the one measured on so many classes, in percent."""
     if classes < _IMAGENET_CLASSES:
         return (
             f"{name}'s published top-1, {published:.1f} %, is for all of ImageNet's validation set; {folder} "
             f"holds {classes} of its {_IMAGENET_CLASSES} classes, so the two cannot be compared."
         )
-    return (
-        f"{folder}: top-1 {top1:.1f} %, published {published:.1f} %, "
-        f"a difference of {top1 - published:+.1f} points."
-    )
+    difference = f"a difference of {top1 - published:+.1f} points"
+    return f"{folder}: top-1 {top1:.1f} %, published {published:.1f} %, {difference}."
 
 
 def faithfulness_lines(areas: Areas, saliency_block: int, seed: int) -> Iterator[str]:
-    """What `faithfulness.measure` found: two tables and a verdict.
+    """What `faithfulness.measure` found: two tables, and a verdict on the block that serves as saliency.
 
-    Args:
-        areas: of all maps.
-        saliency_block: index of the class-attention block that serves as the model's saliency.
-        seed: which images were chosen by it, for the reader; draws the resamples as well.
+    The seed, by which the images were chosen, draws the resamples as well.
     """
     blocks = [name for name in areas if name not in (RANDOM, CENTER)]
     titles = {name: f"{name}, mean of the heads" for name in blocks}
-    titles |= {RANDOM: f"{RANDOM}, mean of {RANDOM_MAPS}", CENTER: CENTER}
-    images = len(areas[CENTER])
+    titles |= {RANDOM: f"{RANDOM}, mean of {faithfulness.RANDOM_MAPS}", CENTER: CENTER}
+    images = "1 image" if len(areas[CENTER]) == 1 else f"{len(areas[CENTER])} images"
     yield (
-        f"Faithfulness on {images} image{'' if images == 1 else 's'} spread evenly over the classes "
-        f"(seed {seed}): the area under the predicted class's probability, {STEPS} steps; its mean and, in "
-        f"brackets, the mean's {100 * CONFIDENCE:.0f} % bootstrap interval ({RESAMPLES:,} resamples)."
+        f"Faithfulness on {images} spread evenly over the classes (seed {seed}): the area under the "
+        f"predicted class's probability, {faithfulness.STEPS} steps; its mean and, in brackets, the mean's "
+        f"{100 * faithfulness.CONFIDENCE:.0f} % bootstrap interval ({faithfulness.RESAMPLES:,} resamples)."
     )
     yield ""
     yield from table_head("map", "deletion, lower is better", "insertion, higher is better")
@@ -91,7 +69,8 @@ def verdict(areas: Areas, block: str, seed: int) -> str:
     for reference in (RANDOM, CENTER):
         for column, (measure, better) in enumerate(_BETTER.items()):
             gains = better * (areas[block] - areas[reference])[:, column]
-            if bootstrap_interval(gains, np.random.default_rng(seed)).low <= 0:
+            low, _ = bootstrap_interval(gains, np.random.default_rng(seed))
+            if low <= 0:
                 failed.append(f"the {reference} on {measure}")
     if failed:
         return (

@@ -1,33 +1,14 @@
 """Training a CaiT of one's own: `finetune` on labeled images, `distil` from a teacher.
 
-The names below are imported with Keras when they are first used, so that the command line can describe a
-training without it.
+Keras is imported with `finetune`, `distil` or `Outcome`: the command line describes a training without it.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from cait_viz.training.api import distil, finetune
-    from cait_viz.training.config import (
-        Augmentation,
-        DistillationConfig,
-        RunOptions,
-        Stage,
-        TrainingConfig,
-    )
-    from cait_viz.training.run import Outcome
+from cait_viz.training.config import Augmentation, DistillationConfig, RunOptions, Stage, TrainingConfig
 
-_MODULES = {
-    "Augmentation": "config",
-    "DistillationConfig": "config",
-    "Outcome": "run",
-    "RunOptions": "config",
-    "Stage": "config",
-    "TrainingConfig": "config",
-    "distil": "api",
-    "finetune": "api",
-}
+if TYPE_CHECKING:
+    from cait_viz.training.api import Outcome, distil, finetune
 
 __all__ = [
     "Augmentation",
@@ -42,9 +23,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name's module when the name is first used (PEP 562)."""
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+    from cait_viz.training import api
+
+    return getattr(api, name)

@@ -4,8 +4,9 @@ The result is what the rest of the program takes: a safetensors file with timm's
 with the names of the classes; and a card, in JSON, that says how they were made.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,18 +17,8 @@ from cait_viz._text import one_line, path_text
 from cait_viz.errors import CheckpointError, DatasetError, OutputError, SelectionError
 from cait_viz.images.folders import Example
 from cait_viz.model.config import CaiTConfig
+from cait_viz.training import datasets
 from cait_viz.training.config import DISTILLATION, FINETUNING, RunOptions, TrainingConfig
-from cait_viz.training.datasets import (
-    PrintLine,
-    example_weights,
-    exclude,
-    find_classes,
-    find_images,
-    find_split,
-    report_classes,
-    report_loose_images,
-    split,
-)
 from cait_viz.training.job import Job
 from cait_viz.training.run import Outcome, train
 from cait_viz.training.teacher import Teacher
@@ -63,12 +54,11 @@ def finetune(
         labels: a text file with the names of its classes, one per line.
         validation: another folder of class folders to validate with, or the share of each class that is held
             back for it; a share above 0 is ignored where `images` holds a folder to validate with.
-        config: how to train; by default ten epochs at the network's own resolution.
+        config: how to train.
         options: what does not decide on the weights.
 
     Raises:
-        DatasetError: the images cannot be trained on.
-        CheckpointError: the weights cannot be used.
+        DatasetError, CheckpointError: the images, the weights or the labels cannot be used.
         TrainingError: the training diverged, or cannot be resumed.
         OutputError: the output cannot be written.
         KeyboardInterrupt: Ctrl-C; the state has been saved.
@@ -82,26 +72,21 @@ def finetune(
         options.tell(sentence)
 
     folder = images
-    if parts := find_split(images):
+    if parts := datasets.find_split(images):
         folder = parts[0]
         if validation and not elsewhere:
             elsewhere = [parts[1]]
-        used = " and ".join(
-            [f"trains on {folder.name}/", *(f"validates with {path.name}/" for path in elsewhere)]
-        )
-        options.tell(f"{path_text(images)}: holds a split; {used}")
-        report_loose_images(images, note)
-    found, folders = find_classes(folder, note, elsewhere)
-    training: Sequence[Example]
-    held_back: Sequence[Example]
-    if elsewhere:
+        used = [f"trains on {folder.name}/", *(f"validates with {path.name}/" for path in elsewhere)]
+        options.tell(f"{path_text(images)}: holds a split; {' and '.join(used)}")
+        datasets.report_loose_images(images, note)
+    found, folders = datasets.find_classes(folder, note, elsewhere)
+    if isinstance(validation, Path) or elsewhere:
         index = {name: label for label, name in enumerate(folders)}
-        held_back, unlabeled = _find_validation(elsewhere, index, options.tell)
-        training = _without(found, [*held_back, *unlabeled], options.tell)
+        training, held_back = _hold_back(found, elsewhere, index, options.tell)
     else:
-        assert not isinstance(validation, Path)
-        training, held_back = split(found, validation, config.seed)
-    names = _class_names(folders)
+        training, held_back = datasets.split(found, validation, config.seed)
+    synsets = dict(zip(imagenet_synsets(), imagenet_names(), strict=True))
+    names = tuple(synsets[name] for name in folders) if set(folders) <= set(synsets) else folders
     start = resolve(model, weights)
     config = _settled(config, start.config)
     architecture = replace(start.config, num_classes=len(names), pre_logits=False)
@@ -109,12 +94,13 @@ def finetune(
     if start.config.pre_logits or class_names(start.config.num_classes, labels) != names:
         tensors |= _new_head(architecture, config.seed)
         options.tell(f"a new classifier of {len(names)} classes; the rest starts from {start.name}")
-    report_classes(names, training, held_back, options.tell)
+    datasets.report_classes(names, training, held_back, options.tell)
     return train(
         Job(
             kind="finetune",
             out=out,
             config=config,
+            options=options,
             architecture=architecture,
             start=start,
             tensors=tensors,
@@ -128,9 +114,7 @@ def finetune(
                 "validation": str(elsewhere[0] if elsewhere else validation),
                 "classes": len(names),
             },
-            teacher=None,
-        ),
-        options,
+        )
     )
 
 
@@ -153,6 +137,8 @@ def distil(
     Follows "Knowledge distillation: a good teacher is patient and consistent" (Beyer et al. 2022): both see
     the very same views, mixup included, for as many epochs as one has time for.
 
+    Raises what `finetune` does, and a TeacherError if the teacher cannot be used.
+
     Args:
         images: folders, searched to any depth. An image in a folder that is named after a class, or its
             WordNet id, has a label.
@@ -162,16 +148,11 @@ def distil(
             tenth of them. The innermost folder with a weight decides; without one it is once.
         teacher_size: side of the teacher's input in pixels; by default what the file fixes, else 224.
         model: name of the variant whose architecture the student has; the bundled one by default.
-        weights: a safetensors file to start from, with as many classes as the teacher; by default the student
-            starts from random weights.
+        weights: a safetensors file with as many classes as the teacher; random weights by default.
         labels: a text file with the names of the teacher's classes, one per line.
         validation: folders as `images`, not trained on; their images with a label are validated with.
-        config: how to train; by default thirty epochs at the network's own resolution.
+        config: how to train.
         options: what does not decide on the weights.
-
-    Raises:
-        TeacherError: the teacher cannot be used.
-        DatasetError, CheckpointError, TrainingError, OutputError, KeyboardInterrupt: as `finetune`.
     """
     if len(set(images)) < len(images):
         raise DatasetError("a folder is named twice; give it a weight of 2 to show its images twice as often")
@@ -187,16 +168,16 @@ def distil(
             f"{network.classes}; start from weights with the teacher's classes, or from none"
         )
     index = class_index(names)
-    held_back, unlabeled = _find_validation(validation, index, options.tell)
-    found = [example for folder in images for example in find_images(folder, index)]
-    training = _without(found, [*held_back, *unlabeled], options.tell)
-    shares = example_weights(training, folder_weights)
-    report_classes(names, training, held_back, options.tell)
+    found = [example for folder in images for example in datasets.find_images(folder, index)]
+    training, held_back = _hold_back(found, validation, index, options.tell)
+    shares = datasets.example_weights(training, folder_weights)
+    datasets.report_classes(names, training, held_back, options.tell)
     return train(
         Job(
             kind="distil",
             out=out,
             config=config,
+            options=options,
             architecture=replace(architecture, num_classes=network.classes),
             start=start,
             tensors=read_tensors(start) if start else None,
@@ -204,6 +185,7 @@ def distil(
             training=training,
             weights=shares,
             validation=held_back,
+            teacher=network,
             data={
                 "folders": [str(folder) for folder in images],
                 "folder_weights": {str(folder): weight for folder, weight in folder_weights.items()},
@@ -211,57 +193,38 @@ def distil(
                 "classes": len(names),
                 "labeled": sum(example.label >= 0 for example in training),
             },
-            teacher=network,
-        ),
-        options,
+        )
     )
 
 
 def _refuse_output_among_images(out: Path, cache: Path | None, folders: Sequence[Path]) -> None:
-    """Refuse to write where the next training would take the output for images.
-
-    Raises:
-        OutputError: the output or the cache lies within one of the folders.
-    """
-    for place in (out, *([cache] if cache else [])):
-        for folder in folders:
-            if place.resolve().is_relative_to(folder.resolve()):
-                raise OutputError(
-                    f"{path_text(place)}: lies among the images of {path_text(folder)}; choose a folder "
-                    "outside"
-                )
+    """Refuse to write where the next training would take the output for images."""
+    for place, folder in product([out, *([cache] if cache else [])], folders):
+        if place.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(
+                f"{path_text(place)}: lies among the images of {path_text(folder)}; choose a folder outside"
+            )
 
 
-def _find_validation(
-    folders: Sequence[Path], index: Mapping[str, int], print_line: PrintLine
+def _hold_back(
+    found: list[Example], validation: Sequence[Path], index: Mapping[str, int], tell: Callable[[str], None]
 ) -> tuple[list[Example], list[Example]]:
-    """The images to validate with, and those beside them that have no class.
-
-    Raises:
-        DatasetError: there is no such folder, or none of its folders is named after a class.
-    """
+    """The images found that lie in no folder to validate with, and those in one that have a class."""
     labeled: list[Example] = []
-    unlabeled: list[Example] = []
-    for folder in folders:
-        examples = find_images(folder, index)
+    inside: list[Example] = []
+    for folder in validation:
+        examples = datasets.find_images(folder, index)
         known = [example for example in examples if example.label >= 0]
         if not known:
             raise DatasetError(f"{path_text(folder)}: none of its folders is named after a class to train on")
         if len(known) < len(examples):
-            print_line(f"{path_text(folder)}: {len(examples) - len(known)} images of no known class; skipped")
+            tell(f"{path_text(folder)}: {len(examples) - len(known)} images of no known class; skipped")
         labeled += known
-        unlabeled += [example for example in examples if example.label < 0]
-    return labeled, unlabeled
-
-
-def _without(
-    found: Sequence[Example], validation: Sequence[Example], print_line: PrintLine
-) -> tuple[Example, ...]:
-    """The images to train on, without those of the validation's folders."""
-    training = exclude(found, validation)
+        inside += examples
+    training = datasets.exclude(found, inside)
     if len(training) < len(found):
-        print_line(f"{len(found) - len(training)} images belong to the validation and are not trained on")
-    return training
+        tell(f"{len(found) - len(training)} images belong to the validation and are not trained on")
+    return training, labeled
 
 
 def _settled(config: TrainingConfig, architecture: CaiTConfig) -> TrainingConfig:
@@ -282,11 +245,3 @@ def _new_head(architecture: CaiTConfig, seed: int) -> dict[str, np.ndarray]:
     initializer = keras.initializers.TruncatedNormal(stddev=0.02, seed=seed)
     kernel = keras.ops.convert_to_numpy(initializer((architecture.num_classes, architecture.projection_dim)))
     return {"head.weight": np.asarray(kernel), "head.bias": np.zeros(architecture.num_classes, np.float32)}
-
-
-def _class_names(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of classes from those of their folders: of ImageNet's WordNet ids in words."""
-    words = dict(zip(imagenet_synsets(), imagenet_names(), strict=True))
-    if all(folder in words for folder in folders):
-        return tuple(words[folder] for folder in folders)
-    return folders

@@ -1,11 +1,8 @@
-"""Views of images for training: crops, flips, colors, and two images mixed.
+"""Views of images for training: crops, flips, colors, and two images mixed. NumPy and Pillow only.
 
 A view follows from the seed, the image's number and the view's number alone, so that a teacher sees the very
 view that its student sees, at a resolution of its own; so that its outputs can be kept; and so that a
-training that is resumed gets the views it would have had. Keras' random layers draw from a state that runs
-through the training and differs between backends, which allows none of the three.
-
-NumPy and Pillow only.
+training that is resumed gets the views it would have had. Keras' random layers allow none of the three.
 """
 
 import math
@@ -31,53 +28,39 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 class Crop(NamedTuple):
-    """One image's part in a view.
+    """One image's part in a view."""
 
-    Attributes:
-        image: its number.
-        box: left, top, right and bottom, in the image's pixels.
-        mirrored: whether left and right are exchanged.
-        brightness: factor of the colors.
-        contrast: factor of their distance from the image's mean gray.
-        saturation: factor of their distance from the pixel's gray.
-    """
-
-    image: int
-    box: tuple[float, float, float, float]
-    mirrored: bool
-    brightness: float
-    contrast: float
-    saturation: float
+    image: int  # its number
+    box: tuple[float, float, float, float]  # left, top, right and bottom, in the image's pixels
+    mirrored: bool  # left and right are exchanged
+    brightness: float  # factor of the colors
+    contrast: float  # factor of their distance from the image's mean gray
+    saturation: float  # factor of their distance from the pixel's gray
 
 
 class AugmentedView(NamedTuple):
     """One crop, or two mixed, `share` being the first one's, at least a half."""
 
     first: Crop
-    second: Crop | None
-    share: float
+    second: Crop | None = None
+    share: float = 1.0
 
 
 def draw_view(
     augmentation: Augmentation, sizes: NDArray[np.int64], seed: int, image: int, number: int
 ) -> AugmentedView:
-    """A view of an image; the same arguments give the same view.
+    """The view of that number of the image of that number; the same arguments give the same view.
 
-    Args:
-        augmentation: how much views differ.
-        sizes: (P, 2), height and width of all images, any of which may be mixed in.
-        seed: the training's.
-        image: the image's number, below P.
-        number: the view's number, from 0.
+    The sizes, (P, 2), are height and width of all images, any of which may be mixed in.
     """
     generator = np.random.default_rng((seed, image, number))
     first = _draw_crop(augmentation, sizes, image, generator)
     if not augmentation.mixup:
-        return AugmentedView(first, None, 1.0)
+        return AugmentedView(first)
     share = float(generator.beta(augmentation.mixup, augmentation.mixup))
     share = max(share, 1 - share)  # or every other view would be another image's
     if share > _LARGEST_SHARE:
-        return AugmentedView(first, None, 1.0)
+        return AugmentedView(first)
     second = _draw_crop(augmentation, sizes, int(generator.integers(len(sizes))), generator)
     return AugmentedView(first, second, share)
 
@@ -85,7 +68,7 @@ def draw_view(
 def _draw_crop(
     augmentation: Augmentation, sizes: NDArray[np.int64], image: int, generator: np.random.Generator
 ) -> Crop:
-    height, width = (int(side) for side in sizes[image])
+    height, width = sizes[image].tolist()
     box = _draw_box(augmentation.crop_scale, height, width, generator)
     mirrored = bool(generator.random() < augmentation.flip)
     factors = 1 + augmentation.color_jitter * generator.uniform(-1, 1, 3)
@@ -102,9 +85,10 @@ def _draw_box(
         if crop_width <= width and crop_height <= height:
             left = generator.uniform(0, width - crop_width)
             top = generator.uniform(0, height - crop_height)
-            return left, top, left + crop_width, top + crop_height
-    crop_width, crop_height = min(width, height * _RATIOS[1]), min(height, width / _RATIOS[0])
-    left, top = (width - crop_width) / 2, (height - crop_height) / 2
+            break
+    else:
+        crop_width, crop_height = min(width, height * _RATIOS[1]), min(height, width / _RATIOS[0])
+        left, top = (width - crop_width) / 2, (height - crop_height) / 2
     return left, top, left + crop_width, top + crop_height
 
 
@@ -130,10 +114,7 @@ def _render_crop(crop: Crop, images: DecodedImages, size: int) -> Image.Image:
 
 
 def mixed_labels(view: AugmentedView, labels: NDArray[np.int64], classes: int) -> Floats:
-    """The labels of a view's images, mixed as they are: (classes,) float32.
-
-    Sums to less than one where an image's label is unknown (negative).
-    """
+    """The labels of a view's images, mixed: (classes,), in sum below one where one is unknown (negative)."""
     target = np.zeros(classes, np.float32)
     for crop, share in ((view.first, view.share), (view.second, 1 - view.share)):
         if crop is not None and labels[crop.image] >= 0:

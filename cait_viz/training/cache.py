@@ -27,7 +27,7 @@ from cait_viz.images.read import read_image
 from cait_viz.training.datasets import PrintLine
 
 _INDEX, _VALUES, _LOCK = "images.json", "images.bin", "lock"
-_KINDS = IMAGES, TEACHER = "images", "teacher"
+IMAGES, TEACHER = "images", "teacher"
 # Images that are read before the first of them is written, and after which the index is written too.
 _READ_AHEAD, _INDEXED = 64, 2048
 
@@ -35,20 +35,13 @@ _READ_AHEAD, _INDEXED = 64, 2048
 class DecodedImages:
     """Decoded images in one file, which the operating system keeps in memory as far as it can.
 
-    Args:
-        folder: that `decode` filled.
-        index: for each file its height and width, or why it was skipped.
-
-    Attributes:
-        digest: of what they were made of.
-        sizes: (P, 2) int64, height and width of each.
-        kept: (P,) int64, the number of the file that each was.
-        skipped: a sentence for each file that could not be read.
+    For each file that was to be decoded the index has its height and width, or why it was skipped.
     """
 
     def __init__(self, folder: Path, index: Sequence[Sequence[int] | str]) -> None:
-        self.digest = folder.name
+        self.digest = folder.name  # of what they were made of
         self.skipped = [entry for entry in index if isinstance(entry, str)]
+        # The number of the file that each of the P images was, and height and width of each, (P, 2).
         self.kept = np.array([n for n, entry in enumerate(index) if not isinstance(entry, str)], np.int64)
         self.sizes = np.array([index[number] for number in self.kept], np.int64).reshape(-1, 2)
         self._starts = np.concatenate([[0], np.cumsum(3 * self.sizes.prod(axis=1))])
@@ -59,24 +52,15 @@ class DecodedImages:
 
     def __getitem__(self, number: int) -> Image.Image:
         """One image, mode "RGB"."""
-        height, width = self.sizes[number]
         values = self._values[self._starts[number] : self._starts[number + 1]]
-        return Image.fromarray(values.reshape(height, width, 3))
+        return Image.fromarray(values.reshape(*self.sizes[number], 3))
 
 
 def decode(files: Sequence[Path], side: int, cache: Path, print_line: PrintLine) -> DecodedImages:
     """Decode images into a folder of `cache`; what an earlier call with the same files left there is used.
 
-    A file that cannot be read is named and skipped.
-
-    Args:
-        files: the images.
-        side: an image whose shorter side is longer is reduced to it, in pixels.
-        cache: created if need be.
-        print_line: receives sentences for a person.
-
-    Raises:
-        DatasetError: none of the files can be read, or the folder cannot be written.
+    Files that cannot be read are named and skipped; an image whose shorter side is longer than `side`, in
+    pixels, is reduced to that. A DatasetError if none can be read, or the folder not be written.
     """
     folder = cache_folder(cache, IMAGES, [side, [[os.fsencode(path).hex(), *_stamp(path)] for path in files]])
     try:
@@ -105,9 +89,12 @@ def _decode_rest(
 
     def read(path: Path) -> np.ndarray | str:
         try:
-            return _reduced(read_image(path), side)
+            image = read_image(path)
         except ImageError as error:
             return f"{beside(path)}{error}; skipped"
+        if min(image.size) > side:  # as for the network's evaluation, which then resizes it no more
+            image = image.resize(resized_size(image.size, side), Image.Resampling.BICUBIC)
+        return np.asarray(image)
 
     def save_index() -> None:
         values.flush()
@@ -134,13 +121,6 @@ def _decode_rest(
             save_index()
 
 
-def _reduced(image: Image.Image, side: int) -> np.ndarray:
-    """The image resized as for the network's evaluation, so that it needs no second resizing."""
-    if min(image.size) > side:
-        image = image.resize(resized_size(image.size, side), Image.Resampling.BICUBIC)
-    return np.asarray(image)
-
-
 def _stamp(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
@@ -161,9 +141,8 @@ def digest(content: object) -> str:
 
 def remove_cache(cache: Path) -> None:
     """Delete what trainings keep in a folder, and the folder if nothing else lies in it."""
-    for kind in _KINDS:
-        for folder in cache.glob(f"{kind}-*"):
-            shutil.rmtree(folder, ignore_errors=True)
+    for folder in (*cache.glob(f"{IMAGES}-*"), *cache.glob(f"{TEACHER}-*")):
+        shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):
         cache.rmdir()
 
@@ -174,11 +153,9 @@ def one_at_a_time(folder: Path, print_line: PrintLine) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
     try:
-        lock.acquire(timeout=1)
+        held = lock.acquire(timeout=1)
     except Timeout:
         print_line(f"{path_text(folder)}: another training is using it; waiting")
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()

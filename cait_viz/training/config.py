@@ -1,16 +1,17 @@
 """The options of a training: plain data, checked; no Keras, no files.
 
 The Python API takes these dataclasses, and the command line reads its options, their help and their defaults
-off them: an attribute's description below is what `cait-viz finetune --help` says of it.
+off them: an attribute's description below is what `cait-viz finetune --help` says of it. A value out of its
+range is a ValueError that names both.
 """
 
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -42,9 +43,6 @@ class Stage:
         image_size: side of the network's input in pixels, a multiple of the patch's; None for the
             network's own.
         epochs: how often each image is shown; parts of an epoch count.
-
-    Raises:
-        ValueError: a value out of its range.
     """
 
     image_size: int | None
@@ -65,9 +63,6 @@ class Augmentation:
         flip: probability that a view is mirrored.
         color_jitter: brightness, contrast and saturation are each multiplied by up to 1 ± this.
         mixup: alpha of mixup's Beta(alpha, alpha) (Zhang et al. 2018, arXiv:1710.09412); 0 for none.
-
-    Raises:
-        ValueError: a value out of its range; the message names both.
     """
 
     crop_scale: float = 0.3
@@ -109,9 +104,6 @@ class TrainingConfig:
         augmentation: how views differ.
         precision: of the arithmetic; the weights are float32.
         seed: decides on all that is random.
-
-    Raises:
-        ValueError: a value out of its range; the message names both.
     """
 
     stages: tuple[Stage, ...] = (Stage(None, 10),)
@@ -144,25 +136,16 @@ class TrainingConfig:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The resolution of each stage, in pixels.
-
-        Raises:
-            ValueError: one is not settled yet; see `settled`.
-        """
+        """The resolution of each stage, in pixels; a ValueError unless they are `settled`."""
         known = tuple(stage.image_size for stage in self.stages if stage.image_size is not None)
         if len(known) < len(self.stages):
-            raise ValueError("the recipe leaves a resolution to the network; settle it first")
+            raise ValueError("the config leaves a resolution to the network; settle it first")
         return known
 
     def settled(self, image_size: int) -> "TrainingConfig":
-        """The recipe for a network whose own input has that side."""
-        return replace(
-            self, stages=tuple(Stage(stage.image_size or image_size, stage.epochs) for stage in self.stages)
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The options, for JSON."""
-        return asdict(self)
+        """The config for a network whose own input has that side."""
+        stages = tuple(Stage(stage.image_size or image_size, stage.epochs) for stage in self.stages)
+        return replace(self, stages=stages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,9 +180,6 @@ class RunOptions:
         threads: number of threads on the CPU (default: one a core; JAX always takes all).
         command: what the card names as the command.
         tell: called with sentences for a person.
-
-    Raises:
-        ValueError: a value out of its range; the message names both.
     """
 
     resume: bool = False
@@ -218,18 +198,13 @@ class RunOptions:
 
 
 def parse_stages(text: str) -> tuple[Stage, ...]:
-    """Stages from "112:5,160:2,224:0.5": sizes and epochs.
-
-    Raises:
-        ValueError: it is no such text.
-    """
+    """Stages from "112:5,160:2,224:0.5", sizes and epochs; a ValueError for other text."""
     try:
         pairs = [part.split(":") for part in text.split(",")]
         return tuple(Stage(int(size), float(epochs)) for size, epochs in pairs)
     except ValueError:
-        raise ValueError(
-            f"{text!r} is no list of stages; write SIZE:EPOCHS for each, such as 112:5,224:1"
-        ) from None
+        wanted = "write SIZE:EPOCHS for each, such as 112:5,224:1"
+        raise ValueError(f"{text!r} is no list of stages; {wanted}") from None
 
 
 def stage_ends(stages: Sequence[Stage], steps_per_epoch: float) -> tuple[int, ...]:

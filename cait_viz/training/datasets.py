@@ -35,18 +35,10 @@ _VALIDATION_NAMES = ("val", "valid", "validation", "test")
 def find_classes(
     folder: Path, print_line: PrintLine, without: Sequence[Path] = ()
 ) -> tuple[list[Example], tuple[str, ...]]:
-    """The images of a folder with one folder per class, and the names of the classes.
+    """The images of a folder with a folder per class, but for those `without`; and the names of the classes.
 
     Files that are not images, images beside the class folders and classes without images are skipped, and
-    named.
-
-    Args:
-        folder: the folder of the class folders.
-        print_line: receives a sentence for each.
-        without: folders in it that are not class folders.
-
-    Raises:
-        DatasetError: the folder does not exist, or has fewer than two classes or one that cannot be a label.
+    named. A DatasetError if there are fewer than two classes, or one that cannot be a label.
     """
     classes = {
         name: [path for path in files if _is_image(path, print_line)]
@@ -57,12 +49,12 @@ def find_classes(
     if empty:
         print_line(f"{path_text(folder)}: no images in {listed(empty)}; skipped")
     names = tuple(name for name in classes if name not in empty)
-    unusual = next((name for name in names if not name.isprintable() or name != name.strip()), None)
-    if unusual is not None:
-        raise DatasetError(
-            f"{path_text(folder)}: the folder {unusual!r} cannot be the name of a class; rename it without "
-            "unprintable characters or spaces at its ends"
-        )
+    for name in names:
+        if not name.isprintable() or name != name.strip():
+            raise DatasetError(
+                f"{path_text(folder)}: the folder {name!r} cannot be the name of a class; rename it without "
+                "unprintable characters or spaces at its ends"
+            )
     if len(names) < 2:
         raise DatasetError(
             f"{path_text(folder)}: holds {len(names)} class{'' if len(names) == 1 else 'es'} with images; "
@@ -75,10 +67,7 @@ def find_split(folder: Path) -> tuple[Path, Path] | None:
     """The folders to train on and to validate with, of a folder such as one with train/ and val/.
 
     None unless most of the class folders to validate with have a namesake among those to train on: classes
-    that happen to be called "train" and "test" are classes.
-
-    Raises:
-        DatasetError: the folder does not exist.
+    that happen to be called "train" and "test" are classes. A DatasetError if there is no such folder.
     """
     parts = {path.name.lower(): path for path in subfolders(folder)}
     if "train" not in parts:
@@ -94,12 +83,7 @@ def find_split(folder: Path) -> tuple[Path, Path] | None:
 def find_images(folder: Path, index: Mapping[str, int]) -> list[Example]:
     """Every file below a folder, labeled by the innermost of its folders that is named after a class.
 
-    Args:
-        folder: searched to any depth; its own name counts, those above it do not.
-        index: name -> class.
-
-    Raises:
-        DatasetError: the folder does not exist or is empty.
+    The folder's own name counts, those above it do not. A DatasetError if it does not exist or is empty.
     """
     files = files_below(folder)
     if not files:
@@ -116,12 +100,7 @@ def find_images(folder: Path, index: Mapping[str, int]) -> list[Example]:
 def example_weights(examples: Sequence[Example], folder_weights: Mapping[Path, float]) -> NDArray[np.float64]:
     """How often an epoch shows each image on average: the weight of its innermost folder with one, else 1.
 
-    Args:
-        examples: the images.
-        folder_weights: folder -> weight, at least 0.
-
-    Raises:
-        DatasetError: a weight out of its range, or of a folder that decides for none of the images.
+    A DatasetError if a weight is below 0 or not finite, or its folder decides for none of the images.
     """
     weights = {folder.resolve(): weight for folder, weight in folder_weights.items()}
 
@@ -140,20 +119,11 @@ def example_weights(examples: Sequence[Example], folder_weights: Mapping[Path, f
     return np.array([1.0 if folder is None else weights[folder] for folder in folders])
 
 
-def split(
-    examples: Sequence[Example], share: float, seed: int
-) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
     """Split images for training and validation, class by class; the same seed gives the same split.
 
-    Every class keeps an image to train on; a class of one image has none to validate with.
-
-    Args:
-        examples: all of them.
-        share: of each class to validate with, in [0, 1).
-        seed: decides which.
-
-    Raises:
-        DatasetError: `share` is out of its range.
+    The share of each class is validated with, a DatasetError unless it is in [0, 1). Every class keeps an
+    image to train on; a class of one image has none to validate with.
     """
     if not 0 <= share < 1:
         raise DatasetError(f"the share of images to validate with must be from 0 to below 1, not {share}")
@@ -164,11 +134,11 @@ def split(
         members = generator.permutation(np.flatnonzero(labels == label))
         count = min(max(round(share * len(members)), int(share > 0)), len(members) - 1)
         held_back.update(members[:count].tolist())
-    training = tuple(example for index, example in enumerate(examples) if index not in held_back)
-    return training, tuple(examples[index] for index in sorted(held_back))
+    training = [example for index, example in enumerate(examples) if index not in held_back]
+    return training, [examples[index] for index in sorted(held_back)]
 
 
-def exclude(examples: Sequence[Example], others: Sequence[Example]) -> tuple[Example, ...]:
+def exclude(examples: Sequence[Example], others: Sequence[Example]) -> list[Example]:
     """The examples without the files of the others, by whatever path or link these lead there."""
     folder = cache(Path.resolve)
 
@@ -176,9 +146,7 @@ def exclude(examples: Sequence[Example], others: Sequence[Example]) -> tuple[Exa
         return path.resolve() if path.is_symlink() else folder(path.parent) / path.name
 
     excluded = {real(example.path) for example in others}
-    if not excluded:
-        return tuple(examples)
-    return tuple(example for example in examples if real(example.path) not in excluded)
+    return [example for example in examples if not excluded or real(example.path) not in excluded]
 
 
 def report_classes(

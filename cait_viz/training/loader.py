@@ -1,6 +1,6 @@
-"""Batches for the training steps: views of images, and their targets.
+"""Batches for the training steps: views of images, and their targets. NumPy alone.
 
-NumPy alone. A batch follows from the step's number, so that a training can be resumed anywhere.
+A batch follows from the step's number, so that a training can be resumed anywhere.
 """
 
 import os
@@ -32,27 +32,15 @@ _SMALLEST_DEVIATION = 1e-3
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images to train on or to validate with.
-
-    Attributes:
-        images: P of them.
-        labels: (P,) int64, the class of each, negative where it is unknown.
-        weights: (P,) float64, how often an epoch shows each on average.
-    """
+    """Images to train on or to validate with, P of them."""
 
     images: DecodedImages
-    labels: Integers
-    weights: NDArray[np.float64]
+    labels: Integers  # (P,), the class of each, negative where it is unknown
+    weights: NDArray[np.float64]  # (P,), how often an epoch shows each on average
 
 
 class Loader:
-    """The batches of a training.
-
-    Args:
-        dataset: the images to train on.
-        classes: number of classes.
-        config: the training's.
-        teacher: the teacher's outputs, if there is a teacher.
+    """The batches of a training on a dataset of so many classes, with a teacher's outputs if there is one.
 
     Attributes:
         batch_size: the config's, or all of an epoch if that is less.
@@ -64,10 +52,7 @@ class Loader:
     def __init__(
         self, dataset: Dataset, classes: int, config: TrainingConfig, teacher: TeacherCache | None = None
     ) -> None:
-        self._data = dataset
-        self._classes = classes
-        self._config = config
-        self._teacher = teacher
+        self.dataset, self._classes, self._config, self._teacher = dataset, classes, config, teacher
         self._epoch_size = max(1, round(float(dataset.weights.sum())))
         self.batch_size = min(config.batch_size, self._epoch_size)
         self.steps_per_epoch = self._epoch_size / self.batch_size
@@ -83,9 +68,8 @@ class Loader:
         """
         samples = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs, positions = np.divmod(samples, self._epoch_size)  # a batch may reach into the next epoch
-        images, numbers = np.array(
-            [self._epoch(int(epoch))[:, position] for epoch, position in zip(epochs, positions, strict=True)]
-        ).T
+        places = zip(epochs.tolist(), positions.tolist(), strict=True)
+        images, numbers = np.array([self._epoch(epoch)[:, position] for epoch, position in places]).T
         if self._config.kept_views:
             numbers = numbers % self._config.kept_views
         views = self._views(images, numbers)
@@ -96,25 +80,20 @@ class Loader:
     ) -> Generator[tuple[Floats, Targets]]:
         """The batches of the steps from `start` to before `stop`.
 
-        Args:
-            start: the first step.
-            stop: the step before which to stop.
-            image_size: side of the images, in pixels.
-            ahead: number of batches that are made while the one before is in use. None where all of it runs
-                on the same cores: there the teacher and the student would only wait for each other.
+        `ahead` is the number of batches that are made while the one before is in use: none where all of it
+        runs on the same cores, and the teacher and the student would only wait for each other.
         """
-        with ThreadPoolExecutor(1) as maker:
-            waiting: deque[Future[tuple[Floats, Targets]]] = deque()
-            try:
-                for step in range(start, stop):
-                    waiting.append(maker.submit(self.batch, step, image_size))
-                    if len(waiting) > ahead:
-                        yield waiting.popleft().result()
-                while waiting:
+        waiting: deque[Future[tuple[Floats, Targets]]] = deque()
+        maker = ThreadPoolExecutor(1)
+        try:
+            for step in range(start, stop):
+                waiting.append(maker.submit(self.batch, step, image_size))
+                if len(waiting) > ahead:
                     yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            maker.shutdown(cancel_futures=True)
 
     def epochs_done(self, step: int) -> int:
         """Number of whole epochs in the steps before `step`."""
@@ -126,31 +105,29 @@ class Loader:
         Systematic sampling: evenly spaced points on the line of all weights, so that each image is drawn
         as often as its weight says, to the whole number below or above it.
         """
-        weights = self._data.weights
+        weights = self.dataset.weights
         generator = np.random.default_rng((self._config.seed, epoch))
         order = generator.permutation(len(weights))
         ends = np.cumsum(weights[order])
         points = (np.arange(self._epoch_size) + generator.random()) * (ends[-1] / self._epoch_size)
-        drawn = order[np.minimum(np.searchsorted(ends, points, side="right"), len(order) - 1)]
+        places = np.minimum(np.searchsorted(ends, points, side="right"), len(order) - 1)
+        drawn = order[places]
+        before = np.arange(len(places)) - np.searchsorted(places, places)  # draws of the same image
         most = np.ceil(weights).astype(np.int64)  # views that an epoch may need of each image
-        numbers = epoch * most[drawn] + _occurrences(drawn)
+        numbers = epoch * most[drawn] + before
         return np.stack([drawn, numbers])[:, generator.permutation(self._epoch_size)]
 
     def _views(self, images: Integers, numbers: Integers) -> list[AugmentedView]:
-        augmentation, sizes, seed = self._config.augmentation, self._data.images.sizes, self._config.seed
-        return [
-            draw_view(augmentation, sizes, seed, int(image), int(number))
-            for image, number in zip(images, numbers, strict=True)
-        ]
+        augmentation, sizes, seed = self._config.augmentation, self.dataset.images.sizes, self._config.seed
+        pairs = zip(images.tolist(), numbers.tolist(), strict=True)
+        return [draw_view(augmentation, sizes, seed, *pair) for pair in pairs]
 
     def _render(self, views: list[AugmentedView], image_size: int) -> NDArray[np.uint8]:
-        images = self._threads.map(
-            lambda view: np.asarray(render(view, self._data.images, image_size)), views
-        )
-        return np.stack(list(images))
+        images = self._threads.map(lambda view: render(view, self.dataset.images, image_size), views)
+        return np.stack([np.asarray(image) for image in images])
 
     def _targets(self, images: Integers, numbers: Integers, views: list[AugmentedView]) -> Targets:
-        labels = np.stack([mixed_labels(view, self._data.labels, self._classes) for view in views])
+        labels = np.stack([mixed_labels(view, self.dataset.labels, self._classes) for view in views])
         known = labels.sum(axis=1, keepdims=True)
         smoothing = np.float32(self._config.label_smoothing)
         labels = (1 - smoothing) * labels + smoothing * known / np.float32(self._classes)
@@ -176,12 +153,3 @@ class Loader:
         flat = features.reshape(-1, features.shape[-1]).astype(np.float64)
         deviation = np.maximum(flat.std(axis=0), _SMALLEST_DEVIATION)
         return np.stack([flat.mean(axis=0), deviation]).astype(np.float32)
-
-
-def _occurrences(draws: Integers) -> Integers:
-    """For each draw, how often its image was drawn before: [5, 7, 5] -> [0, 0, 1]."""
-    order = np.argsort(draws, kind="stable")
-    starts = np.searchsorted(draws[order], draws[order])
-    result = np.empty(len(draws), np.int64)
-    result[order] = np.arange(len(draws)) - starts
-    return result

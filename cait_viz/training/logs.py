@@ -1,4 +1,4 @@
-"""The log of a training: a row per epoch."""
+"""What a training tells while it runs: a row per epoch in its log, its speed, and the time left."""
 
 import csv
 import importlib.util
@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
 from cait_viz._files import replacing
 from cait_viz._text import path_text
@@ -16,52 +17,30 @@ from cait_viz.errors import OutputError, TrainingError
 from cait_viz.training.datasets import PrintLine
 from cait_viz.training.trainer import Trainer
 
-_FIRST_COLUMNS = "epochs,step,image_size,"
-
 
 class Log:
-    """A row for each epoch: in a CSV file, printed, and for TensorBoard if asked for.
-
-    Args:
-        path: the CSV file; rows of later steps than the trainer's are dropped with the next row.
-        callbacks: Keras callbacks that log as well.
-        trainer: whose epochs are logged.
-        print_line: receives sentences for a person.
-    """
+    """A row for each epoch of a trainer: in a CSV file, printed, and for Keras callbacks that log as well."""
 
     def __init__(
-        self,
-        path: Path,
-        callbacks: Sequence[keras.callbacks.Callback],
-        trainer: Trainer,
-        print_line: PrintLine,
+        self, path: Path, trainer: Trainer, callbacks: list[keras.callbacks.Callback], print_line: PrintLine
     ) -> None:
-        self._path = path
+        self._path, self._trainer, self._print_line = path, trainer, print_line
         self._rows: list[dict[str, Any]] = []
         if path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 # What a training wrote after its last saved state, before it was killed, is dropped.
                 self._rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.step]
         self._saved = True
-        self._callbacks = keras.callbacks.CallbackList(list(callbacks), model=trainer.model)
+        self._callbacks = keras.callbacks.CallbackList(callbacks, model=trainer.model)
         self._callbacks.on_train_begin()
-        self._print_line = print_line
 
-    def write(
-        self,
-        trainer: Trainer,
-        epochs: int,
-        losses: Sequence[Mapping[str, float]],
-        accuracy: Mapping[str, float],
-    ) -> None:
+    def write(self, losses: Sequence[Mapping[str, float]], accuracy: Mapping[str, float]) -> None:
         """Log an epoch, or the part of one since the last row or since the training was resumed.
 
-        Args:
-            trainer: at the end of the epoch.
-            epochs: number of whole epochs done.
-            losses: of its steps.
-            accuracy: on the validation images.
+        The losses are of its steps, the accuracy that on the validation images.
         """
+        trainer = self._trainer
+        epochs = trainer.loader.epochs_done(trainer.step)
         means = {name: float(np.mean([entry[name] for entry in losses])) for name in losses[0]}
         row = {
             "step": trainer.step,
@@ -77,10 +56,8 @@ class Log:
         self._rows.append({"epochs": epochs, **row})
         self._save()
         validated = "".join(f", validation {name} {100 * share:.1f} %" for name, share in accuracy.items())
-        done = f"{epochs} epoch{'' if epochs == 1 else 's'}"
-        self._print_line(
-            f"{done}, step {trainer.step} of {trainer.steps}: loss {means['loss']:.3f}{validated}"
-        )
+        done = f"{epochs} epoch{'' if epochs == 1 else 's'}, step {trainer.step} of {trainer.steps}"
+        self._print_line(f"{done}: loss {means['loss']:.3f}{validated}")
 
     def close(self) -> None:
         """End the log of a finished training."""
@@ -108,15 +85,11 @@ class Log:
 def is_log(path: Path) -> bool:
     """Whether a file is a log of a training."""
     with path.open("rb") as file:
-        return file.readline().startswith(_FIRST_COLUMNS.encode())
+        return file.readline().startswith(b"epochs,step,image_size,")
 
 
 def tensorboard(folder: Path) -> Any:
-    """A callback that logs for TensorBoard.
-
-    Raises:
-        TrainingError: a package for it is not installed.
-    """
+    """A callback that logs for TensorBoard; a TrainingError if a package for it is not installed."""
     try:
         callback = keras.callbacks.TensorBoard(folder, write_graph=False)
     except ImportError:
@@ -126,3 +99,41 @@ def tensorboard(folder: Path) -> Any:
             "logs for TensorBoard need tensorflow and tensorboard; install them, or leave --tensorboard out"
         )
     return callback
+
+
+class Progress:
+    """Speed and time left of a training, measured since the last change of resolution.
+
+    Args:
+        ends: for each stage, the number of steps after which it ends.
+        sizes: for each stage, the side of its images; a step's time is taken to grow with their area.
+    """
+
+    def __init__(self, ends: Sequence[int], sizes: Sequence[int]) -> None:
+        self._ends = np.array(ends)
+        self._areas = np.square(sizes, dtype=np.float64)
+        self._stage = -1
+        self._now = self._start = (0, 0.0)
+
+    def update(self, step: int, seconds: float) -> None:
+        """Note that so many steps have taken so many seconds in all."""
+        self._now = (step, seconds)
+        stage = int(np.searchsorted(self._ends, step))  # of the last of these steps
+        if stage != self._stage:
+            # Measured from here: in a stage's first step its graph is compiled.
+            self._stage, self._start = stage, self._now
+
+    @property
+    def steps_per_second(self) -> float:
+        """At the current resolution; 0 until two of its steps are done."""
+        steps, seconds = np.subtract(self._now, self._start)
+        return float(steps / seconds) if seconds > 0 else 0.0
+
+    @property
+    def time_left(self) -> str:
+        """Such as "1:02:03"; "?" until two steps are done at the current resolution."""
+        if not self.steps_per_second:
+            return "?"
+        steps = np.diff(np.clip(self._ends, self._now[0], None), prepend=self._now[0])
+        areas = self._areas / self._areas[self._stage]
+        return str(tqdm.format_interval(float(steps @ areas) / self.steps_per_second))

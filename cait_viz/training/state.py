@@ -2,7 +2,8 @@
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,50 +13,30 @@ from cait_viz._files import replacing
 from cait_viz._text import one_line, path_text
 from cait_viz.errors import TrainingError
 
-_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
-
 
 def save_state(path: Path, facts: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> None:
-    """Write a state; an earlier one is replaced when all is written.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write a state, whole or not at all; an OutputError if that fails."""
     named = {f"{number:04}": array for number, array in enumerate(arrays)}
     with replacing(path) as file:
         np.savez(file, state=np.array(json.dumps(facts)), **named)  # type: ignore[arg-type]
 
 
 class SavedState:
-    """What `save_state` wrote; the arrays are read when they are asked for.
+    """What `save_state` wrote: its `facts`, and the arrays, which are read when they are asked for.
 
-    Attributes:
-        facts: what was saved besides the arrays.
-
-    Raises:
-        TrainingError: there is no such file, or it is damaged.
+    Everything here raises a TrainingError if there is no such file, or it is damaged.
     """
-
-    facts: dict[str, Any]
 
     def __init__(self, path: Path) -> None:
         self._name = path_text(path)
-        try:
+        with self._readable():
             self._archive = np.load(path)
-            self.facts = json.loads(str(self._archive["state"]))
-        except FileNotFoundError:
-            raise TrainingError(f"{self._name}: nothing to resume; start without --resume") from None
-        except _DAMAGED as error:
-            raise TrainingError(f"{self._name}: cannot be resumed from ({one_line(str(error))})") from None
+            self.facts: dict[str, Any] = json.loads(str(self._archive["state"]))
 
     def require(self, identity: Mapping[str, Any]) -> None:
-        """Refuse the state of another training.
+        """Refuse the state of another training, with a TrainingError that says in what it differs.
 
-        Args:
-            identity: what is known of this training so far; the state may know more of its own.
-
-        Raises:
-            TrainingError: they differ; the message says in what.
+        `identity` is what is known of this training so far; the state may know more of its own.
         """
         wanted, saved = json.loads(json.dumps(identity)), self.facts["identity"]
         different = [key for key in wanted if wanted[key] != saved.get(key)]
@@ -66,13 +47,15 @@ class SavedState:
             )
 
     def arrays(self) -> list[np.ndarray]:
-        """The arrays in the order in which they were saved; the file is then closed.
+        """The arrays in the order in which they were saved; the file is then closed."""
+        with self._readable(), self._archive as archive:
+            return [archive[key] for key in sorted(set(archive.files) - {"state"})]
 
-        Raises:
-            TrainingError: the file is damaged.
-        """
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
         try:
-            with self._archive as archive:
-                return [archive[key] for key in sorted(set(archive.files) - {"state"})]
-        except _DAMAGED as error:
+            yield
+        except FileNotFoundError:
+            raise TrainingError(f"{self._name}: nothing to resume; start without --resume") from None
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise TrainingError(f"{self._name}: cannot be resumed from ({one_line(str(error))})") from None

@@ -1,17 +1,14 @@
 """A teacher to distil from: an ONNX file that OpenVINO runs, and its outputs for each view, kept.
 
-"Knowledge distillation: a good teacher is patient and consistent" (Beyer et al. 2022, arXiv:2106.05237): the
-teacher sees the very view that the student sees, mixup included. Its outputs for a fixed number of views of
-each image may be kept, so that they are computed once.
+The teacher sees the very view that the student sees, mixup included (Beyer et al. 2022, arXiv:2106.05237).
 """
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,38 +28,24 @@ _FLOAT16_MAX = float(np.finfo(np.float16).max)
 _BATCH = 32
 
 
-@dataclass(frozen=True)
-class TeacherOutput:
-    """A teacher's outputs for some views.
+class TeacherOutput(NamedTuple):
+    """A teacher's outputs for some views, float32, rounded to float16, as which they are kept."""
 
-    Attributes:
-        logits: (B, classes) float32, rounded to float16, as they are kept.
-        features: (B, rows, cols, channels) float32, rounded likewise; the last feature map.
-    """
-
-    logits: Floats
-    features: Floats
+    logits: Floats  # (B, classes)
+    features: Floats  # (B, rows, cols, channels), the last feature map
 
 
 class Teacher:
-    """An ONNX network to learn from, with one input and two outputs.
+    """An ONNX network to learn from, with `classes` and a `grid` (rows, cols, channels) of features.
 
     The input are images (B, 3, S, S), float32 RGB in [0, 1], which the network itself normalizes; the outputs
     are called `logits` (B, classes) and `features` (B, channels, rows, cols).
 
     Args:
-        path: the file.
+        path: the file; a TeacherError if it is not such a network, or OpenVINO is missing.
         size: side of its input in pixels; by default what the file fixes, else 224.
         precision: of the arithmetic; bfloat16 is twice as fast on processors that have it.
         threads: number of CPU threads; all by default.
-
-    Attributes:
-        size: side of its input, in pixels.
-        classes: number of classes.
-        grid: rows, cols and channels of its features.
-
-    Raises:
-        TeacherError: OpenVINO is missing, or the file is not such a network.
     """
 
     def __init__(
@@ -72,8 +55,7 @@ class Teacher:
         precision: Precision = "float32",
         threads: int | None = None,
     ) -> None:
-        self.path = path
-        self.precision = precision
+        self.path, self.precision = path, precision
         network = _read(path)
         inputs, outputs = network.inputs, {name for output in network.outputs for name in output.get_names()}
         if len(inputs) != 1 or not {"logits", "features"} <= outputs:
@@ -88,18 +70,17 @@ class Teacher:
         self.size = size or side or 224
         # A thread of its own: OpenVINO switches denormal numbers off in the thread that calls it.
         self._thread = ThreadPoolExecutor(1)
-        self._compiled = self._in_thread(
-            _compile, network, (self._batch, 3, self.size, self.size), precision, threads
-        )
+        input_shape = (self._batch, 3, self.size, self.size)
+        self._compiled = self._in_thread(_compile, network, input_shape, precision, threads)
         logits, features = self._run(np.zeros((self._batch, self.size, self.size, 3), np.uint8))
-        counts = {array.shape[0] if array.ndim else 0 for array in (logits, features)}
-        if logits.ndim != 2 or features.ndim != 4 or counts != {self._batch} or 0 in features.shape:
+        dims, counts = (logits.ndim, features.ndim), {logits.shape[:1], features.shape[:1]}
+        if dims != (2, 4) or counts != {(self._batch,)} or 0 in features.shape:
             raise TeacherError(
                 f"{file_text(path)}: gives logits of shape {logits.shape} and features of {features.shape} "
                 f"for {self._batch} images; a teacher gives (images, classes) and (images, channels, rows, "
                 "cols)"
             )
-        self._require_finite(logits, features)
+        self._rounded(logits, features)
         self.classes = logits.shape[1]
         self.grid = features.shape[1:]
 
@@ -110,24 +91,20 @@ class Teacher:
         return sha256(self.path) + (sha256(beside) if beside.is_file() else "")
 
     def __call__(self, images: Images) -> TeacherOutput:
-        """Its outputs for images (B, S, S, 3), uint8 RGB.
-
-        Raises:
-            TeacherError: it fails, or an output is not finite.
-        """
+        """Its outputs for images (B, S, S, 3), uint8 RGB; a TeacherError if it fails or gives NaN."""
         # Padded to whole batches: some files fix the number of images.
         whole = -(-len(images) // self._batch) * self._batch
         filled = np.resize(images, (whole, *images.shape[1:]))
         chunks = [self._run(filled[start : start + self._batch]) for start in range(0, whole, self._batch)]
-        logits, features = (np.concatenate(arrays)[: len(images)] for arrays in zip(*chunks, strict=True))
-        self._require_finite(logits, features)
-        return TeacherOutput(_rounded(logits), _rounded(features))
+        return self._rounded(*(np.concatenate(part)[: len(images)] for part in zip(*chunks, strict=True)))
 
-    def _require_finite(self, *arrays: Floats) -> None:
-        if not all(np.isfinite(array).all() for array in arrays):
+    def _rounded(self, *outputs: Floats) -> TeacherOutput:
+        if not all(np.isfinite(array).all() for array in outputs):
             raise TeacherError(
                 f"{file_text(self.path)}: gives numbers that are not finite; give another teacher"
             )
+        halves = (np.clip(array, -_FLOAT16_MAX, _FLOAT16_MAX).astype(np.float16) for array in outputs)
+        return TeacherOutput(*(array.astype(np.float32) for array in halves))
 
     def _run(self, images: Images) -> tuple[Floats, Floats]:
         """Logits, and features with the channels last."""
@@ -157,7 +134,7 @@ def _read(path: Path) -> Any:
         raise TeacherError(f"{file_text(path)}: there is no such file; give the teacher's ONNX file")
     try:
         return openvino.Core().read_model(path)
-    except RuntimeError as error:  # the only kind that OpenVINO raises
+    except RuntimeError as error:
         raise TeacherError(
             f"{file_text(path)}: cannot be opened as an ONNX file ({one_line(str(error))})"
         ) from None
@@ -184,11 +161,8 @@ class TeacherCache:
         teacher: the teacher.
         images: number of images.
         views: number of views of each that are kept; 0 keeps none.
-        folder: where to keep them; what an earlier training kept there is used, so that its name has to
-            depend on all that the views depend on.
-
-    Raises:
-        TeacherError: the folder cannot be written or has no room.
+        folder: where to keep them, a TeacherError if that fails; what an earlier training kept there is used,
+            so that its name has to depend on all that the views depend on.
     """
 
     def __init__(self, teacher: Teacher, images: int, views: int, folder: Path) -> None:
@@ -196,14 +170,11 @@ class TeacherCache:
         self._views = views
         if not views:
             return
-        row = [
-            ("logits", np.float16, teacher.classes),
-            ("features", np.float16, teacher.grid),
-            ("done", np.bool_),
-        ]
+        outputs = [("logits", np.float16, teacher.classes), ("features", np.float16, teacher.grid)]
+        row = np.dtype([*outputs, ("done", np.bool_)], align=True)
         try:
             with one_at_a_time(folder, lambda _: None):
-                self._kept = _open(folder / "outputs.bin", images * views, np.dtype(row, align=True))
+                self._kept = _open(folder / "outputs.bin", images * views, row)
         except OSError as error:
             raise TeacherError(
                 f"{file_text(folder)}: the teacher's outputs cannot be kept there "
@@ -226,27 +197,20 @@ class TeacherCache:
         missing = ~self._kept["done"][rows]
         if missing.any():
             output = self.teacher(render(images[missing], numbers[missing]))
-            self._kept["logits"][rows[missing]] = output.logits
-            self._kept["features"][rows[missing]] = output.features
-            self._kept["done"][rows[missing]] = True
+            for name, value in (*output._asdict().items(), ("done", True)):
+                self._kept[name][rows[missing]] = value
         kept = self._kept[rows]
-        return TeacherOutput(kept["logits"].astype(np.float32), kept["features"].astype(np.float32))
+        return TeacherOutput(*(kept[name].astype(np.float32) for name in TeacherOutput._fields))
 
 
 def _open(path: Path, rows: int, row: np.dtype) -> np.memmap:
-    """A file as an array in memory; a new one is all zeros.
-
-    Its room is taken at once: a disk that fills up under a mapped file would end the process.
-    """
+    """A file as an array in memory; a new one is all zeros."""
     size = rows * row.itemsize
     if not path.is_file() or path.stat().st_size != size:
         with path.open("wb") as file:
+            # Its room is taken at once: a disk that fills up under a mapped file would end the process.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
             else:
                 os.truncate(file.fileno(), size)
     return np.memmap(path, row, "r+", shape=rows)
-
-
-def _rounded(values: Floats) -> Floats:
-    return np.clip(values, -_FLOAT16_MAX, _FLOAT16_MAX).astype(np.float16).astype(np.float32)

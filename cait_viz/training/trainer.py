@@ -1,10 +1,7 @@
-"""Training a CaiT, on labels or from a teacher; Keras 3 code for any of its backends.
-
-The loss, the optimizer, the steps, the change from one resolution to the next, and the state to resume from.
-"""
+"""The steps of a training: loss, optimizer, change of resolution, state; Keras 3 code for any backend."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +18,6 @@ from cait_viz.training.config import TrainingConfig, stage_ends
 from cait_viz.training.loader import Loader, Targets
 from cait_viz.training.state import SavedState, save_state
 
-Tensors = dict[str, np.ndarray]
-
 # Batches made while an accelerator is busy with the one before.
 _AHEAD = 3
 # Share of its highest value that the learning rate falls to.
@@ -36,12 +31,8 @@ _OUT_OF_MEMORY = ("out of memory", "outofmemory", "resource_exhausted", "resourc
 class TrainingModel(keras.Model):
     """A CaiT and, with a teacher, a linear head that predicts the teacher's features from its patches.
 
-    A call returns {"classes": logits (B, classes)} and, with a teacher, "features" (B, rows, cols, channels),
-    in float32. The second head is not kept after the training.
-
-    Args:
-        cait: the network to train.
-        channels: of the teacher's features; None without a teacher.
+    A call on images (B, S, S, 3) returns {"classes": logits (B, classes)} and, given a teacher's number of
+    channels, "features" (B, rows, cols, channels), in float32. That head is not kept after the training.
     """
 
     def __init__(self, cait: CaiT, channels: int | None = None) -> None:
@@ -54,7 +45,7 @@ class TrainingModel(keras.Model):
         self.built = True
 
     def call(self, images: Any, training: bool | None = None) -> dict[str, Any]:
-        """The outputs for `images` (B, S, S, 3)."""
+        """The outputs for normalized images."""
         patches = self.cait.encode(images, training=training)
         logits, _ = self.cait.classify(patches)
         outputs = {"classes": ops.cast(logits, "float32")}
@@ -94,15 +85,9 @@ class Trainer:
         loader: the batches.
         config: how to train.
         identity: what a saved state has to agree with for the training to be resumed from it.
-
-    Attributes:
-        model: the network with the weights of the last step; another one at each resolution.
-        step: number of steps done.
-        ends: for each stage, the number of steps after which it ends.
-        seconds: how long the steps took; counted by whoever runs them, and part of the state.
     """
 
-    model: TrainingModel
+    model: TrainingModel  # with the weights of the last step; another one at each resolution
 
     def __init__(
         self,
@@ -113,11 +98,11 @@ class Trainer:
         identity: Mapping[str, Any],
     ) -> None:
         keras.utils.set_random_seed(config.seed)
-        self.step, self.seconds = 0, 0.0
-        self.ends = stage_ends(config.stages, loader.steps_per_epoch)
-        self._config = config
-        self._loader = loader
-        self._identity = identity
+        self.loader, self._config, self._identity = loader, config, identity
+        self.step = 0  # number of steps done
+        self.seconds = 0.0  # that they took; counted by whoever runs them, and part of the state
+        self.ends = stage_ends(config.stages, loader.steps_per_epoch)  # steps after which each stage ends
+        self.steps = self.ends[-1]
         self._architecture = replace(architecture, sd_prob=config.sd_prob)
         self._build(0)
         if weights is not None:
@@ -130,11 +115,6 @@ class Trainer:
         return self.model.cait.config
 
     @property
-    def steps(self) -> int:
-        """Number of steps of the whole training."""
-        return self.ends[-1]
-
-    @property
     def learning_rate(self) -> float:
         """That of the next step."""
         return float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
@@ -142,22 +122,17 @@ class Trainer:
     def run(self, stop: int | None = None) -> Iterator[dict[str, float]]:
         """Do the steps up to `stop`, all by default; yields the losses of each.
 
-        Between two steps the state may be saved and the model be used.
-
-        Raises:
-            TrainingError: the loss is not finite, or the memory is not enough.
+        Between two steps the state may be saved and the model be used. A TrainingError if the loss is not
+        finite, or the memory not enough.
         """
         last = self.steps if stop is None else min(stop, self.steps)
+        ahead = 0 if device().startswith("cpu") else _AHEAD
         while self.step < last:
             self._enter(next(stage for stage, end in enumerate(self.ends) if self.step < end))
             end = min(last, self.ends[self._stage])
-            ahead = 0 if device().startswith("cpu") else _AHEAD
-            stream = self._loader.stream(self.step, end, self.architecture.image_size, ahead)
-            try:
+            with closing(self.loader.stream(self.step, end, self.architecture.image_size, ahead)) as stream:
                 for images, targets in stream:
                     yield self._learn(images, targets)
-            finally:
-                stream.close()
 
     def _learn(self, images: np.ndarray, targets: Targets) -> dict[str, float]:
         try:
@@ -186,7 +161,7 @@ class Trainer:
         if not self.model.optimizer.use_ema or not self.step:
             yield self.model
             return
-        kept = [_value(variable) for variable in variables]
+        kept = _values(variables)
         self.model.optimizer.finalize_variable_values(variables)
         try:
             yield self.model
@@ -194,7 +169,7 @@ class Trainer:
             for variable, value in zip(variables, kept, strict=True):
                 variable.assign(value)
 
-    def tensors(self) -> Tensors:
+    def tensors(self) -> dict[str, np.ndarray]:
         """The EMA of the weights by timm's names, float32."""
         with self.averaged() as model:
             return state_dict(model.cait)
@@ -202,21 +177,16 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Write all that the rest of the training depends on.
 
-        Raises:
-            OutputError: it cannot be written.
-            TrainingError: some weights are not finite; an earlier state is not replaced.
+        An earlier state is not replaced if that cannot be written (OutputError), or some weights are not
+        finite (TrainingError).
         """
         facts = {"step": self.step, "stage": self._stage, "seconds": self.seconds, "identity": self._identity}
-        arrays = [_value(variable) for variable in self._variables()]
+        arrays = _values(self._variables())
         require_finite(arrays, "float32")
         save_state(path, facts, arrays)
 
     def restore(self, state: SavedState) -> None:
-        """Go on where `save` was called.
-
-        Raises:
-            TrainingError: the state is of another training, or its file is damaged.
-        """
+        """Go on where `save` was called; a TrainingError if the state is damaged or of another training."""
         state.require(self._identity)
         self._build(state.facts["stage"])
         for variable, array in zip(self._variables(), state.arrays(), strict=True):
@@ -231,7 +201,7 @@ class Trainer:
         """Go on at a stage's resolution with the weights and the optimizer's state so far."""
         if stage == self._stage:
             return
-        before = [_value(variable) for variable in self._variables()]
+        before = _values(self._variables())
         self._build(stage)
         for variable, value in zip(self._variables(), before, strict=True):
             if value.shape != tuple(variable.shape):  # the position embedding, its moments and its average
@@ -246,8 +216,9 @@ class Trainer:
         config, steps = self._config, self.steps
         policy = "mixed_bfloat16" if config.precision == "bfloat16" else "float32"
         cait = CaiT(replace(self._architecture, image_size=config.sizes[stage]), dtype=policy)
-        scale = self._loader.feature_scale
-        model = TrainingModel(cait, None if scale is None else scale.shape[1])
+        scale = self.loader.feature_scale
+        self.model = TrainingModel(cait, None if scale is None else scale.shape[1])
+        weights = self.model.trainable_variables
         warmup = round(config.warmup * steps)
         rate = keras.optimizers.schedules.CosineDecay(
             config.learning_rate / max(1, warmup),
@@ -264,33 +235,21 @@ class Trainer:
             use_ema=window > 1,
             ema_momentum=1 - 1 / max(1.0, window),
         )
-        weights = model.trainable_variables
-        optimizer.exclude_from_weight_decay(
-            [variable for variable in weights if len(variable.shape) not in _KERNEL_AXES]
-        )
+        optimizer.exclude_from_weight_decay([one for one in weights if len(one.shape) not in _KERNEL_AXES])
         optimizer.build(weights)
-        model.compile_losses(optimizer, config.feature_weight)
-        self.model = model
+        self.model.compile_losses(optimizer, config.feature_weight)
 
 
 def require_finite(arrays: Iterable[np.ndarray], dtype: str) -> None:
-    """Refuse weights that are not finite.
-
-    Args:
-        arrays: the weights.
-        dtype: their type, for the message.
-
-    Raises:
-        TrainingError: some are infinite or NaN.
-    """
+    """Refuse weights that are infinite or NaN as `dtype`, with a `TrainingError`."""
     if not all(np.isfinite(array).all() for array in arrays):
         raise TrainingError(
             f"some weights are not finite as {dtype}; lower the learning rate, or start from other weights"
         )
 
 
-def _value(variable: Any) -> np.ndarray:
-    return np.array(ops.convert_to_numpy(variable.value))
+def _values(variables: Iterable[Any]) -> list[np.ndarray]:
+    return [np.array(ops.convert_to_numpy(variable.value)) for variable in variables]
 
 
 def device() -> str:

@@ -1,0 +1,150 @@
+"""What is done with images: `cait-viz predict`, `render`, `figure` and `attention`."""
+
+import json as json_format
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from cyclopts import Parameter
+
+from cait_viz._checks import check_index
+from cait_viz._files import check_output, replacing
+from cait_viz._text import one_line
+from cait_viz.cli.options import Count, ModelOptions, Output, report
+from cait_viz.drawing.figures import FIGURE_FORMATS
+from cait_viz.drawing.overlay import Look
+from cait_viz.errors import UsageError
+
+Image = Annotated[str, Parameter(help="path or web address of an image.")]
+Block = Annotated[
+    int | None,
+    Parameter(help="class-attention block, from 0 (default: the one that serves best as saliency)."),
+]
+Drawing = Annotated[Look, Parameter(name="*", group="Drawing", parse="^(?!dim_unseen)")]
+FigureDrawing = Annotated[Drawing, Parameter(parse="^(?!style|alpha|dim_unseen)")]
+
+
+def predict(
+    image: Image, /, *, top: Count = 5, json: bool = False, given: ModelOptions = ModelOptions()
+) -> None:
+    """Name what an image shows.
+
+    Args:
+        top: how many classes.
+        json: print one JSON object, for programs.
+    """
+    [analysis] = given.analyze(image)
+    best = analysis.top(top)
+    if json:
+        predictions = [
+            {"index": int(index), "label": label, "probability": probability}
+            for index, (label, probability) in zip(analysis.ranking, best, strict=False)
+        ]
+        told = {"model": analysis.model.name, "image": image, "predictions": predictions}
+        print(json_format.dumps(told))
+        return
+    checkpoint = given.checkpoint
+    if checkpoint.as_published and checkpoint.variant:
+        model = f"{checkpoint.name} ({checkpoint.variant.accuracy})"
+    else:
+        weights = one_line(checkpoint.path.name)
+        model = f"{checkpoint.name} with the weights of {weights}, whose accuracy is not known here"
+    print(f"{analysis.image_name}, seen by {model}")
+    for rank, (label, probability) in enumerate(best, start=1):
+        print(f"{rank:>4}  {100 * probability:>5.1f} %  {label}")
+
+
+def render(
+    image: Image,
+    /,
+    *,
+    output: Output,
+    block: Block = None,
+    head: int | Literal["mean"] = "mean",
+    look: Drawing = Look(),
+    given: ModelOptions = ModelOptions(),
+) -> None:
+    """Draw where one head looked, over the image.
+
+    Blocks and heads count from 0 here, as the keys of the Keras tutorial do (ca_ffn_block_0_att); the app and
+    the figures count them from 1, as the paper does.
+
+    Args:
+        output: the image to write, as large as the one given; .png.
+        head: attention head, from 0, or the mean of the heads.
+    """
+    number = None if head == "mean" else check_index("head", head, given.config.num_heads)
+    if block is not None:
+        check_index("CA block", block, given.config.ca_ffn_layers)
+    check_output(output, [".png"], given.inputs(image))
+    [analysis] = given.analyze(image)
+    with replacing(output) as file:
+        file.write(analysis.png(block, number, **asdict(look)))
+    report(output, analysis.title(block, number))
+
+
+def figure(
+    images: Annotated[list[str], Parameter(name="IMAGE", help="paths or web addresses of images.")],
+    /,
+    *,
+    output: Output,
+    kind: Literal["heads", "saliency"],
+    block: Block = None,
+    look: FigureDrawing = Look(),
+    given: ModelOptions = ModelOptions(),
+) -> None:
+    """Draw Figure 6 or Figure 7 of the paper for images of your own.
+
+    Blocks and heads count from 0 here, as the keys of the Keras tutorial do (ca_ffn_block_0_att); the app and
+    the figures count them from 1, as the paper does.
+
+    Args:
+        output: the figure to write; .png, .svg or .pdf.
+        kind: every head of every class-attention block (heads, Figure 6), or the saliency of one block and
+            the classes above 10 % (saliency, Figure 7).
+    """
+    if block is not None:
+        if kind == "heads":
+            raise UsageError("--block is for --kind saliency: --kind heads shows every block; leave it out")
+        check_index("CA block", block, given.config.ca_ffn_layers)
+    formats = {f".{ending}": ending for ending in FIGURE_FORMATS}
+    check_output(output, list(formats), given.inputs(*images))
+    analyses = given.analyze(*images)
+    from cait_viz.analysis import draw_figure
+
+    drawing = {name: getattr(look, name) for name in ("colormap", "interpolation", "scale")}
+    content = draw_figure(analyses, kind, formats[output.suffix.lower()], block=block, **drawing)
+    with replacing(output) as file:
+        file.write(content)
+    report(output, f"{kind} of {', '.join(analysis.image_name for analysis in analyses)}")
+
+
+def attention(
+    image: Image,
+    /,
+    *,
+    npz: Path,
+    sa_block: Annotated[tuple[int, ...], Parameter(show_default=False)] = (),
+    given: ModelOptions = ModelOptions(),
+) -> None:
+    """Write the attention tensors of an image to a NumPy archive.
+
+    The archive holds, in float32: pixels (1, H, W, 3), normalised; logits (1, C); for each class-attention
+    block I ca_ffn_block_I_att (1, heads, 1, 1 + N), index 0 being the class token itself; for each
+    self-attention block K asked for sa_ffn_block_K_att (1, heads, N, N).
+
+    Args:
+        npz: the archive to write; .npz.
+        sa_block: a self-attention block, from 0, to write as well (default: none); can be repeated.
+    """
+    for block in sa_block:
+        check_index("SA block", block, given.config.sa_ffn_layers)
+    check_output(npz, [".npz"], given.inputs(image))
+    [loaded], network = given.load(image)
+    from cait_viz.api import attention_tensors
+
+    tensors = attention_tensors(loaded, network, given.view, sa_block)
+    with replacing(npz) as file:
+        np.savez(file, **tensors)  # type: ignore[arg-type]
+    report(npz, ", ".join(tensors))

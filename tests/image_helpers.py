@@ -1,0 +1,25 @@
+"""Images for tests to look at, and the comparison of two drawings."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+
+def blobs(seed):
+    """A PNG of colored blobs."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).resize((90, 75), Image.Resampling.BICUBIC).save(file, "PNG")
+    return file.getvalue()
+
+
+def pixels_of(source):
+    """The pixels of an image's path or bytes."""
+    return np.asarray(Image.open(io.BytesIO(source) if isinstance(source, bytes) else source))
+
+
+def assert_same_drawing(source, expected):
+    """Two networks with the same weights may add up in another order."""
+    difference = pixels_of(source).astype(int) - pixels_of(expected)
+    assert abs(difference).max() <= 1
