@@ -95,7 +95,9 @@ def preprocess(source: ImageSource, model: "Engine | CaiT", view: View = "crop")
     return preprocessing.prepare(source, model.config.image_size, view)
 
 
-def analyze(source: ImageSource, model: "Engine | CaiT", view: View = "crop", name: str | None = None) -> Analysis:
+def analyze(
+    source: ImageSource, model: "Engine | CaiT", view: View = "crop", name: str | None = None
+) -> Analysis:
     """Classify one image and keep where each class-attention head looked.
 
     Args:

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from cait_viz._backend import import_tensorflow
 from cait_viz._text import file_text, listed, path_text
+from cait_viz.engine.base import Engine
 from cait_viz.errors import CheckpointError, TeacherError
 from cait_viz.images.folders import UNKNOWN, Example, labeled_files, loose_files, read_pixels, spread
 from cait_viz.images.preprocess import normalize
 from cait_viz.metrics.accuracy import accuracy, top1_among, usual_measures
 from cait_viz.metrics.faithfulness import BATCH, measure
 from cait_viz.metrics.report import faithfulness_lines, published_remark, row, table_head
+from cait_viz.model.timm_names import count_parameters
 from cait_viz.weights.labels import class_index, class_names
 
 if TYPE_CHECKING:
-    from cait_viz.model.cait import CaiT
     from cait_viz.training.teacher import Teacher
     from cait_viz.weights.resolve import Checkpoint
 
@@ -38,6 +38,7 @@ class _Network(NamedTuple):
 def evaluate(
     folders: Sequence[Path],
     checkpoint: "Checkpoint",
+    load_engine: Callable[[], Engine],
     labels: Path | None = None,
     *,
     teacher: Path | None = None,
@@ -47,13 +48,14 @@ def evaluate(
 ) -> Iterator[str]:
     """How often a model is right and, if asked for, what its maps are worth: lines of Markdown.
 
-    Everything that can be refused is refused before TensorFlow starts.
+    Everything that can be refused is refused before the network is loaded.
 
     Args:
         folders: each holds one folder of images per class, named after its WordNet id ("n02123045"), as in
             ImageNet's validation set, or after the name of the class. For a model of one class, a sigmoid,
             every other folder is "not this class".
         checkpoint: the model.
+        load_engine: makes its network ready to run.
         labels: a text file with the name of one class per line.
         teacher: the ONNX network that the model was distilled from, to be measured on the same images.
         teacher_size: side of the teacher's input in pixels; by default what its file fixes, else 224.
@@ -77,17 +79,14 @@ def evaluate(
             names = listed(path.name for path in loose)
             note(f"{path_text(folder)}: {names}: not in the folder of a class; skipped")
     opened = None if teacher is None else _open_teacher(teacher, teacher_size, checkpoint)
-    import_tensorflow()
-    from cait_viz.api import from_checkpoint
-
-    network = from_checkpoint(checkpoint, labels)
+    engine = load_engine()
     yield (
         f"{checkpoint.name}: {config.sa_ffn_layers} self-attention and {config.ca_ffn_layers} "
         f"class-attention blocks, dim {config.projection_dim}, {config.num_heads} heads, "
         f"patch {config.patch_size}, {config.image_size} px, {config.num_classes} classes; "
-        f"{network.count_params():,} parameters; weights {checkpoint.path.name}, SHA-256 {checkpoint.sha256}"
+        f"{count_parameters(config):,} parameters; weights {checkpoint.path.name}, SHA-256 {checkpoint.sha256}"
     )
-    networks = [_Network("", config.image_size, lambda pixels: _forward(network, normalize(pixels))[0])]
+    networks = [_Network("", config.image_size, lambda pixels: engine.forward(normalize(pixels))[0])]
     if opened is not None:
         yield f"teacher: {opened.path.name}, SHA-256 {opened.sha256}"
         remark = f", the teacher at {opened.size} px"
@@ -102,7 +101,7 @@ def evaluate(
         pixels = (pixels for pixels, _ in read_pixels(spread(groups.values(), seed), config.image_size, note))
         count = min(faithfulness, sum(map(len, groups.values())))
         images = _bar(islice(pixels, count), count, "faithfulness")
-        areas = measure(images, lambda images: _forward(network, images), seed)
+        areas = measure(images, lambda images: _forward(engine, images), seed)
         yield ""
         yield from faithfulness_lines(areas, checkpoint.saliency_block, seed)
 
@@ -119,13 +118,10 @@ def _open_teacher(path: Path, size: int | None, checkpoint: "Checkpoint") -> "Te
     return teacher
 
 
-def _forward(network: "CaiT", images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+def _forward(engine: Engine, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """Logits (B, classes) and each block's class attention (B, heads, 1 + N) for normalized images."""
-    from cait_viz.engine.keras import forward
-
-    logits, _, attention = forward(network, images)
-    blocks = range(network.config.ca_ffn_layers)
-    return logits, [attention[f"ca_ffn_block_{block}_att"][:, :, 0] for block in blocks]
+    logits, _, attention = engine.forward(images)
+    return logits, [block[:, :, 0] for block in attention.values()]
 
 
 def _accuracy_lines(

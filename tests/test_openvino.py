@@ -154,7 +154,9 @@ def test_who_only_looks_imports_no_keras_and_sends_nothing(run_python):
     assert connections == []
 
 
-def test_the_users_keras_settings_change_nothing(run_python, environment, monkeypatch, tmp_path, bundled_engine):
+def test_the_users_keras_settings_change_nothing(
+    run_python, environment, monkeypatch, tmp_path, bundled_engine
+):
     (tmp_path / "keras.json").write_text(json.dumps({"floatx": "bfloat16", "backend": "jax"}))
     monkeypatch.setitem(environment, "KERAS_HOME", str(tmp_path))
     monkeypatch.setitem(environment, "KERAS_BACKEND", "torch")

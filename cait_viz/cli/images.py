@@ -11,6 +11,8 @@ from cyclopts import Parameter
 from cait_viz._checks import check_index
 from cait_viz._files import check_output, replacing
 from cait_viz._text import one_line
+from cait_viz.analysis import draw_figure
+from cait_viz.api import attention_tensors
 from cait_viz.cli.options import Count, ModelOptions, Output, report
 from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import Look
@@ -111,8 +113,6 @@ def figure(
     formats = {f".{ending}": ending for ending in FIGURE_FORMATS}
     check_output(output, list(formats), given.inputs(*images))
     analyses = given.analyze(*images)
-    from cait_viz.analysis import draw_figure
-
     drawing = {name: getattr(look, name) for name in ("colormap", "interpolation", "scale")}
     content = draw_figure(analyses, kind, formats[output.suffix.lower()], block=block, **drawing)
     with replacing(output) as file:
@@ -141,10 +141,8 @@ def attention(
     for block in sa_block:
         check_index("SA block", block, given.config.sa_ffn_layers)
     check_output(npz, [".npz"], given.inputs(image))
-    [loaded], network = given.load(image)
-    from cait_viz.api import attention_tensors
-
-    tensors = attention_tensors(loaded, network, given.view, sa_block)
+    [loaded], engine = given.load(image)
+    tensors = attention_tensors(loaded, engine, given.view, sa_block)
     with replacing(npz) as file:
         np.savez(file, **tensors)  # type: ignore[arg-type]
     report(npz, ", ".join(tensors))

@@ -8,7 +8,6 @@ import contextlib
 import logging
 import os
 import shlex
-import signal
 import sys
 import textwrap
 import traceback
@@ -25,7 +24,6 @@ from cait_viz._text import one_line
 from cait_viz.errors import CaitVizError, SelectionError, UnknownModelError, UsageError
 
 _FAILED, _WRONG_USAGE = 1, 2
-INTERRUPTED = 128 + signal.SIGINT  # what shells report of a program that Ctrl-C ended
 
 # Set to anything, an error of the program itself is shown with its traceback.
 _TRACEBACK_SETTING = "CAIT_VIZ_TRACEBACK"

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from cait_viz._backend import import_tensorflow
 from cait_viz._files import check_folder, check_output
 from cait_viz.cli.main import complain
-from cait_viz.cli.options import Count, Index, ModelAlone, ModelOptions, Output, WeightsAlone, report
+from cait_viz.cli.options import Count, Index, ModelOptions, NoView, Output, WeightsAlone, note, report
 from cait_viz.errors import CheckpointError
 from cait_viz.model.export import FORMATS, export_model
 from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
@@ -54,7 +55,7 @@ def evaluate(
     teacher_size: Count | None = None,
     faithfulness: Index = 0,
     seed: Index = 0,
-    given: ModelAlone = ModelOptions(),
+    given: NoView = ModelOptions(),
 ) -> None:
     """Measure a model's accuracy on folders of labeled images, and how faithful its maps are, in Markdown.
 
@@ -71,6 +72,7 @@ def evaluate(
     lines = evaluation.evaluate(
         folders,
         given.checkpoint,
+        given.load_engine,
         given.labels,
         teacher=teacher,
         teacher_size=teacher_size,
@@ -105,6 +107,10 @@ def export(
         check_output(path, [ending], given.inputs())
     else:
         check_folder(path, given.inputs())
-    _, network = given.load()
-    export_model(network, path, format, given.inputs())
+    import_tensorflow()
+    from cait_viz.engine.keras import load_network
+
+    if given.checkpoint.remark:
+        note(given.checkpoint.remark)
+    export_model(load_network(given.checkpoint, given.labels), path, format, given.inputs())
     report(path, f"{name} as {format}")

@@ -148,7 +148,9 @@ class Analyzer:
     def _load_and_look(self, answer: Answer, request: Request) -> None:
         if answer.cancelled():
             return
-        answer.stage = "Loading the model. The first time, it is compiled for this machine, which takes longer."
+        answer.stage = (
+            "Loading the model. The first time, it is compiled for this machine, which takes longer."
+        )
         try:
             engine = self._engines.load(request.model)
         except BaseException as error:
