@@ -61,7 +61,7 @@ def test_a_colour_table_cannot_be_changed():
 
 def test_an_unknown_colormap_is_refused_with_the_known_ones():
     with pytest.raises(SelectionError) as refused:
-        color_table("jet")
+        Look(colormap="jet")
     assert str(refused.value) == (
         "there is no colormap 'jet'; choose one of viridis, cividis, inferno, magma, plasma, grey"
     )

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cait_viz.attention import maps
 from cait_viz.attention.maps import Floats
-from cait_viz.attention.probabilities import softmax
+from cait_viz.attention.probabilities import probabilities
 from cait_viz.images.preprocess import normalize
 from cait_viz.metrics.accuracy import with_rest
 
@@ -154,7 +154,7 @@ def measure(images: Iterable[NDArray[np.uint8]], network: Network, seed: int) ->
     """
 
     def predict(altered: Floats) -> NDArray[np.floating]:
-        return softmax(with_rest(network(altered)[0]))
+        return probabilities(with_rest(network(altered)[0]))
 
     measured = []
     for number, pixels in enumerate(images):
