@@ -1,4 +1,8 @@
-"""From an image to its `Analysis`: the one module that knows both the network and the drawing."""
+"""From an image to its `Analysis`: the one module that knows both the network and the drawing.
+
+A `source` is a path, a web address, bytes, a Pillow image, an array or a loaded image; ImageError says that
+it cannot be read. A `view` is "crop", the center square, or "whole", the whole image squashed to a square.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,20 +47,11 @@ def load_model(
         UnknownModelError: there is no variant of that name.
         CheckpointError: the weights or the labels cannot be used; the message lists every mismatch.
     """
-    checkpoint = resolve(name, weights, download=download, progress=progress)
-    return from_checkpoint(checkpoint, labels)
+    return from_checkpoint(resolve(name, weights, download=download, progress=progress), labels)
 
 
 def from_checkpoint(checkpoint: Checkpoint, labels: str | Path | None = None) -> CaiT:
-    """The network that a checkpoint describes, with its weights; float32 whatever the user's Keras settings.
-
-    Args:
-        checkpoint: what `cait_viz.weights.resolve.resolve` found.
-        labels: a file with the names of the classes.
-
-    Raises:
-        CheckpointError: the weights or the labels cannot be used; the message lists every mismatch.
-    """
+    """The network of a checkpoint, float32 whatever the user set in Keras; the rest as in `load_model`."""
     tensors = read_tensors(checkpoint)
     names = class_names(checkpoint.config.num_classes, labels)
     with zero_weights():
@@ -73,30 +68,12 @@ def from_checkpoint(checkpoint: Checkpoint, labels: str | Path | None = None) ->
 
 
 def preprocess(source: ImageSource, model: CaiT, view: View = "crop") -> np.ndarray:
-    """The network's input for one image.
-
-    Args:
-        source: path, web address, bytes, Pillow image, array or loaded image.
-        model: the network that will see it.
-        view: "crop", the center square, or "whole", the whole image squashed to a square.
-
-    Returns:
-        (1, S, S, 3) float32, normalised with ImageNet's mean and deviation.
-
-    Raises:
-        ImageError: the image cannot be read.
-    """
+    """The network's input for one image: (1, S, S, 3) float32, normalized with ImageNet's statistics."""
     return preprocessing.prepare(source, model.config.image_size, view)
 
 
 def analyze(source: ImageSource, model: CaiT, view: View = "crop", name: str | None = None) -> Analysis:
-    """Classify one image and keep where each class-attention head looked.
-
-    Args:
-        source: path, web address, bytes, Pillow image, array or loaded image.
-        model: the network.
-        view: "crop", the center square, or "whole", the whole image squashed to a square.
-        name: what to call the image; by default its file's name.
+    """Classify one image, called `name` or after its file, and keep where each class-attention head looked.
 
     Raises:
         ImageError: the image cannot be read.
@@ -105,15 +82,14 @@ def analyze(source: ImageSource, model: CaiT, view: View = "crop", name: str | N
     if model.config.pre_logits:
         raise CheckpointError("this model has no classifier (pre_logits); give it weights with a head")
     loaded = load_image(source, name)
-    size = model.config.image_size
-    logits, _, ca_attention = engine.forward(model, preprocessing.prepare(loaded, size, view))
+    logits, _, ca_attention = engine.forward(model, preprocess(loaded, model, view))
     return Analysis(
         image=np.asarray(loaded.image),
         image_name=loaded.name,
         image_sha256=loaded.sha256,
         model=describe(model),
         view=view,
-        box=preprocessing.seen_box(loaded.image.size, size, view),
+        box=preprocessing.seen_box(loaded.image.size, model.config.image_size, view),
         labels=model.labels or class_names(model.config.num_classes),
         probabilities=probabilities(logits[0]),
         logits=logits[0],
@@ -125,15 +101,10 @@ def analyze(source: ImageSource, model: CaiT, view: View = "crop", name: str | N
 def attention_tensors(
     source: ImageSource, model: CaiT, view: View = "crop", sa_blocks: Sequence[int] = ()
 ) -> dict[str, np.ndarray]:
-    """The raw numbers of one image, as the network gives them.
+    """The raw numbers of one image, as the network gives them, float32.
 
-    Returns:
-        "pixels" (1, S, S, 3), "logits" (1, classes), every "ca_ffn_block_{i}_att" (1, H, 1, 1 + N) and
-        each "sa_ffn_block_{k}_att" (1, H, N, N) asked for; float32.
-
-    Raises:
-        ImageError: the image cannot be read.
-        SelectionError: there is no such self-attention block.
+    "pixels" (1, S, S, 3), "logits" (1, classes), every "ca_ffn_block_{i}_att" (1, H, 1, 1 + N) and each
+    "sa_ffn_block_{k}_att" (1, H, N, N) asked for; SelectionError if there is no such self-attention block.
     """
     pixels = preprocess(source, model, view)
     logits, sa_attention, ca_attention = engine.forward(model, pixels, sa_blocks)
@@ -142,12 +113,12 @@ def attention_tensors(
 
 def describe(model: CaiT) -> ModelInfo:
     """What a result says of the model that made it."""
-    source = model.source
+    source = model.source or WeightsSource(name=model.name, file="", sha256="", saliency_block=0)
     return ModelInfo(
-        name=source.name if source else model.name,
-        weights=source.file if source else "",
-        weights_sha256=source.sha256 if source else "",
-        saliency_block=source.saliency_block if source else 0,
+        name=source.name,
+        weights=source.file,
+        weights_sha256=source.sha256,
+        saliency_block=source.saliency_block,
         image_size=model.config.image_size,
         patch_size=model.config.patch_size,
     )

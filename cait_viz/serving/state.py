@@ -1,8 +1,4 @@
-"""What the web app's server holds for all its visitors: its models, its worker processes, its latest results.
-
-No Streamlit and no Keras in here; `launch` runs the app as `streamlit run` would, after the workers have
-been started.
-"""
+"""What the app's server holds for all its visitors: its models, its worker processes, its latest results."""
 
 import os
 import runpy
@@ -11,7 +7,6 @@ import threading
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Protocol
 
 from cachetools import LRUCache
 
@@ -24,57 +19,40 @@ from cait_viz.weights.hub import Progress
 from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant
 from cait_viz.weights.resolve import available, fetch
 
-# How many worker processes analyze images. Each holds TensorFlow and a model of its own.
+# Settings in the environment: how many processes analyze images, and how many models each keeps.
 WORKERS_SETTING = "CAIT_VIZ_WORKERS"
-# How many models each worker keeps.
 MODELS_SETTING = "CAIT_VIZ_MODELS_PER_WORKER"
 
 # The published model that the app opens on where its weights are on the machine.
 _PREFERRED = "cait_xxs24_224"
 
-_KEPT_RESULTS = 16
-_KEPT_BYTES = 128 * 2**20
-
-
-class Analyzer(Protocol):
-    """What `Workers` are to the rest of the server."""
-
-    def analyze(self, request: Request) -> "Future[Analysis]":
-        """Ask for the analysis of one image."""
-
 
 class Analyses:
     """Analyzes every image once, however often and by whomever it is asked for; safe for several threads.
 
-    Args:
-        workers: the processes that do it.
-        entries: how many results to keep at most; those unused the longest make room.
-        size: how many bytes of arrays they hold together at most; a larger result is not kept.
+    At most `entries` results are kept, those unused the longest making room, with at most `size` bytes of
+    arrays together; a larger result is not kept.
     """
 
-    def __init__(self, workers: Analyzer, entries: int = _KEPT_RESULTS, size: int = _KEPT_BYTES) -> None:
+    def __init__(self, workers: Workers, entries: int = 16, size: int = 128 * 2**20) -> None:
         self._workers = workers
         # A result counts for no less than its share of the entries.
-        self._kept: LRUCache[Hashable, Analysis] = LRUCache(
-            size, getsizeof=lambda result: max(result.nbytes, size // entries)
-        )
+        least = size // entries
+        self._kept: LRUCache[Hashable, Analysis] = LRUCache(size, lambda result: max(result.nbytes, least))
         self._pending: dict[Hashable, Future[Analysis]] = {}
         self._lock = threading.Lock()
 
     def ask(self, key: Hashable, request: Request) -> "Future[Analysis]":
         """The analysis of an image: kept from before, on its way, or asked of a worker now.
 
-        Args:
-            key: what tells the image, its name, the view and the model from all others.
-            request: what to ask for; not kept.
+        `key` tells the image, its name, the view and the model from all others; the request is not kept.
         """
         with self._lock:
             if key in self._pending:
                 return self._pending[key]
-            kept = self._kept.get(key)
-            if kept is not None:
+            if key in self._kept:
                 answer: Future[Analysis] = Future()
-                answer.set_result(kept)
+                answer.set_result(self._kept[key])
                 return answer
             answer = self._pending[key] = self._workers.analyze(request)
         answer.add_done_callback(lambda done: self._settle(key, done))
@@ -89,23 +67,17 @@ class Analyses:
 
 
 class Server:
-    """What all visitors share.
+    """What all visitors share: the models by name, the one that the app opens on, the latest results.
 
     Args:
         user_model: the model of the person who started the app, listed first and opened on.
         workers: what analyzes images; by default processes as the environment's settings say.
 
-    Attributes:
-        models: the models that a visitor may choose, by name.
-        first_model: the name of the one that the app opens on: the user's; else a published one if it is
-            on the machine, else the bundled one.
-        analyses: the latest results.
-
     Raises:
         SelectionError: a setting in the environment has no sensible value.
     """
 
-    def __init__(self, user_model: AvailableModel | None = None, workers: Analyzer | None = None) -> None:
+    def __init__(self, user_model: AvailableModel | None = None, workers: Workers | None = None) -> None:
         models = [registry_model(variant) for variant in VARIANTS.values()]
         if user_model is not None:
             models.insert(0, user_model)
@@ -113,13 +85,9 @@ class Server:
         self._on_this_machine = available()
         published = _PREFERRED if _PREFERRED in self._on_this_machine else BUNDLED.name
         self.first_model = user_model.name if user_model else published
+        first = self.models[self.first_model].choice
         self.analyses = Analyses(
-            workers
-            or Workers(
-                count=_setting(WORKERS_SETTING),
-                models_each=_setting(MODELS_SETTING),
-                first=self.models[self.first_model].choice,
-            )
+            workers or Workers(first, _setting(WORKERS_SETTING), _setting(MODELS_SETTING))
         )
         self._downloading = threading.Lock()
 
@@ -128,11 +96,7 @@ class Server:
         return None if model.variant is None or model.name in self._on_this_machine else model.variant
 
     def download(self, variant: Variant, progress: Progress) -> None:
-        """Fetch the weights of a variant; whoever asks for the same ones meanwhile waits for them.
-
-        Raises:
-            DownloadError: they could not be fetched; the message says what to do.
-        """
+        """Fetch a variant's weights, or raise DownloadError; whoever asks for the same meanwhile waits."""
         with self._downloading:  # two downloads of one file would each delete what the other has so far
             fetch(variant, progress=progress)
         self._on_this_machine = available()
@@ -143,16 +107,12 @@ _starting = threading.Lock()
 
 
 def server() -> Server:
-    """The server's state, made with the first call.
-
-    Raises:
-        SelectionError: a setting in the environment has no sensible value.
-    """
+    """The server's state, made with the first call. Errors as for `Server`."""
     with _starting:  # two first visitors at once would make it twice
         return _server or start()
 
 
-def start(user_model: AvailableModel | None = None, workers: Analyzer | None = None) -> Server:
+def start(user_model: AvailableModel | None = None, workers: Workers | None = None) -> Server:
     """Make the server's state anew. Arguments and errors as for `Server`."""
     global _server
     _server = Server(user_model, workers)
@@ -160,15 +120,9 @@ def start(user_model: AvailableModel | None = None, workers: Analyzer | None = N
 
 
 def launch(arguments: Sequence[str] = (), user_model: AvailableModel | None = None) -> None:
-    """Start the workers, then serve the app until it is stopped.
+    """Start the workers, then run the app as `streamlit run` with these arguments would, until it is stopped.
 
-    Args:
-        arguments: further options of `streamlit run`, such as "--server.port=8080".
-        user_model: a model to list beside those of the registry, and to open on.
-
-    Raises:
-        SystemExit: Streamlit has ended.
-        SelectionError: a setting in the environment has no sensible value.
+    It ends with SystemExit, Streamlit's; errors as for `Server`.
     """
     start(user_model)
     sys.argv = ["streamlit", "run", str(APP), *arguments]

@@ -33,27 +33,24 @@ if TYPE_CHECKING:
 # How often a worker looks whether the server that started it is still there, in seconds.
 _ORPHAN_CHECK = 2.0
 
+_DIED = (
+    "the model's process ended before it could answer (out of memory, perhaps); "
+    "a new one is starting: try again, or choose a smaller model"
+)
+
 # Where loky finds psutil, it ends a process that grew by 300 MB, as leaking; a larger model is no leak.
-_KEEP_LARGE_PROCESSES = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}
+_ENVIRONMENT = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model to ask: a variant's name, or a user's own files; nothing is the bundled model.
-
-    Attributes:
-        name: the variant's name.
-        weights: the path of a checkpoint.
-        labels: a file with the names of the classes.
-        sha256: SHA-256 that the checkpoint must have, in hexadecimal; None for any.
-        display_name: what the results call the model; by default they name it after its checkpoint.
-    """
+    """Which model to ask: a variant's name, or a user's own files; nothing is the bundled model."""
 
     name: str | None = None
     weights: Path | None = None
     labels: Path | None = None
-    sha256: str | None = None
-    display_name: str | None = None
+    sha256: str | None = None  # that the weights must have, in hexadecimal; None for any
+    display_name: str | None = None  # what the results call the model; by default after its checkpoint
 
 
 @dataclass(frozen=True)
@@ -67,17 +64,13 @@ class Request:
 
 
 class Workers:
-    """Processes that each hold a model; an image goes to the one with the fewest waiting.
+    """`count` processes, each of which takes the memory of TensorFlow and of at most `models_each` models.
 
-    Among equals it goes to one that was asked for the same model before and need not load it.
-
-    Args:
-        count: how many processes; each takes the memory of TensorFlow and of its models.
-        models_each: how many models a process keeps; the one longest unused is dropped.
-        first: the model that every process loads and compiles as it starts.
+    As it starts, each loads and compiles the `first` model. An image goes to the process with the fewest
+    waiting; among equals to one that was asked for the same model before and need not load it.
     """
 
-    def __init__(self, count: int = 1, models_each: int = 1, first: ModelChoice | None = None) -> None:
+    def __init__(self, first: ModelChoice, count: int = 1, models_each: int = 1) -> None:
         threads = max(1, cpu_count() // count)
         self._workers = [_Worker((models_each, first, threads, os.getpid())) for _ in range(count)]
         self._lock = threading.Lock()
@@ -87,14 +80,10 @@ class Workers:
 
         The future raises what `cait_viz.analyze` raises; `WorkerDiedError` if the process ended meanwhile.
         """
-        answer: Future[Analysis] = Future()
-        answer.set_running_or_notify_cancel()  # a network that has begun cannot be called back
         with self._lock:
             worker = min(self._workers, key=lambda worker: (worker.pending, worker.model != request.model))
             worker.model = request.model
-            inner = worker.submit(_analyze, request)
-        inner.add_done_callback(lambda done: _hand_over(done, answer))
-        return answer
+            return worker.submit(_analyze, request)
 
     def ready(self) -> "Future[int]":
         """The identity of a process that has loaded its first model and waits for images."""
@@ -107,21 +96,18 @@ class Workers:
 
 
 class _Worker:
-    """One process, replaced when it has died.
-
-    Attributes:
-        pending: how many tasks it has not finished.
-        model: the model it was last asked for.
-    """
+    """One process, replaced when it has died."""
 
     def __init__(self, initargs: tuple[Any, ...]) -> None:
         self._initargs = initargs
         self._lock = threading.Lock()
         self._pool = self._start()
-        self.pending = 0
-        self.model: ModelChoice | None = initargs[1]
+        self.pending = 0  # tasks it has not finished
+        self.model: ModelChoice = initargs[1]  # it was last asked for
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        answer: Future[Any] = Future()
+        answer.set_running_or_notify_cancel()  # a network that has begun cannot be called back
         with self._lock:
             # Killed while it had nothing to do: no image is lost, its successor is asked. The pool itself
             # notices a quarter of a second late, and then fails all it has been given.
@@ -133,48 +119,33 @@ class _Worker:
                 self._pool = self._start()
                 future = self._pool.submit(function, *arguments)
             self.pending += 1
-        future.add_done_callback(self._count_down)
-        return future
+        future.add_done_callback(lambda done: self._hand_over(done, answer))
+        return answer
 
     def stop(self) -> None:
         self._pool.shutdown(wait=False, kill_workers=True)
 
-    def _count_down(self, _: "Future[Any]") -> None:
+    def _hand_over(self, done: "Future[Any]", answer: "Future[Any]") -> None:
         with self._lock:
             self.pending -= 1
+        try:
+            answer.set_result(done.result())
+        except (BrokenProcessPool, CancelledError):
+            answer.set_exception(WorkerDiedError(_DIED))
+        except BaseException as error:
+            answer.set_exception(error)
 
     def _start(self) -> ProcessPoolExecutor:
-        pool = ProcessPoolExecutor(
-            1, initializer=_prepare, initargs=self._initargs, env=_KEEP_LARGE_PROCESSES
-        )
+        pool = ProcessPoolExecutor(1, initializer=_prepare, initargs=self._initargs, env=_ENVIRONMENT)
         pool.submit(os.getpid)  # a pool starts its process with its first task
         return pool
-
-
-def _hand_over(done: "Future[Analysis]", answer: "Future[Analysis]") -> None:
-    try:
-        answer.set_result(done.result())
-    except (BrokenProcessPool, CancelledError) as cause:
-        error = WorkerDiedError(
-            "the model's process ended before it could answer (out of memory, perhaps); "
-            "a new one is starting: try again, or choose a smaller model"
-        )
-        error.__cause__ = cause
-        answer.set_exception(error)
-    except BaseException as error:
-        answer.set_exception(error)
 
 
 # --- what follows runs in the worker's process ------------------------------------------------------
 
 
 class ModelCache:
-    """The models that one process keeps; the one unused the longest makes room.
-
-    Args:
-        limit: how many models.
-        load: makes the model of a choice.
-    """
+    """At most `limit` models, which `load` makes of their choices; the one unused the longest makes room."""
 
     def __init__(self, limit: int, load: "Callable[[ModelChoice], CaiT]") -> None:
         self._limit = limit
@@ -218,27 +189,23 @@ def _load(choice: ModelChoice) -> "CaiT":
 _models: ModelCache
 
 
-def _prepare(models_each: int, first: ModelChoice | None, threads: int, server: int) -> None:
+def _prepare(models_each: int, first: ModelChoice, threads: int, server: int) -> None:
     """Start TensorFlow and load and compile the first model."""
     import numpy as np
 
-    from cait_viz._backend import import_tensorflow
+    from cait_viz._backend import import_keras
 
     threading.Thread(target=_end_with, args=(server,), daemon=True).start()
-    import_tensorflow()
-    import tensorflow as tf
+    import_keras("tensorflow", threads)
+    from cait_viz.engine.keras import forward
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
     global _models
     _models = ModelCache(models_each, _load)
-    if first is not None:
-        from cait_viz.engine.keras import forward
-
-        # Whoever asks for a model that cannot be loaded gets the error; a pool that cannot start gives none.
-        with suppress(CaitVizError):
-            model = _models.get(first)
-            size = model.config.image_size
-            forward(model, np.zeros((1, size, size, 3), np.float32))
+    # Whoever asks for a model that cannot be loaded gets the error; a pool that cannot start gives none.
+    with suppress(CaitVizError):
+        model = _models.get(first)
+        size = model.config.image_size
+        forward(model, np.zeros((1, size, size, 3), np.float32))
 
 
 def _end_with(server: int) -> None:
@@ -253,8 +220,8 @@ def _analyze(request: Request) -> Analysis:
 
     try:
         analysis = analyze(request.image, _models.get(request.model), request.view, request.image_name)
-        name = request.model.display_name
-        return replace(analysis, model=replace(analysis.model, name=name)) if name else analysis
+        name = request.model.display_name or analysis.model.name
+        return replace(analysis, model=replace(analysis.model, name=name))
     except CaitVizError:
         raise
     except Exception as error:

@@ -26,26 +26,17 @@ _WAITING = "The model is warming up or busy. The map appears here as soon as it 
 
 @dataclass(frozen=True)
 class ScreenResult:
-    """What a session keeps of an analysis.
+    """What a session keeps of an analysis: copies that fit a screen, a few megabytes.
 
-    Copies that fit a screen, so that a visitor holds a few megabytes; the whole one is the server's,
-    whose memory for them is bounded, or is made again from the request.
-
-    Attributes:
-        key: what tells this analysis from all others.
-        request: what it was made from.
-        small: the analysis with a copy of the image for the large map.
-        tile: the analysis with a small copy of what the network saw.
-        size: width and height of the image itself, in pixels.
-        seen: left, top, right and bottom of what the network saw of it.
+    The whole one is the server's, whose memory for them is bounded, or is made again from the request.
     """
 
-    key: Hashable
+    key: Hashable  # tells this analysis from all others
     request: Request
-    small: Analysis
-    tile: Analysis
-    size: tuple[int, int]
-    seen: tuple[int, int, int, int]
+    small: Analysis  # with a copy of the image for the large map
+    tile: Analysis  # with a small copy of what the network saw
+    size: tuple[int, int]  # width and height of the image itself, in pixels
+    seen: tuple[int, int, int, int]  # left, top, right and bottom of what the network saw of it
 
     def whole(self) -> Analysis:
         """The analysis itself, with the image in its own resolution."""
@@ -72,20 +63,14 @@ def analyze(image: ChosenImage, model: AvailableModel, view: View) -> ScreenResu
             error = failure
             state.failure = (key, error)
         else:
-            state.result = ScreenResult(
-                key=key,
-                request=request,
-                small=analysis.reduced(SCREEN_SIDE),
-                tile=analysis.seen().reduced(2 * TILE_SIDE),
-                size=analysis.size,
-                seen=analysis.box.pixels(),
-            )
+            small, tile = analysis.reduced(SCREEN_SIDE), analysis.seen().reduced(2 * TILE_SIDE)
+            state.result = ScreenResult(key, request, small, tile, analysis.size, analysis.box.pixels())
             return state.result
     still_there = result is not None and result.request.model == model.choice
     st.html(notice(f"{error}. Below is still the image before it." if still_there else f"{error}."))
     if not isinstance(error, ImageError):
         st.button(
-            "Try again", key="retry_analysis", type="primary", on_click=lambda: state.pop("failure", None)
+            "Try again", key="retry_analysis", type="primary", on_click=state.pop, args=("failure", None)
         )
     return result if still_there else None
 
