@@ -1,21 +1,20 @@
 """The web app's page, in the order in which it is seen.
 
-Run it with `make app`, `cait-viz app` or `streamlit run app.py`. The network runs in a process of
-its own (cait_viz.serving.worker); everything that is drawn comes from an `Analysis`.
+Run it with `make app`, `cait-viz app` or `streamlit run app.py`. The network runs in threads of its own
+(cait_viz.serving.engines); everything that is drawn comes from an `Analysis`.
 """
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from mimetypes import guess_type
 from typing import Any
 
 import streamlit as st
 
 from cait_viz.analysis import CONFIDENT, Analysis
-from cait_viz.attention.maps import INTERPOLATIONS, SCALES
 from cait_viz.drawing.figures import FIGURE_FORMATS, percent
-from cait_viz.drawing.overlay import COLORMAPS, DEFAULT_ALPHA, DEFAULT_COLORMAPS, STYLES, Look
+from cait_viz.drawing.overlay import COLORMAPS, DEFAULT_ALPHA, DEFAULT_COLORMAPS, Look
 from cait_viz.errors import CaitVizError
-from cait_viz.images.preprocess import VIEWS
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import MEAN, follow_address, reset_block_and_head, write_address
 from cait_viz.serving.page.markup import STYLE, notice, verbatim
@@ -30,19 +29,12 @@ PAPER = "https://arxiv.org/abs/2103.17239"
 # How much darker the part of the image is drawn that the network did not see.
 DIM_UNSEEN = 0.6
 
-STYLE_NAMES = {"overlay": "Overlay", "paper": "Paper", "map": "Map alone"}
-VIEW_NAMES = {"crop": "Center crop", "whole": "Whole image"}
-SCALE_NAMES = {"head": "Each map", "shared": "All heads"}
-INTERPOLATION_NAMES = {"bicubic": "Bicubic", "nearest": "Patches"}
+# What the choices are called, the first being the default.
+STYLES = {"overlay": "Overlay", "paper": "Paper", "map": "Map alone"}
+VIEWS = {"crop": "Center crop", "whole": "Whole image"}
+SCALES = {"head": "Each map", "shared": "All heads"}
+INTERPOLATIONS = {"bicubic": "Bicubic", "nearest": "Patches"}
 AUTOMATIC = "automatic"
-
-MIME_TYPES = {
-    "png": "image/png",
-    "svg": "image/svg+xml",
-    "pdf": "application/pdf",
-    "zip": "application/zip",
-    "npz": "application/octet-stream",
-}
 
 
 def main() -> None:
@@ -61,22 +53,18 @@ def main() -> None:
     with st.sidebar:
         image = choose_image()
         model = choose_model()
-        view = choose("Part of the image", "view", VIEWS, VIEW_NAMES.__getitem__)
+        view = choose("Part of the image", "view", VIEWS)
         block, head = choose_block_and_head(model)
         look = choose_look()
     write_address(image.sample.slug if image.sample else None)
     show_gallery(image)
-    missing = server().missing(model)
-    if missing is not None:
+    if missing := server().missing(model):
         show_download_of(missing)
-        return
-    result = analyze(image, model, view)
-    if result is None:
-        return
-    show_map(result, model, block, head, look)
-    show_heads(result, look)
-    show_files(result, block, head, look)
-    show_explanation(model)
+    elif result := analyze(image, model, view):
+        show_map(result, model, block, head, look)
+        show_heads(result, look)
+        show_files(result, block, head, look)
+        show_explanation(model)
 
 
 # The sidebar
@@ -87,13 +75,9 @@ def choose_model() -> AvailableModel:
     st.subheader("Model")
     models = server().models
     name = st.selectbox(
-        "Model",
-        tuple(models),
-        key="model",
-        format_func=lambda name: describe_model(models[name]),
-        on_change=reset_block_and_head,
-        label_visibility="collapsed",
-    )
+        "Model", tuple(models), key="model", format_func=lambda name: describe_model(models[name]),
+        on_change=reset_block_and_head, label_visibility="collapsed",
+    )  # fmt: skip
     model = models[name]
     if model.variant is None:
         where = f"your own weights ({verbatim(model.weights)})"
@@ -117,19 +101,17 @@ def describe_model(model: AvailableModel) -> str:
     return " · ".join(facts)
 
 
-def choose(label: str, key: str, options: tuple[Any, ...], name: Callable[[Any], str]) -> Any:
-    """One of a few options, all of them visible."""
-    st.session_state.setdefault(key, options[0])
-    return st.segmented_control(
-        label, options, key=key, format_func=name, selection_mode="single", required=True
-    )
+def choose(label: str, key: str, names: Mapping[Any, str]) -> Any:
+    """One of a few options, all of them visible by name."""
+    st.session_state.setdefault(key, next(iter(names)))
+    return st.segmented_control(label, tuple(names), key=key, format_func=names.__getitem__, required=True)
 
 
 def choose_block_and_head(model: AvailableModel) -> tuple[int, int | None]:
     """A class-attention block and a head of it, or the mean of its heads."""
     st.subheader("Attention")
-    blocks = tuple(range(model.config.ca_ffn_layers))
-    block = choose("Class-attention block", "block", blocks, lambda block: f"CA block {block + 1}")
+    blocks = {block: f"CA block {block + 1}" for block in range(model.config.ca_ffn_layers)}
+    block = choose("Class-attention block", "block", blocks)
     heads: tuple[str | int, ...] = (MEAN, *range(model.config.num_heads))
     head = st.selectbox("Head", heads, key="head", format_func=head_name)
     return block, None if isinstance(head, str) else head
@@ -143,19 +125,13 @@ def head_name(head: str | int | None) -> str:
 def choose_look() -> Look:
     """How the maps are drawn."""
     st.subheader("Look")
-    style = choose("Style", "style", STYLES, STYLE_NAMES.__getitem__)
-    colormap = st.selectbox(
-        "Colors",
-        (AUTOMATIC, *COLORMAPS),
-        key="colormap",
-        format_func=lambda name: f"{DEFAULT_COLORMAPS[style]} (this style's)" if name == AUTOMATIC else name,
-    )
-    opacity = st.slider(
-        "Opacity of the map", 0, 100, round(100 * DEFAULT_ALPHA), format="%d %%", key="opacity",
-        disabled=style != "overlay",
-    )  # fmt: skip
-    scale = choose("Color scale", "scale", SCALES, SCALE_NAMES.__getitem__)
-    interpolation = choose("Upsampling", "interpolation", INTERPOLATIONS, INTERPOLATION_NAMES.__getitem__)
+    style = choose("Style", "style", STYLES)
+    colors = {AUTOMATIC: f"{DEFAULT_COLORMAPS[style]} (this style's)"} | {name: name for name in COLORMAPS}
+    colormap = st.selectbox("Colors", tuple(colors), key="colormap", format_func=colors.__getitem__)
+    usual, fixed = round(100 * DEFAULT_ALPHA), style != "overlay"
+    opacity = st.slider("Opacity of the map", 0, 100, usual, format="%d %%", key="opacity", disabled=fixed)
+    scale = choose("Color scale", "scale", SCALES)
+    interpolation = choose("Upsampling", "interpolation", INTERPOLATIONS)
     return Look(
         style=style,
         colormap=None if colormap == AUTOMATIC else colormap,
@@ -186,10 +162,8 @@ def show_download_of(variant: Variant) -> None:
     bar = place.progress(0.0, f"Downloading {variant.name}")
 
     def show(done: int, total: int) -> None:
-        bar.progress(
-            min(1.0, done / total) if total else 0.0,
-            f"Downloading {variant.name}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB",
-        )
+        text = f"Downloading {variant.name}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB"
+        bar.progress(min(1.0, done / total) if total else 0.0, text)
 
     try:
         server().download(variant, show)
@@ -204,12 +178,8 @@ def show_map(result: ScreenResult, model: AvailableModel, block: int, head: int 
     """The chosen map, large, with the predictions beside it."""
     left, right = st.columns([3, 2], gap="large")
     with left:
-        st.image(
-            result.small.overlay(block, head, **vars(look)),
-            alt=f"{result.small.title(block, head)}.",
-            width="stretch",
-            output_format="JPEG",
-        )
+        drawn, alt = result.small.overlay(block, head, **vars(look)), f"{result.small.title(block, head)}."
+        st.image(drawn, alt=alt, width="stretch", output_format="JPEG")
         numbers = ", ".join(concentration(result.small, block, head))
         st.caption(f"CA block {block + 1}, {head_name(head).lower()}: {numbers}. {what_was_seen(result)}")
         if result.small.image_remark:
@@ -228,20 +198,14 @@ def what_was_seen(result: ScreenResult) -> str:
         return f"The network saw the whole image ({width} × {height} pixels), squashed to a square."
     if (right - left, bottom - top) == (width, height):
         return f"The network saw all of its {width} × {height} pixels."
-    return (
-        f"The network saw {right - left} × {bottom - top} of its {width} × {height} pixels, and not what "
-        "is dimmed."
-    )
+    seen = f"{right - left} × {bottom - top}"
+    return f"The network saw {seen} of its {width} × {height} pixels, and not what is dimmed."
 
 
 def concentration(analysis: Analysis, block: int, head: int | None) -> list[str]:
     """What stretching a map to its full range throws away, in words."""
-    numbers = analysis.concentration(block, head)
-    return [
-        f"itself {percent(numbers.class_token)}",
-        f"{numbers.patches:.0f} patches",
-        f"entropy {numbers.entropy:.2f} nats",
-    ]
+    itself, entropy, patches = analysis.concentration(block, head)
+    return [f"itself {percent(itself)}", f"{patches:.0f} patches", f"entropy {entropy:.2f} nats"]
 
 
 def prediction_list(analysis: Analysis) -> str:
@@ -283,12 +247,8 @@ def show_heads(result: ScreenResult, look: Look) -> None:
 
 def show_tile(tile: Analysis, block: int, head: int | None, look: Look) -> None:
     """One small map with its numbers and the button that chooses it."""
-    st.image(
-        tile.overlay(block, head, **vars(look)),
-        alt=tile.title(block, head),
-        width=TILE_SIDE,
-        output_format="JPEG",
-    )
+    drawn, alt = tile.overlay(block, head, **vars(look)), tile.title(block, head)
+    st.image(drawn, alt=alt, width=TILE_SIDE, output_format="JPEG")
     state = st.session_state
     choice = {"block": block, "head": MEAN if head is None else head}
     st.button(
@@ -307,11 +267,7 @@ def show_files(result: ScreenResult, block: int, head: int | None, look: Look) -
     """Files to keep; each is made when its button is pressed, and none reruns the page."""
     st.subheader("Keep it")
     small, whole = result.small, result.whole
-    figure_look: dict[str, Any] = {
-        "colormap": look.colormap,
-        "interpolation": look.interpolation,
-        "scale": look.scale,
-    }
+    figure_look = {"colormap": look.colormap, "interpolation": look.interpolation, "scale": look.scale}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         kind = st.selectbox("Format of the figures", FIGURE_FORMATS, format_func=str.upper, width=180)
         files: dict[str, tuple[str, Callable[[], bytes]]] = {
@@ -332,7 +288,7 @@ def show_files(result: ScreenResult, block: int, head: int | None, look: Look) -
         }
         for label, (name, make) in files.items():
             st.download_button(
-                label, make, name, MIME_TYPES[name.rpartition(".")[2]], key=f"download_{name}",
+                label, make, name, guess_type(name)[0] or "application/octet-stream", key=f"download_{name}",
                 on_click="ignore", icon=":material/download:",
             )  # fmt: skip
     st.caption(

@@ -27,7 +27,7 @@ from cait_viz.weights.labels import class_index, class_names
 
 if TYPE_CHECKING:
     from cait_viz.analysis import Analysis
-    from cait_viz.model.cait import CaiT
+    from cait_viz.engine.base import Engine
 
 TILE, COLUMNS = 1.13, 2  # a tile's side in inches, at 200 dots an inch; images beside each other
 TILE_PIXELS = 360  # the longest side of what is drawn on a tile: more than its dots
@@ -54,7 +54,7 @@ def from_classes(folders: Iterable[Path], labels: Sequence[str], seed: int) -> l
     return spread(groups, seed)
 
 
-def panels(shots: Iterable[Shot], model: "CaiT", style: Style) -> Iterator["tuple[SaliencyPanel, Analysis]"]:
+def panels(shots: Iterable[Shot], model: Engine, style: Style) -> Iterator["tuple[SaliencyPanel, Analysis]"]:
     """Each image analyzed and drawn; a file that is no image is named and skipped."""
     from cait_viz.api import analyze
 

@@ -68,8 +68,8 @@ def import_keras(backend: str, threads: int | None = None) -> None:
     with _interrupted_at_once(), standard_error_held(), _no_keras_settings():
         importlib.import_module(backend)
         importlib.import_module("keras")
-        # Keras asks of every input whether it is a tensor of TensorFlow's, and imports that for it; an export to
-        # OpenVINO has none.
+        # Keras asks of every input whether it is a tensor of TensorFlow's, and imports that for it. An export
+        # to OpenVINO has no input.
         if backend != "openvino" and importlib.util.find_spec("tensorflow"):
             importlib.import_module("tensorflow")
     if backend == "torch":

@@ -16,7 +16,7 @@ def run_module(name: str, *arguments: str, **environment: str) -> None:
     """Run it and wait for it.
 
     Args:
-        name: the module, with dots. It refuses with a sentence on its standard output and the status `REFUSED`.
+        name: the module, with dots. It refuses with a sentence on its standard output and `REFUSED`.
         *arguments: its command line.
         **environment: variables that it gets beside this process's.
 

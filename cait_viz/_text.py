@@ -12,10 +12,14 @@ _LISTED = 60
 _JOINERS = "\u200c\u200d"
 
 
+def printable(text: str) -> str:
+    """A text on one line, with spaces for control characters and halves of surrogate pairs."""
+    return "".join(char if char.isprintable() or char in _JOINERS else " " for char in text)
+
+
 def one_line(text: str, limit: int = 160) -> str:
     """A text of unknown origin as part of a sentence: one line, no control characters, not too long."""
-    shown = (char if char.isprintable() or char in _JOINERS else " " for char in text)
-    text = " ".join("".join(shown).split())
+    text = " ".join(printable(text).split())
     return text if len(text) <= limit else f"{text[:limit]}…"
 
 

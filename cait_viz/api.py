@@ -1,6 +1,8 @@
 """From an image to its `Analysis`: the one module that knows both the network and the drawing.
 
-Keras is imported by `load_model` alone.
+A `source` is a path, a web address, bytes, a Pillow image, an array or a loaded image; ImageError says that
+it cannot be read. A `view` is "crop", the center square, or "whole", the whole image squashed to a square. A
+`model` is what `load_engine` or `load_model` gave; only the latter imports Keras.
 """
 
 from collections.abc import Callable, Sequence
@@ -79,32 +81,14 @@ def load_model(
 
 
 def preprocess(source: ImageSource, model: "Engine | CaiT", view: View = "crop") -> np.ndarray:
-    """The network's input for one image.
-
-    Args:
-        source: path, web address, bytes, Pillow image, array or loaded image.
-        model: what will see it: of `load_engine` or `load_model`.
-        view: "crop", the center square, or "whole", the whole image squashed to a square.
-
-    Returns:
-        (1, S, S, 3) float32, normalised with ImageNet's mean and deviation.
-
-    Raises:
-        ImageError: the image cannot be read.
-    """
+    """The network's input for one image: (1, S, S, 3) float32, normalized with ImageNet's statistics."""
     return preprocessing.prepare(source, model.config.image_size, view)
 
 
 def analyze(
     source: ImageSource, model: "Engine | CaiT", view: View = "crop", name: str | None = None
 ) -> Analysis:
-    """Classify one image and keep where each class-attention head looked.
-
-    Args:
-        source: path, web address, bytes, Pillow image, array or loaded image.
-        model: of `load_engine` or `load_model`.
-        view: "crop", the center square, or "whole", the whole image squashed to a square.
-        name: what to call the image; by default its file's name.
+    """Classify one image, called `name` or after its file, and keep where each class-attention head looked.
 
     Raises:
         ImageError: the image cannot be read.
@@ -115,15 +99,14 @@ def analyze(
     engine = _engine(model)
     labels = model.labels or class_names(model.config.num_classes)
     loaded = load_image(source, name)
-    size = model.config.image_size
-    logits, _, ca_attention = engine.forward(preprocessing.prepare(loaded, size, view))
+    logits, _, ca_attention = engine.forward(preprocess(loaded, model, view))
     return Analysis(
         image=np.asarray(loaded.image),
         image_name=loaded.name,
         image_sha256=loaded.sha256,
         model=describe(engine),
         view=view,
-        box=preprocessing.seen_box(loaded.image.size, size, view),
+        box=preprocessing.seen_box(loaded.image.size, model.config.image_size, view),
         labels=labels,
         probabilities=probabilities(logits[0]),
         logits=logits[0],
@@ -136,15 +119,10 @@ def analyze(
 def attention_tensors(
     source: ImageSource, model: "Engine | CaiT", view: View = "crop", sa_blocks: Sequence[int] = ()
 ) -> dict[str, np.ndarray]:
-    """The raw numbers of one image, as the network gives them.
+    """The raw numbers of one image, as the network gives them, float32.
 
-    Returns:
-        "pixels" (1, S, S, 3), "logits" (1, classes), every "ca_ffn_block_{i}_att" (1, H, 1, 1 + N) and
-        each "sa_ffn_block_{k}_att" (1, H, N, N) asked for; float32.
-
-    Raises:
-        ImageError: the image cannot be read.
-        SelectionError: there is no such self-attention block.
+    "pixels" (1, S, S, 3), "logits" (1, classes), every "ca_ffn_block_{i}_att" (1, H, 1, 1 + N) and each
+    "sa_ffn_block_{k}_att" (1, H, N, N) asked for; SelectionError if there is no such self-attention block.
     """
     pixels = preprocess(source, model, view)
     logits, sa_attention, ca_attention = _engine(model).forward(pixels, sa_blocks)
@@ -163,10 +141,10 @@ def describe(model: Engine) -> ModelInfo:
     """What a result says of the model that made it."""
     source = model.source
     return ModelInfo(
-        name=model.name,
-        weights=source.file if source else "",
-        weights_sha256=source.sha256 if source else "",
-        saliency_block=source.saliency_block if source else 0,
+        name=source.name,
+        weights=source.file,
+        weights_sha256=source.sha256,
+        saliency_block=source.saliency_block,
         image_size=model.config.image_size,
         patch_size=model.config.patch_size,
     )

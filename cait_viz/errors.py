@@ -51,7 +51,3 @@ class EngineError(CaitVizError):
 
 class ProcessDiedError(CaitVizError):
     """A process of this program's own that ended before it was done."""
-
-
-class WorkerDiedError(CaitVizError):
-    """The model's process ended in the middle of an image; it has been replaced."""

@@ -1,7 +1,7 @@
-"""`Result`: the numbers that came out of one image.
+"""`Result`: the numbers that came out of one image, plain NumPy and text that can be pickled.
 
-It is plain NumPy and text and can be pickled. Blocks and heads count from 0 in every argument and file
-name, as the tutorial's keys do, and from 1 in the titles a person reads, as the paper does.
+Blocks and heads count from 0 in every argument and file name, as the tutorial's keys do, and from 1 in the
+titles a person reads, as the paper does.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,42 +24,27 @@ CONFIDENT = 0.10
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known of the model that gave a result.
+    """What is known of the model that gave a result."""
 
-    Attributes:
-        name: the variant's name, or the weights file's if it is no variant of the registry.
-        weights: name of the weights file.
-        weights_sha256: SHA-256 of that file, in hexadecimal.
-        saliency_block: index of the class-attention block that serves best as saliency.
-        image_size: side of the network input in pixels.
-        patch_size: side of a patch in pixels.
-    """
-
-    name: str
-    weights: str
-    weights_sha256: str
-    saliency_block: int
-    image_size: int
-    patch_size: int
+    name: str  # of the variant, or of the weights file if it is no variant of the registry
+    weights: str  # the file's name
+    weights_sha256: str  # of that file, in hexadecimal
+    saliency_block: int  # index of the class-attention block that serves best as saliency
+    image_size: int  # side of the network's input, in pixels
+    patch_size: int  # side of a patch, in pixels
 
 
 class Concentration(NamedTuple):
-    """How a map's attention is spread.
+    """How a map's attention is spread."""
 
-    Attributes:
-        class_token: the share that the class token keeps for itself.
-        entropy: of the rest over the patches, in nats.
-        patches: over how many patches that is, the exponential of the entropy.
-    """
-
-    class_token: float
-    entropy: float
-    patches: float
+    class_token: float  # the share that the class token keeps for itself
+    entropy: float  # of the rest over the patches, in nats
+    patches: float  # over how many patches that is, the exponential of the entropy
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """The numbers of one image; `Analysis` adds the drawing and the saving.
+    """The numbers of one image, in read-only arrays; `Analysis` adds the drawing and the saving.
 
     Attributes:
         image: `(height, width, 3)` uint8, upright sRGB.
@@ -69,14 +54,12 @@ class Result:
         view: "crop", the center square, or "whole", the whole image squashed to a square.
         box: the part of `image` that the network saw, in its pixels; the edges need not be whole.
         labels: name of each class, C of them.
-        probabilities: `(C,)` float32, the softmax of the logits.
+        probabilities: `(C,)` float32, the softmax of the logits; of a single class, the sigmoid.
         logits: `(C,)` float32.
         class_attention: for each class-attention block i, under the key "ca_ffn_block_i_att", how the
             class token spreads its attention, `(heads, N + 1)` float32; index 0 is the token itself.
         class_kinds: the kind of each class in plain words, such as "dog", where these are known; else empty.
         image_remark: a sentence on what the image lacks or what was assumed of its pixels; else "".
-
-    The arrays are read-only.
 
     Raises:
         CheckpointError: numbers that are not finite, which is what damaged weights give.
@@ -98,28 +81,32 @@ class Result:
     def __post_init__(self) -> None:
         attention = {key: _frozen(array, np.float32) for key, array in self.class_attention.items()}
         settle = object.__setattr__
-        settle(self, "image", _frozen(self.image, None))
+        settle(self, "image", _frozen(self.image))
         settle(self, "labels", tuple(self.labels))
         settle(self, "probabilities", _frozen(self.probabilities, np.float32))
         settle(self, "logits", _frozen(self.logits, np.float32))
         settle(self, "class_attention", MappingProxyType(attention))
-        _check_finite(self)
+        numbers = (self.logits, self.probabilities, *attention.values())
+        if not all(np.isfinite(array).all() for array in numbers):
+            raise CheckpointError(
+                f"{self.model.weights}: the network answers with numbers that are not finite; the weights "
+                "are damaged, use another file"
+            )
 
     def __reduce__(self) -> tuple[Callable[..., "Result"], tuple[Any, ...]]:
         # Through the constructor, so that the arrays are read-only on the other side too.
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return _rebuilt, (type(self), parts | {"class_attention": dict(self.class_attention)})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return type(self), tuple((values | {"class_attention": dict(self.class_attention)}).values())
 
     def __repr__(self) -> str:
         label, probability = self.predictions[0]
-        kind = type(self).__name__
-        return f"<{kind} of {self.image_name!r} by {self.model.name}: {label!r}, {probability:.1%}>"
+        said = f"{label!r}, {probability:.1%}"
+        return f"<{type(self).__name__} of {self.image_name!r} by {self.model.name}: {said}>"
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the image in pixels."""
-        height, width, _ = self.image.shape
-        return width, height
+        return self.image.shape[1], self.image.shape[0]
 
     @property
     def nbytes(self) -> int:
@@ -159,7 +146,8 @@ class Result:
         sums = np.bincount(kind_of, weights=self.probabilities)
         return [(str(names[index]), float(sums[index])) for index in np.argsort(-sums, kind="stable")]
 
-    # Where it looked
+    # Where it looked: `block` None is the one that serves best as saliency, `head` None the mean of the
+    # heads. A block or head that is not there raises SelectionError.
 
     @property
     def blocks(self) -> int:
@@ -178,38 +166,20 @@ class Result:
         return side, side
 
     def block_index(self, block: int | None = None) -> int:
-        """The block itself, or for None the one that serves best as saliency.
-
-        Raises:
-            SelectionError: a block that is not there.
-        """
-        if block is None:
-            return self.model.saliency_block
-        return check_index("CA block", block, self.blocks)
+        """The block itself, or for None the one that serves best as saliency."""
+        return self.model.saliency_block if block is None else check_index("CA block", block, self.blocks)
 
     def attention(self, block: int | None = None, head: int | None = None) -> Floats:
-        """Class attention of one block and head, `(N + 1,)` float32; the mean of the heads if None.
-
-        Every method below takes the same two arguments. Without a block it is the one that serves best
-        as saliency.
-
-        Raises:
-            SelectionError: a block or head that is not there.
-        """
+        """Class attention of one block and head, `(N + 1,)` float32."""
         rows = self._rows(block)
-        chosen = self._head(head)
-        return rows.mean(axis=0, dtype=np.float64).astype(np.float32) if chosen is None else rows[chosen]
+        if head is None:
+            return rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return rows[self._head(head)]
 
     def grid(self, block: int | None = None, head: int | None = None, scale: Scale = "head") -> Floats:
         """One map stretched to [0, 1], `(rows, cols)` float32.
 
-        Args:
-            block: the class-attention block, from 0; None is the one that serves best as saliency.
-            head: the head, from 0; None is the mean of the heads.
-            scale: "head", the map's own range; "shared", the range of all heads of all blocks.
-
-        Raises:
-            SelectionError: a block, head or scale that is not there.
+        From its own range, or on the scale "shared" from that of all heads of all blocks.
         """
         shared = check_choice("scale", scale, SCALES) == "shared"
         values = self.attention(block, head)[1:].reshape(self.grid_shape)
@@ -229,10 +199,7 @@ class Result:
         return maps.class_token_attention(self._rows(block))
 
     def entropy(self, block: int | None = None) -> Floats:
-        """Entropy of each head over the patches in nats, `(heads,)`; lower is more concentrated.
-
-        From 0 (one patch) to log N (all alike), as `maps.patch_entropy`.
-        """
+        """Entropy of each head over the patches in nats, `(heads,)`: 0 for one patch to log N, all alike."""
         return maps.patch_entropy(self._rows(block))
 
     def effective_patches(self, block: int | None = None) -> Floats:
@@ -240,36 +207,20 @@ class Result:
         return maps.effective_patches(self._rows(block))
 
     def concentration(self, block: int | None = None, head: int | None = None) -> Concentration:
-        """What stretching a map to its full range throws away; of the mean of the heads, for None."""
-        attention = self.attention(block, head)[None]
-        return Concentration(
-            class_token=float(maps.class_token_attention(attention)[0]),
-            entropy=float(maps.patch_entropy(attention)[0]),
-            patches=float(maps.effective_patches(attention)[0]),
-        )
+        """What stretching a map to its full range throws away."""
+        attention = self.attention(block, head)[np.newaxis]
+        measures = (maps.class_token_attention, maps.patch_entropy, maps.effective_patches)
+        return Concentration(*(float(measure(attention)[0]) for measure in measures))
 
     def _rows(self, block: int | None) -> Floats:
         return self.class_attention[f"ca_ffn_block_{self.block_index(block)}_att"]
 
-    def _head(self, head: int | None) -> int | None:
-        return None if head is None else check_index("head", head, self.heads)
+    def _head(self, head: int) -> int:
+        return check_index("head", head, self.heads)
 
 
-def _rebuilt(kind: type[Result], parts: dict[str, Any]) -> Result:
-    return kind(**parts)
-
-
-def _frozen(array: Any, dtype: type[np.generic] | None) -> NDArray[Any]:
+def _frozen(array: Any, dtype: type[np.generic] | None = None) -> NDArray[Any]:
     """A view that cannot be written through; the array that was given stays as writable as it was."""
     view = np.asarray(array, dtype).view()
     view.flags.writeable = False
     return view
-
-
-def _check_finite(result: Result) -> None:
-    numbers = [result.logits, result.probabilities, *result.class_attention.values()]
-    if not all(np.isfinite(array).all() for array in numbers):
-        raise CheckpointError(
-            f"{result.model.weights}: the network answers with numbers that are not finite; the weights are "
-            "damaged, use another file"
-        )

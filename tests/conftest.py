@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser_visitor import ARGUMENTS, CHROMIUM, Visitor, started
 from image_helpers import blobs
 from PIL import Image
 from reference import lively_weights, timm_shapes
@@ -248,3 +249,101 @@ def run_python(environment):
         return done.stdout, done.stderr
 
     return run
+
+
+class Counted:
+    """The workers, what they were asked, and the answer to give in place of theirs, if there is one."""
+
+    def __init__(self, workers):
+        self.workers = workers
+        self.requests = []
+        self.answer = None
+
+    def analyze(self, request):
+        self.requests.append(request)
+        return self.answer or self.workers.analyze(request)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """An empty home for the hub's cache, of this process and of the worker's."""
+    from huggingface_hub import constants
+
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(folder))
+        patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def workers(home):
+    """One worker of the app for all tests of a file."""
+    from cait_viz.serving.worker import ModelChoice, Workers
+
+    workers = Workers(first=ModelChoice("bundled"))
+    yield workers
+    workers.stop()
+
+
+@pytest.fixture
+def counted(workers):
+    """The workers of a server that was started for this test."""
+    from cait_viz.serving import state
+
+    counted = Counted(workers)
+    state.start(workers=counted)
+    return counted
+
+
+@pytest.fixture
+def asked(counted):
+    """The requests to the workers in this test."""
+    return counted.requests
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium; without it the test is skipped, or fails where CAIT_VIZ_REQUIRE_BROWSER=1 is set."""
+    unavailable = pytest.fail if os.environ.get("CAIT_VIZ_REQUIRE_BROWSER") == "1" else pytest.skip
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        unavailable("playwright is not installed")
+    if CHROMIUM is None:
+        unavailable("there is no Chromium on this machine")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def app(browser, environment, tmp_path_factory):
+    """A running `cait-viz app`, started in a folder of no importance, with no hub within reach."""
+    with started(tmp_path_factory.mktemp("app"), environment) as process:
+        yield process
+        assert "Traceback" not in process.log.read_text()
+
+
+@pytest.fixture
+def visitors(app, browser):
+    """Make visitors. However they fare, no page may complain, and nothing may be asked of anybody else."""
+    known = []
+
+    def make(**options):
+        known.append(Visitor(browser, app.url, **options))
+        return known[-1]
+
+    yield make
+    for visitor in known:
+        visitor.context.close()
+    assert [visitor.complaints for visitor in known] == [[]] * len(known)
+    assert [visitor.outside for visitor in known] == [[]] * len(known)
+
+
+@pytest.fixture
+def visitor(visitors):
+    """One visitor, at the first screen."""
+    return visitors().open()

@@ -90,7 +90,7 @@ def test_an_analysis_is_the_networks_answer(tiny_model, photo):
     assert analysis.labels == tuple(f"class {index}" for index in range(10))
 
 
-def test_path_bytes_picture_and_array_give_the_same_analysis(tiny_model, photo, tmp_path):
+def test_path_bytes_image_and_array_give_the_same_analysis(tiny_model, photo, tmp_path):
     path = tmp_path / "my photo.png"
     path.write_bytes(photo)
     expected = analyze(photo, tiny_model)
@@ -98,7 +98,7 @@ def test_path_bytes_picture_and_array_give_the_same_analysis(tiny_model, photo, 
         assert_same_analysis(analyze(source, tiny_model), expected)
 
 
-def test_an_analysis_says_which_picture_it_is_of(tiny_model, photo, tmp_path):
+def test_an_analysis_says_which_image_it_is_of(tiny_model, photo, tmp_path):
     path = tmp_path / "my photo.png"
     path.write_bytes(photo)
     from_path, named = analyze(path, tiny_model), analyze(photo, tiny_model, name="hers.png")
@@ -113,7 +113,7 @@ def test_an_analysis_says_which_model_made_it(bundled, photo):
     assert model.weights_sha256 == sha256(BUNDLED_WEIGHTS)
 
 
-def test_the_whole_picture_is_another_view_with_a_box_of_its_own(tiny_model, photo):
+def test_the_whole_image_is_another_view_with_a_box_of_its_own(tiny_model, photo):
     crop, whole = analyze(photo, tiny_model), analyze(photo, tiny_model, "whole")
     assert crop.box == (pytest.approx(130 / 92 * 14), 0, pytest.approx(130 / 92 * 78), 90)
     assert whole.box == (0, 0, 130, 90)
@@ -126,7 +126,7 @@ def test_the_whole_picture_is_another_view_with_a_box_of_its_own(tiny_model, pho
     )
 
 
-def test_a_model_that_came_from_no_file_analyses_too(tiny_config, photo):
+def test_a_model_that_came_from_no_file_analyzes_too(tiny_config, photo):
     model = CaiT(tiny_config, name="mine")
     assign(model, lively_weights(timm_shapes(tiny_config)))
     analysis = analyze(photo, model)

@@ -48,7 +48,7 @@ def test_results_are_plain_float32_arrays(tiny_model):
     assert {array.dtype for array in results} == {np.dtype(np.float32)}
 
 
-def test_a_batch_gives_what_its_pictures_give_alone(tiny_model):
+def test_a_batch_gives_what_its_images_give_alone(tiny_model):
     images = noise(3)
     whole = forward(tiny_model, images, (1,))
     for index in range(3):
@@ -65,7 +65,7 @@ def test_a_self_attention_block_that_is_not_there_is_refused_with_those_that_are
 
 
 @pytest.mark.parametrize("shape", [(64, 64, 3), (1, 32, 32, 3), (1, 64, 64, 1), (1, 3, 64, 64), ()])
-def test_pictures_of_another_shape_are_refused_with_both_shapes(tiny_model, shape):
+def test_images_of_another_shape_are_refused_with_both_shapes(tiny_model, shape):
     with pytest.raises(ValueError, match="64, 64, 3") as caught:
         forward(tiny_model, np.zeros(shape, np.float32))
     assert str(shape) in str(caught.value)

@@ -179,7 +179,7 @@ def test_the_same_seed_measures_the_same(measure, kinds_folder):
 
 def test_the_areas_are_those_of_each_image_and_map_by_itself(kinds_folder, tiny_model):
     from cait_viz.attention.maps import upsample
-    from cait_viz.attention.probabilities import softmax
+    from cait_viz.attention.probabilities import probabilities
     from cait_viz.engine.keras import forward
     from cait_viz.images.preprocess import resize_and_crop
     from cait_viz.metrics import faithfulness
@@ -199,7 +199,7 @@ def test_the_areas_are_those_of_each_image_and_map_by_itself(kinds_folder, tiny_
         analysis = cait_viz.analyze(paths[number], tiny_model)
         saliencies = [upsample(analysis.saliency(block), (64, 64)) for block in (0, 1)]
         for block, both in enumerate(
-            faithfulness.curves(images[number], saliencies, lambda images: softmax(network(images)[0]))
+            faithfulness.curves(images[number], saliencies, lambda images: probabilities(network(images)[0]))
         ):
             expected = both.deletion.area, both.insertion.area
             np.testing.assert_allclose(areas[f"CA block {block + 1}"][number], expected, atol=1e-5)

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 import pytest
-from test_analysis import LABELS, MODEL, analysis_of, read_png
+from analyses import LABELS, MODEL, analysis_of, read_png
 
 import cait_viz
 from cait_viz.analysis import draw_figure
@@ -55,7 +55,7 @@ def test_any_number_of_heads_makes_a_figure_of_sane_size(heads, kind):
     assert 400 <= drawn.height <= 1600
 
 
-def test_a_figure_of_several_pictures_holds_each():
+def test_a_figure_of_several_images_holds_each():
     several = [analysis_of(image_name=f"{name}.png") for name in ("one", "two", "three")]
     assert words(draw_figure(several, "heads", "svg")).count("Head 4") == 3
     assert draw_figure(several, "saliency", "svg").count(b"<image") == 6
@@ -151,7 +151,7 @@ def draw_everything(environment):
     """Every figure in a process of its own: (whether pyplot was imported, standard error)."""
     program = (
         "import sys\n"
-        "from test_analysis import analysis_of\n"
+        "from analyses import analysis_of\n"
         "for kind in ('heads', 'saliency'):\n"
         "    for file_format in ('png', 'svg', 'pdf'):\n"
         "        analysis_of().figure(kind, file_format)\n"
@@ -228,7 +228,7 @@ def test_a_figure_of_nothing_is_refused():
         draw_figure([])
 
 
-def test_a_figure_of_too_many_pictures_is_refused(analysis):
+def test_a_figure_of_too_many_images_is_refused(analysis):
     with pytest.raises(SelectionError, match=r"inches high, and 150 is the limit; draw fewer images"):
         draw_figure([analysis] * 400, "saliency")
 

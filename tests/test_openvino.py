@@ -138,13 +138,17 @@ def bundled_engine():
 LOOK = """
 import json, sys
 connections = []
-sys.addaudithook(lambda event, details: connections.append(event) if event.startswith(("socket.connect", "socket.getaddrinfo")) else None)
+def note(event, details):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        connections.append(event)
+sys.addaudithook(note)
 import cait_viz
 from cait_viz._resources import SAMPLES
 engine = cait_viz.load_engine()
 analysis = cait_viz.analyze(sorted(SAMPLES.glob("*.jpg"))[0], engine)
-cait_viz.analyze(sorted(SAMPLES.glob("*.jpg"))[0], engine).png()
-print(json.dumps([sorted({"keras", "tensorflow", "torch", "jax"} & set(sys.modules)), connections, analysis.top(1)]))
+analysis.png()
+heavy = {"keras", "tensorflow", "torch", "jax"} & set(sys.modules)
+print(json.dumps([sorted(heavy), connections, analysis.top(1)]))
 """
 
 

@@ -49,37 +49,37 @@ def pixels(picture):
 
 
 @pytest.mark.parametrize("name", COLORMAPS)
-def test_colours_are_those_of_matplotlib(name):
+def test_colors_are_those_of_matplotlib(name):
     table = colormaps["gray" if name == "grey" else name](np.linspace(0, 1, 256), bytes=True)[:, :3]
     assert (color_table(name) == table).all()
 
 
-def test_a_colour_table_cannot_be_changed():
+def test_a_color_table_cannot_be_changed():
     with pytest.raises(ValueError, match="read-only"):
         color_table("viridis")[0] = 0
 
 
 def test_an_unknown_colormap_is_refused_with_the_known_ones():
     with pytest.raises(SelectionError) as refused:
-        color_table("jet")
+        Look(colormap="jet")
     assert str(refused.value) == (
         "there is no colormap 'jet'; choose one of viridis, cividis, inferno, magma, plasma, grey"
     )
 
 
-def test_values_from_0_to_1_take_the_colours_from_first_to_last():
+def test_values_from_0_to_1_take_the_colors_from_first_to_last():
     drawn = pixels(colored(np.array([[0, 0.5, 1]], np.float32), "grey"))
     assert drawn[0, :, 0].tolist() == [0, 128, 255]
 
 
-def test_the_map_alone_is_the_coloured_map():
+def test_the_map_alone_is_the_colored_map():
     picture, grid = noise(12, 8), np.array([[0, 1]], np.float32)
     drawn = pixels(render(picture, whole(picture), grid, Look(style="map", interpolation="nearest")))
     assert (drawn[:, :6] == color_table("viridis")[0]).all()
     assert (drawn[:, 6:] == color_table("viridis")[255]).all()
 
 
-def test_the_overlay_mixes_picture_and_map_by_opacity():
+def test_the_overlay_mixes_image_and_map_by_opacity():
     picture, grid = noise(12, 8), np.array([[0, 1]], np.float32)
     colours = pixels(render(picture, whole(picture), grid, Look(style="map", colormap="inferno")))
     drawn = pixels(render(picture, whole(picture), grid, Look(alpha=0.25)))
@@ -87,7 +87,7 @@ def test_the_overlay_mixes_picture_and_map_by_opacity():
     assert np.abs(drawn - expected).max() <= 1
 
 
-def test_an_overlay_of_no_opacity_is_the_picture_and_of_full_opacity_the_map():
+def test_an_overlay_of_no_opacity_is_the_image_and_of_full_opacity_the_map():
     picture, grid = noise(12, 8), np.array([[0.2, 1]], np.float32)
     clear = render(picture, whole(picture), grid, Look(alpha=0))
     opaque = render(picture, whole(picture), grid, Look(alpha=1))
@@ -96,7 +96,7 @@ def test_an_overlay_of_no_opacity_is_the_picture_and_of_full_opacity_the_map():
     assert (pixels(opaque) == pixels(alone)).all()
 
 
-def test_the_default_overlay_shows_both_picture_and_map():
+def test_the_default_overlay_shows_both_image_and_map():
     dark, bright = Image.new("RGB", (8, 8), "black"), Image.new("RGB", (8, 8), "white")
     low, high = np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32)
     drawn = {
@@ -110,7 +110,7 @@ def test_the_default_overlay_shows_both_picture_and_map():
         assert np.abs(drawn[shade, "low"] - drawn[shade, "high"]).max() > 80
 
 
-def test_the_paper_style_colours_the_grey_levels_times_the_map():
+def test_the_paper_style_colors_the_grey_levels_times_the_map():
     picture = noise(20, 10)
     grid = np.random.default_rng(1).random((3, 4), np.float32)
     values = maps.upsample(grid, (10, 20))
@@ -151,7 +151,7 @@ def test_a_hot_patch_lands_where_it_was_in_a_grid_that_is_not_square(style):
     st.data(),
     looks,
 )
-def test_any_map_on_any_picture_keeps_the_size_and_what_was_not_seen(width, height, shape, data, look):
+def test_any_map_on_any_image_keeps_the_size_and_what_was_not_seen(width, height, shape, data, look):
     picture = noise(width, height)
     left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     right, bottom = data.draw(st.integers(left + 1, width)), data.draw(st.integers(top + 1, height))
@@ -213,19 +213,19 @@ def test_numbers_of_numpy_are_numbers():
     assert Look(alpha=np.int64(1)) == Look(alpha=1.0)
 
 
-def test_a_reduced_picture_has_the_longer_side_asked_for_and_its_box_with_it():
+def test_a_reduced_image_has_the_longer_side_asked_for_and_its_box_with_it():
     picture, box = reduced(noise(400, 200), Box(100, 0, 300, 200), 100)
     assert picture.size == (100, 50)
     assert box == Box(25, 0, 75, 50)
 
 
-def test_a_picture_that_is_small_enough_is_not_reduced():
+def test_an_image_that_is_small_enough_is_not_reduced():
     picture = noise(40, 20)
     assert reduced(picture, whole(picture), 40) == (picture, whole(picture))
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 50))
-def test_a_reduced_box_stays_inside_the_reduced_picture(width, height, max_side):
+def test_a_reduced_box_stays_inside_the_reduced_image(width, height, max_side):
     picture = Image.new("RGB", (width, height))
     side = min(width, height)
     box = Box((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cait_viz.serving.worker import ModelCache, ModelChoice, Request, Workers
 
 from cait_viz._files import sha256
 from cait_viz.errors import CaitVizError, CheckpointError, ImageError, UnknownModelError, WorkerDiedError
-from cait_viz.serving.worker import ModelCache, ModelChoice, Request, Workers
 
 PATIENCE = 120  # seconds after which a test is given up
 
@@ -96,7 +96,7 @@ def test_a_refusal_crosses_over_as_it_was_worded(ask):
     assert "letter.txt" in str(there.value)
 
 
-def test_a_model_that_cannot_be_loaded_is_told_and_the_next_picture_is_answered(ask, photo):
+def test_a_model_that_cannot_be_loaded_is_told_and_the_next_image_is_answered(ask, photo):
     with pytest.raises(UnknownModelError, match="'cait_xl'"):
         ask(photo, ModelChoice("cait_xl"))
     with pytest.raises(CaitVizError, match=r"nowhere\.safetensors"):
@@ -125,7 +125,7 @@ def test_weights_that_have_changed_are_refused_even_while_the_old_ones_are_in_me
         ask(photo, choice)
 
 
-def test_people_who_ask_at_once_get_each_their_own_picture(workers, tiny, photo):
+def test_people_who_ask_at_once_get_each_their_own_image(workers, tiny, photo):
     futures = {
         name: workers.analyze(Request(photo, name, "crop", tiny)) for name in (f"{i}.png" for i in range(8))
     }
@@ -133,7 +133,7 @@ def test_people_who_ask_at_once_get_each_their_own_picture(workers, tiny, photo)
         assert future.result(PATIENCE).image_name == name
 
 
-def test_a_process_killed_between_two_pictures_is_replaced_without_a_word(workers, ask, photo):
+def test_a_process_killed_between_two_images_is_replaced_without_a_word(workers, ask, photo):
     killed = workers.ready().result(PATIENCE)
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: not is_there(killed))
@@ -141,7 +141,7 @@ def test_a_process_killed_between_two_pictures_is_replaced_without_a_word(worker
     assert workers.ready().result(PATIENCE) != killed
 
 
-def test_a_process_killed_over_a_picture_is_told_and_the_next_picture_is_answered(workers, ask, tiny, photo):
+def test_a_process_killed_over_an_image_is_told_and_the_next_image_is_answered(workers, ask, tiny, photo):
     killed = workers.ready().result(PATIENCE)
     os.kill(killed, signal.SIGSTOP)  # so that the picture is in its hands for certain
     lost = workers.analyze(Request(photo, "lost.png", "crop", tiny))

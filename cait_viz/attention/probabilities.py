@@ -11,12 +11,8 @@ def probabilities(logits: NDArray[Any]) -> NDArray[np.float32]:
 
     The softmax over the last axis; of a head of one class, which tells it from everything else, the sigmoid.
     """
+    logits = logits.astype(np.float64)
     if logits.shape[-1] == 1:
-        return np.exp(-np.logaddexp(0, -logits.astype(np.float64))).astype(np.float32)
-    return softmax(logits)
-
-
-def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
-    """The softmax over the last axis: (…, C) -> (…, C) float32, summed in float64."""
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+        return np.exp(-np.logaddexp(0, -logits)).astype(np.float32)
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)

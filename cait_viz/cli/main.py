@@ -20,6 +20,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.help.formatters.plain import PlainFormatter
 
 from cait_viz import __version__
+from cait_viz._backend import INTERRUPTED
 from cait_viz._text import one_line
 from cait_viz.errors import CaitVizError, SelectionError, UnknownModelError, UsageError
 

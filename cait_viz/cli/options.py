@@ -9,11 +9,12 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from cait_viz._backend import import_keras, installed_backend
 from cait_viz._text import one_line
 from cait_viz.analysis import Analysis
 from cait_viz.api import analyze
 from cait_viz.engine.base import Engine, EngineName, Precision
-from cait_viz.engine.load import load_engine
+from cait_viz.engine.load import load_engine, load_keras
 from cait_viz.errors import CheckpointError
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import LoadedImage, load_image
@@ -69,7 +70,7 @@ class ModelOptions:
         return [*map(Path, images), *(file for file in (self.weights, self.labels) if file)]
 
     def load(self, *images: str) -> tuple[list[LoadedImage], Engine]:
-        """The images and the network, ready to run; whatever can be refused is refused before it is loaded."""
+        """The images, and the network ready to run; what can be refused is refused before it is loaded."""
         _ = self.config
         loaded = [load_image(image) for image in images]
         for remark in filter(None, [*(image.remark for image in loaded), self.checkpoint.remark]):
@@ -83,7 +84,7 @@ class ModelOptions:
             self.labels,
             engine=self.engine,
             precision=self.precision,
-            own_process=True,
+            load_keras=_load_keras,
             tell=note,
         )
 
@@ -101,6 +102,11 @@ NoView = Annotated[ModelOptions, Parameter(parse="^(?!view)")]
 NoModel = Annotated[ModelOptions, Parameter(parse="^(?!view|model)")]
 ModelAlone = Annotated[ModelOptions, Parameter(parse="^(?!view|engine|precision)")]
 WeightsAlone = Annotated[ModelOptions, Parameter(parse="^(?!view|model|engine|precision)")]
+
+
+def _load_keras(checkpoint: Checkpoint, labels: str | Path | None, precision: Precision) -> Engine:
+    import_keras(installed_backend())  # without its log lines and the user's settings
+    return load_keras(checkpoint, labels, precision)
 
 
 def note(sentence: str) -> None:

@@ -5,6 +5,7 @@ import json
 import unicodedata
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
 from typing import Any
@@ -18,14 +19,8 @@ from cait_viz import __version__
 
 SOFTWARE = f"cait-viz {__version__}"
 
-# The libraries that take part in drawing an image, with the names of their distributions.
-_LIBRARIES = {
-    "keras": ("keras",),
-    "matplotlib": ("matplotlib",),
-    "numpy": ("numpy",),
-    "pillow": ("pillow",),
-    "tensorflow": ("tensorflow-cpu", "tensorflow"),
-}
+# The libraries that take part in drawing an image.
+_LIBRARIES = ("keras", "matplotlib", "numpy", "pillow", "tensorflow")
 
 # File systems allow 255 bytes for a whole name; an image's and a model's name share one.
 _NAME_BYTES = 80
@@ -45,23 +40,15 @@ _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 def versions() -> dict[str, str]:
     """The version of this program and of each library, read without importing it."""
     found = {"cait_viz": __version__}
-    for library, distributions in _LIBRARIES.items():
-        for distribution in distributions:
-            try:
+    for library in _LIBRARIES:
+        for distribution in (library, f"{library}-cpu"):
+            with suppress(metadata.PackageNotFoundError):
                 found[library] = metadata.version(distribution)
-            except metadata.PackageNotFoundError:
-                continue
-            break
     return found
 
 
 def safe_name(text: str, otherwise: str) -> str:
-    """The text as a part of a file name on any system: letters, digits, `.`, `_` and `-`, not too long.
-
-    Args:
-        text: anything.
-        otherwise: what to return when nothing of it is left.
-    """
+    """The text as a part of a file name on any system, not too long; `otherwise` if nothing of it is left."""
     composed = unicodedata.normalize("NFC", text)
     kept = "".join(letter if letter.isalnum() or letter in "._-" else " " for letter in composed)
     # A dot in front hides the file, a minus looks like an option.
@@ -85,23 +72,16 @@ def png_bytes(image: Image.Image, text: Mapping[str, Any]) -> bytes:
 
 
 def archive_side(size: tuple[int, int], count: int) -> int:
-    """The longer side, in pixels, of `count` maps of one archive: the image's own up to 150 megapixels.
-
-    Args:
-        size: width and height of the image in pixels.
-        count: how many maps of that size are kept together.
-    """
+    """The longer side, in pixels, of `count` maps of one archive: the image's own up to 150 megapixels."""
     width, height = size
     shrink = min(1.0, (_ARCHIVE_PIXELS / (count * width * height)) ** 0.5)
     return max(1, int(max(width, height) * shrink))
 
 
 def zip_bytes(files: Iterable[tuple[str, bytes, Mapping[str, Any]]], manifest: Mapping[str, Any]) -> bytes:
-    """The files in one ZIP, stored as they are (PNG files are compressed already), and `manifest.json`.
+    """A ZIP of files, each with its name, content and entry in the list of files of `manifest.json`.
 
-    Args:
-        files: for each its name, its content, and its entry in the manifest's list of files.
-        manifest: what all files share, ready for JSON.
+    They are stored as they are: PNG files are compressed already.
     """
     buffer, entries = io.BytesIO(), []
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import numpy as np
 from PIL import Image
 
+from cait_viz._text import printable
 from cait_viz.drawing.export import SOFTWARE
 from cait_viz.drawing.plotting import (
     FAINT,
     exclusive_matplotlib,
     letters,
     lines_height,
-    one_line,
     shortened,
     text_width,
 )
@@ -52,69 +52,45 @@ _NARROWEST_COLUMN, _LOWEST_ROW = 0.75, 0.8
 # Sizes of letters in points.
 _TITLE, _LABEL, _NOTE = 10.0, 8.5, 6.5
 
-# Where each format keeps a caption; a date would make the same figure a different file each time.
+# Where each format keeps a caption, and a date, which would make the same figure another file each time.
 _METADATA = {
     "png": ("Title", "Description", "Software"),
-    "svg": ("Title", "Description", "Creator"),
-    "pdf": ("Title", "Subject", "Creator"),
+    "svg": ("Title", "Description", "Creator", "Date"),
+    "pdf": ("Title", "Subject", "Creator", "CreationDate"),
 }
-_DATES = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 class Caption(NamedTuple):
-    """What is said of a whole figure.
+    """What is said of a whole figure."""
 
-    Attributes:
-        title: what the figure is, kept in the file.
-        footer: sentences drawn under it.
-        description: what made it, kept in the file.
-    """
-
-    title: str
-    footer: str
-    description: str
+    title: str  # what the figure is, kept in the file
+    footer: str  # sentences drawn under it
+    description: str  # what made it, kept in the file
 
 
 class HeadsPanel(NamedTuple):
-    """One image's part of Figure 6.
+    """One image's part of Figure 6."""
 
-    Attributes:
-        title: a line above it.
-        image: what the network saw, RGB.
-        maps: for each class-attention block, the map of each head.
-        notes: for each map, the two lines under it.
-    """
-
-    title: str
-    image: Image.Image
-    maps: Sequence[Sequence[Image.Image]]
-    notes: Sequence[Sequence[str]]
+    title: str  # a line above it
+    image: Image.Image  # what the network saw, RGB
+    # For each class-attention block, the map of each head and the two lines under it.
+    rows: Sequence[Sequence[tuple[Image.Image, str]]]
 
 
 class SaliencyPanel(NamedTuple):
-    """One image's part of Figure 7.
+    """One image's part of Figure 7."""
 
-    Attributes:
-        tiles: images of one size beside each other: what the network saw, and its saliency.
-        lines: what stands under them: a label, shortened if need be, and what follows it in full.
-    """
-
-    tiles: Sequence[Image.Image]
-    lines: Sequence[tuple[str, str]]
+    tiles: Sequence[Image.Image]  # of one size, beside each other: what the network saw, and its saliency
+    lines: Sequence[tuple[str, str]]  # under them: a label, shortened if need be, and what follows it in full
 
 
 def draw_heads(panels: Sequence[HeadsPanel], caption: Caption, file_format: str) -> bytes:
-    """Figure 6 as a file: for each image a row for each block and a column for each head.
-
-    Args:
-        panels: one for each image; they lie under each other.
-        caption: what is said of the figure.
-        file_format: one of `FIGURE_FORMATS`.
+    """Figure 6 as a file of one of `FIGURE_FORMATS`: for each image a row a block and a column a head.
 
     Raises:
         SelectionError: more images than a page can hold.
     """
-    heads = max(len(row) for panel in panels for row in panel.maps)
+    heads = max(len(row) for panel in panels for row in panel.rows)
     side = min(max(_WIDTH_FOR_MAPS / (heads + _IMAGE_COLUMNS), _SMALLEST_MAP), _LARGEST_MAP)
     sizes = [_fitted(panel.image, side, side) for panel in panels]
     column = max(_NARROWEST_COLUMN, *(width for width, _ in sizes))
@@ -122,26 +98,22 @@ def draw_heads(panels: Sequence[HeadsPanel], caption: Caption, file_format: str)
     rows = [max(height, _LOWEST_ROW) + notes for _, height in sizes]
     # An image reaches from the top of the first row of maps to the bottom of the second, if there is one.
     image = max(
-        _fitted(panel.image, _IMAGE_COLUMNS * side, row * min(len(panel.maps), 2) - notes)[0]
+        _fitted(panel.image, _IMAGE_COLUMNS * side, row * min(len(panel.rows), 2) - notes)[0]
         for panel, row in zip(panels, rows, strict=True)
     )
     above = lines_height(1, _TITLE) + lines_height(1, _LABEL) + _GAP
-    heights = [above + row * len(panel.maps) for panel, row in zip(panels, rows, strict=True)]
+    heights = [above + row * len(panel.rows) for panel, row in zip(panels, rows, strict=True)]
     width = image + lines_height(1, _LABEL) + heads * column + (heads + 1) * _GAP
     with exclusive_matplotlib():
         figure, parts = _page(width, heights, 1, caption.footer)
         for part, panel in zip(parts, panels, strict=True):
             title = shortened(panel.title, width, _TITLE)
             part.suptitle(title, x=_PAD / width, ha="left", **letters(_TITLE))
-            grid = part.add_gridspec(
-                len(panel.maps),
-                1 + heads,
-                width_ratios=[image, *[column] * heads],
-                wspace=(1 + heads) * _GAP / width,
-            )
+            widths, gaps = [image, *[column] * heads], (1 + heads) * _GAP / width
+            grid = part.add_gridspec(len(panel.rows), 1 + heads, width_ratios=widths, wspace=gaps)
             _show(part.add_subplot(grid[:2, 0]), panel.image, "NW")
-            for block, (maps, lines) in enumerate(zip(panel.maps, panel.notes, strict=True)):
-                for head, (drawn, note) in enumerate(zip(maps, lines, strict=True)):
+            for block, tiles in enumerate(panel.rows):
+                for head, (drawn, note) in enumerate(tiles):
                     axes = part.add_subplot(grid[block, 1 + head])
                     _show(axes, drawn, "N")
                     axes.set_xlabel(note, labelpad=3, **letters(_NOTE, FAINT))
@@ -161,15 +133,10 @@ def draw_saliency(
     tile: float = 2.3,
     headings: Sequence[str] = (),
 ) -> bytes:
-    """Figure 7 as a file: for each image its tiles beside each other, and lines under them.
+    """Figure 7 as a file of one of `FIGURE_FORMATS`: each image's tiles beside each other, lines under them.
 
-    Args:
-        panels: one for each image.
-        caption: what is said of the figure.
-        file_format: one of `FIGURE_FORMATS`.
-        columns: how many images lie beside each other; None is up to three.
-        tile: the longer side of a tile.
-        headings: what stands above each tile of the first row.
+    As many images lie beside each other as `columns` says, up to three for None; `tile` is the longer side of
+    a tile, and `headings` stand above each tile of the first row.
 
     Raises:
         SelectionError: more images than a page can hold.
@@ -177,12 +144,10 @@ def draw_saliency(
     columns = columns or (1 if len(panels) == 1 else 2 if len(panels) <= 4 else 3)
     tiles = len(panels[0].tiles)
     longest = tiles * tile + (tiles - 1) * _GAP
-    rows = [panels[first : first + columns] for first in range(0, len(panels), columns)]
-    heights = [
-        max(_fitted(panel.tiles[0], tile, tile)[1] + lines_height(len(panel.lines), _LABEL) for panel in row)
-        + _GAP
-        for row in rows
+    sizes = [
+        _fitted(panel.tiles[0], tile, tile)[1] + lines_height(len(panel.lines), _LABEL) for panel in panels
     ]
+    heights = [max(sizes[first : first + columns]) + _GAP for first in range(0, len(panels), columns)]
     heights[0] += lines_height(1, _LABEL) if headings else 0
     with exclusive_matplotlib():
         width = columns * (longest + _GAP) + (columns - 1) * _BETWEEN_PANELS
@@ -230,14 +195,8 @@ def _page(
         )
     figure = Figure((width, height), _DOTS_PER_INCH)
     figure.supxlabel("\n".join(["", *lines]), x=_PAD / width, ha="left", **letters(_NOTE, FAINT))
-    parts = figure.subfigures(
-        rows,
-        columns,
-        squeeze=False,
-        height_ratios=heights,
-        wspace=columns * _BETWEEN_PANELS / width,
-        hspace=rows * _BETWEEN_PANELS / height,
-    )
+    gaps = {"wspace": columns * _BETWEEN_PANELS / width, "hspace": rows * _BETWEEN_PANELS / height}
+    parts = figure.subfigures(rows, columns, squeeze=False, height_ratios=heights, **gaps)
     return figure, list(parts.flat)
 
 
@@ -246,9 +205,8 @@ def _file(figure: "Figure", caption: Caption, file_format: str) -> bytes:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.transforms import Bbox
 
-    values = (one_line(caption.title), one_line(caption.description), SOFTWARE)
-    metadata: dict[str, str | None] = dict(zip(_METADATA[file_format], values, strict=True))
-    metadata |= _DATES.get(file_format, {})
+    values = (printable(caption.title), printable(caption.description), SOFTWARE, None)
+    metadata = dict(zip(_METADATA[file_format], values, strict=False))
     # A PNG's own grid needs resampling; vector files keep the pixels they are given.
     for image in figure.findobj(AxesImage):
         image.set_interpolation("antialiased" if file_format == "png" else "none")

@@ -7,7 +7,8 @@ Matplotlib's colormaps only; the figures of the paper are in `figures`.
 
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, Literal, TypedDict, get_args
+from numbers import Real
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,18 +32,6 @@ DEFAULT_ALPHA = 0.5
 DEFAULT_COLORMAPS: dict[Style, str] = {"overlay": "inferno", "paper": "cividis", "map": "viridis"}
 
 _LEVELS = 255
-_NUMBERS = (int, float, np.integer, np.floating)
-
-
-class LookOptions(TypedDict, total=False):
-    """The fields of `Look` as keyword arguments."""
-
-    style: Style
-    colormap: str | None
-    alpha: float
-    interpolation: Interpolation
-    scale: Scale
-    dim_unseen: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +68,7 @@ class Look:
         check_choice("scale", self.scale, SCALES)
         for name in ("alpha", "dim_unseen"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, _NUMBERS) or not 0 <= value <= 1:
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
                 raise SelectionError(f"{name} must be a number from 0 to 1, not {value!r}")
             object.__setattr__(self, name, float(value))
 
@@ -95,12 +84,7 @@ class Look:
 
 @lru_cache
 def color_table(colormap: str) -> NDArray[np.uint8]:
-    """The colors of the levels 0 to 255, `(256, 3)` uint8 RGB, read-only.
-
-    Raises:
-        SelectionError: no colormap of that name in `COLORMAPS`.
-    """
-    check_choice("colormap", colormap, COLORMAPS)
+    """The colors of the levels 0 to 255 of one of `COLORMAPS`, `(256, 3)` uint8 RGB, read-only."""
     with exclusive_matplotlib():
         from matplotlib import colormaps
 
@@ -120,33 +104,32 @@ def colored(values: Floats, colormap: str) -> Image.Image:
 
 
 def render(image: Image.Image, box: Box, grid: Floats, look: Look) -> Image.Image:
-    """One map drawn with its image, in the image's own size.
+    """One map drawn with its image, RGB, in the image's own size: outside the box as dim as the look says.
 
     Args:
         image: RGB.
         box: what the network saw, in pixels of the image and within it.
         grid: the map, `(rows, cols)` float32 in [0, 1], of what lies in the box.
         look: how to draw it.
-
-    Returns:
-        A new RGB image: the map inside the box; outside it the image as it is, or dimmed if the
-        look says so.
     """
-    seen = seen_part(image, box)
+    seen = image.crop(box.pixels())
     values = upsample(grid, (seen.height, seen.width), look.interpolation)
-    result = _dimmed(image, look.dim_unseen)
-    result.paste(_drawn(seen, values, look), box.pixels())
+    if look.style == "paper":
+        # Pillow's "L" is the luma of ITU-R 601.
+        values = values * (np.asarray(seen.convert("L"), dtype=np.float32) / np.float32(_LEVELS))
+    drawn = colored(values, look.colors)
+    if look.style == "overlay":
+        drawn = Image.blend(seen, drawn, look.alpha)
+    dimmed = [round(level * (1 - look.dim_unseen)) for level in range(_LEVELS + 1)]
+    result = image.point(dimmed * len(image.getbands()))
+    result.paste(drawn, box.pixels())
     return result
 
 
 def reduced(image: Image.Image, box: Box, max_side: int) -> tuple[Image.Image, Box]:
-    """The image and its box made smaller, so that drawing for a screen costs no more than a screen.
+    """The image, RGB, and a box in it made smaller: drawing for a screen is to cost no more than a screen.
 
-    Args:
-        image: RGB.
-        box: a part of it, in its pixels.
-        max_side: the longer side of the result in pixels; an image that is no larger is returned as
-            it is.
+    `max_side` is the longer side of the result in pixels; an image that is no larger is returned as it is.
 
     Raises:
         SelectionError: `max_side` is not a whole number of at least 1.
@@ -160,30 +143,5 @@ def reduced(image: Image.Image, box: Box, max_side: int) -> tuple[Image.Image, B
     # A gap of 2 lets Pillow average whole blocks of a large image first: faster, and as good.
     smaller = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
     across, down = width / image.width, height / image.height
-    return smaller, Box(
-        box.left * across,
-        box.top * down,
-        min(box.right * across, width),
-        min(box.bottom * down, height),
-    )
-
-
-def seen_part(image: Image.Image, box: Box) -> Image.Image:
-    """What the network saw of the image."""
-    return image.crop(box.pixels())
-
-
-def _drawn(seen: Image.Image, values: Floats, look: Look) -> Image.Image:
-    if look.style == "overlay":
-        return Image.blend(seen, colored(values, look.colors), look.alpha)
-    if look.style == "paper":
-        # Pillow's "L" is the luma of ITU-R 601.
-        values = values * (np.asarray(seen.convert("L"), dtype=np.float32) / np.float32(_LEVELS))
-    return colored(values, look.colors)
-
-
-def _dimmed(image: Image.Image, share: float) -> Image.Image:
-    if not share:
-        return image.copy()
-    levels = [round(level * (1 - share)) for level in range(_LEVELS + 1)]
-    return image.point(levels * len(image.getbands()))
+    right, bottom = min(box.right * across, width), min(box.bottom * down, height)
+    return smaller, Box(box.left * across, box.top * down, right, bottom)

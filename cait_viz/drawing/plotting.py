@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from cait_viz._text import printable
+
 INK, FAINT = "#1a1a1a", "#6b6b6b"
 
 _POINTS_PER_INCH = 72
@@ -21,8 +23,8 @@ _LINE_SPACING = 1.35
 _LONGEST_LINE = 400
 _UNDRAWABLE = "\N{WHITE SQUARE}"
 
-# The groups of settings that a figure depends on: all as Matplotlib has them, and none of the user's.
-_SETTING_GROUPS = {"axes", "figure", "font", "image", "path", "pdf", "savefig", "svg", "text"}
+# The settings that a figure depends on: all as Matplotlib has them, and none of the user's.
+_SETTINGS = r"^(axes|figure|font|image|path|pdf|savefig|svg|text)\."
 
 # Settings are global, and saving a figure reads some of them.
 _lock = threading.Lock()
@@ -42,10 +44,7 @@ def exclusive_matplotlib() -> Iterator[None]:
         try:
             from matplotlib import rc_context, rcParamsDefault
 
-            own = {
-                key: rcParamsDefault[key] for key in rcParamsDefault if key.split(".")[0] in _SETTING_GROUPS
-            }
-            with rc_context(own | {"svg.hashsalt": "cait-viz"}):
+            with rc_context({**rcParamsDefault.find_all(_SETTINGS), "svg.hashsalt": "cait-viz"}):
                 yield
         finally:
             logger.setLevel(level)
@@ -77,15 +76,10 @@ def _font_characters() -> frozenset[int]:
     return frozenset(FT2Font(str(_font_file())).get_charmap())
 
 
-def one_line(text: str) -> str:
-    """The text on one line, without control characters and halves of surrogate pairs."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
 def shortened(text: str, width: float, size: float) -> str:
     """The text as it can be drawn, or as much of its beginning as fits the width, with an ellipsis."""
     known = _font_characters()
-    text = "".join(letter if ord(letter) in known else _UNDRAWABLE for letter in one_line(text))
+    text = "".join(letter if ord(letter) in known else _UNDRAWABLE for letter in printable(text))
     if len(text) <= _LONGEST_LINE and text_width(text, size) <= width:
         return text
     lengths = range(1, min(len(text), _LONGEST_LINE) + 1)

@@ -20,16 +20,16 @@ class Engine(ABC):
     """A network that is ready to run; safe for several threads.
 
     Attributes:
-        name: what results call it.
         config: its architecture.
-        source: where its weights came from, if that is known.
+        source: where its weights came from, and what results call it.
         labels: the name of each class; empty where they are not known.
+        on_gpu: whether a GPU computes.
     """
 
-    name: str
     config: CaiTConfig
-    source: WeightsSource | None
+    source: WeightsSource
     labels: tuple[str, ...]
+    on_gpu = False
 
     def forward(
         self, images: np.ndarray, sa_blocks: Sequence[SupportsIndex] = ()

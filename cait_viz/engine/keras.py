@@ -13,6 +13,7 @@ import numpy as np
 
 from cait_viz.engine.base import Engine, sa_keys
 from cait_viz.model.cait import CaiT
+from cait_viz.model.config import WeightsSource
 from cait_viz.model.layers import zero_weights
 from cait_viz.model.timm_names import assign
 from cait_viz.weights.architecture import read_tensors
@@ -69,8 +70,9 @@ class KerasEngine(Engine):
 
     def __init__(self, model: CaiT) -> None:
         self.model = model
-        self.name = model.source.name if model.source else model.name
-        self.config, self.source, self.labels = model.config, model.source, model.labels
+        self.config, self.labels = model.config, model.labels
+        self.source = model.source or WeightsSource(name=model.name, file="", sha256="", saliency_block=0)
+        self.on_gpu = bool(keras.distribution.list_devices("gpu"))
         self._compiled: dict[tuple[tuple[int, ...], bool], Callable[[Any], _Answer]] = {}
 
     def _run(self, images: np.ndarray, sa_blocks: tuple[int, ...]) -> dict[str, np.ndarray]:

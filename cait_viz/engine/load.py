@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from cait_viz._backend import import_keras, installed_backend
 from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.errors import EngineError, ProcessDiedError, SelectionError
@@ -13,6 +12,8 @@ from cait_viz.weights.checkpoint import Checkpoint
 
 # Names the engine where nothing else does.
 ENGINE_SETTING = "CAIT_VIZ_ENGINE"
+
+LoadKeras = Callable[[Checkpoint, str | Path | None, Precision], Engine]
 
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
@@ -36,14 +37,21 @@ def chosen_engine(name: EngineName | None = None) -> EngineName | None:
     return None
 
 
+def load_keras(checkpoint: Checkpoint, labels: str | Path | None, precision: Precision) -> Engine:
+    """A checkpoint's network in Keras, in this process. Errors as for `load_engine`."""
+    from cait_viz.engine.keras import KerasEngine, load_network
+
+    dtype = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
+    return KerasEngine(load_network(checkpoint, labels, dtype))
+
+
 def load_engine(
     checkpoint: Checkpoint,
     labels: str | Path | None = None,
     *,
     engine: EngineName | None = None,
     precision: Precision = "float32",
-    threads: int | None = None,
-    own_process: bool = False,
+    load_keras: LoadKeras = load_keras,
     tell: Callable[[str], object] = lambda _: None,
 ) -> Engine:
     """A checkpoint's network, ready to run.
@@ -56,9 +64,7 @@ def load_engine(
         labels: a file with the names of the classes.
         engine: which engine, and no other.
         precision: of the arithmetic; the weights and the answers are float32.
-        threads: how many CPU threads compute; by default one a core.
-        own_process: whether Keras may be imported without its log lines and the user's settings, which
-            changes the environment of this process.
+        load_keras: loads the network in Keras, with the arguments of the function of that name.
         tell: gets a sentence where Keras runs the network although nobody asked for it.
 
     Raises:
@@ -67,27 +73,16 @@ def load_engine(
         SelectionError: the environment names no engine.
     """
     name = chosen_engine(engine)
-    if name is None and _NVIDIA.is_dir() and _keras_sees_gpu(own_process, threads):
-        tell("Keras sees a GPU and runs the network on it; --engine openvino uses the processor")
-        name = "keras"
+    if name is None and _NVIDIA.is_dir():
+        found = load_keras(checkpoint, labels, precision)
+        if found.on_gpu:
+            tell("Keras sees a GPU and runs the network on it; --engine openvino uses the processor")
+            return found
     if name != "keras":
         try:
-            return OpenVINOEngine(checkpoint, labels, precision, threads)
+            return OpenVINOEngine(checkpoint, labels, precision)
         except (EngineError, ProcessDiedError) as error:
             if name is not None:
                 raise
             tell(f"{error}; Keras runs the network")
-    if own_process:
-        import_keras(installed_backend(), threads)
-    from cait_viz.engine.keras import KerasEngine, load_network
-
-    dtype = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
-    return KerasEngine(load_network(checkpoint, labels, dtype))
-
-
-def _keras_sees_gpu(own_process: bool, threads: int | None) -> bool:
-    if own_process:
-        import_keras(installed_backend(), threads)
-    import keras
-
-    return bool(keras.distribution.list_devices("gpu"))
+    return load_keras(checkpoint, labels, precision)

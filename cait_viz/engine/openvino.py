@@ -28,7 +28,6 @@ class OpenVINOEngine(Engine):
         checkpoint: the weights and their architecture.
         labels: a file with the names of the classes.
         precision: of the arithmetic; the weights and the answers are float32.
-        threads: how many threads compute; by default one a core.
 
     Raises:
         CheckpointError: the weights or the labels cannot be used.
@@ -40,17 +39,14 @@ class OpenVINOEngine(Engine):
         checkpoint: Checkpoint,
         labels: str | Path | None = None,
         precision: Precision = "float32",
-        threads: int | None = None,
     ) -> None:
-        self.name, self.config, self.source = checkpoint.name, checkpoint.config, checkpoint.source
+        self.config, self.source = checkpoint.config, checkpoint.source
         self.labels = class_names(checkpoint.config.num_classes, labels)
         self._checkpoint = checkpoint
         self._options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
             "PERFORMANCE_HINT": "LATENCY",
         }
-        if threads:
-            self._options["INFERENCE_NUM_THREADS"] = threads
         self._lock = threading.Lock()  # all cores work on one image; two at once would only wait longer
         self._plain = self._compile(())
         # The self-attention that was asked for last; a graph holds the weights once more.

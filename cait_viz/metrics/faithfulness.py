@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cait_viz.attention import maps
 from cait_viz.attention.maps import Floats
-from cait_viz.attention.probabilities import softmax
+from cait_viz.attention.probabilities import probabilities
 from cait_viz.images.preprocess import normalize
 from cait_viz.metrics.accuracy import with_rest
 
@@ -154,7 +154,7 @@ def measure(images: Iterable[NDArray[np.uint8]], network: Network, seed: int) ->
             *generator.random((RANDOM_MAPS, *grid_shape), np.float32),  # noise, as coarse as the maps
         ]
         upsampled = [maps.upsample(grid, pixels.shape[:2]) for grid in grids]
-        found = curves(pixels, upsampled, lambda altered: softmax(with_rest(network(altered)[0])))
+        found = curves(pixels, upsampled, lambda altered: probabilities(with_rest(network(altered)[0])))
         measured.append([(curve.deletion.area, curve.insertion.area) for curve in found])
     areas = np.array(measured).transpose(1, 0, 2)
     names = [*map(block_name, range(len(attention))), CENTER]

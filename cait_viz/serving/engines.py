@@ -19,6 +19,7 @@ from cait_viz.api import analyze
 from cait_viz.engine import memory
 from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.engine.load import load_engine
+from cait_viz.engine.process import KerasProcess
 from cait_viz.errors import CaitVizError, CheckpointError
 from cait_viz.images.preprocess import View
 from cait_viz.weights.resolve import resolve
@@ -128,8 +129,8 @@ class Analyzer:
     def analyze(self, request: Request) -> Answer:
         """Ask for the analysis of one image.
 
-        The answer raises what `cait_viz.analyze` and `cait_viz.load_engine` raise. It can be cancelled as long
-        as its turn has not come.
+        The answer raises what `cait_viz.analyze` and `cait_viz.load_engine` raise. It can be cancelled until
+        its turn comes.
         """
         answer = Answer()
         engine = self._engines.find(request.model)
@@ -202,7 +203,7 @@ def _load(
         )
     memory.require(checkpoint.name, checkpoint.config)
     return load_engine(
-        checkpoint, choice.labels, engine=engine, precision=precision, own_process=True, tell=tell
+        checkpoint, choice.labels, engine=engine, precision=precision, load_keras=KerasProcess, tell=tell
     )
 
 

@@ -6,41 +6,27 @@ from pathlib import Path
 from cait_viz._text import one_line
 from cait_viz.model.config import CaiTConfig
 from cait_viz.model.timm_names import count_parameters
-from cait_viz.serving.worker import ModelChoice
+from cait_viz.serving.engines import ModelChoice
 from cait_viz.weights.registry import VARIANTS, Variant
 from cait_viz.weights.resolve import FILENAME, Checkpoint
 
-# The stem that training and the hub give every checkpoint, so that it tells none from another.
-_ANY_CHECKPOINT = Path(FILENAME).stem
 # Longer names have no room in the sidebar.
 _LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class AvailableModel:
-    """A model that a visitor may choose.
+    """A model that a visitor may choose."""
 
-    Attributes:
-        name: what the list of models, the address and the results call it; no two models share one.
-        config: the architecture.
-        parameters: number of weights.
-        saliency_block: index of the class-attention block that serves best as saliency.
-        accuracy: what is known of its accuracy, in a few words for a person.
-        choice: how a worker is asked for it.
-        variant: the registry's entry; None for a user's own model.
-        weights: name of the file of a user's own model; empty for the registry's.
-        remark: what a person should know of that file, a sentence; mostly empty.
-    """
-
-    name: str
+    name: str  # in the list of models, the address and the results; no two models share one
     config: CaiTConfig
     parameters: int
-    saliency_block: int
-    accuracy: str
-    choice: ModelChoice
-    variant: Variant | None = None
-    weights: str = ""
-    remark: str = ""
+    saliency_block: int  # index of the class-attention block that serves best as saliency
+    accuracy: str  # what is known of it, in a few words for a person
+    choice: ModelChoice  # how a worker is asked for it
+    variant: Variant | None = None  # the registry's entry; None for a user's own model
+    weights: str = ""  # name of the file of a user's own model
+    remark: str = ""  # what a person should know of that file, a sentence
 
 
 def registry_model(variant: Variant) -> AvailableModel:
@@ -57,12 +43,7 @@ def registry_model(variant: Variant) -> AvailableModel:
 
 
 def user_model(checkpoint: Checkpoint, labels: Path | None = None) -> AvailableModel:
-    """A model from a user's own checkpoint, as the file is now.
-
-    Args:
-        checkpoint: the weights that were given.
-        labels: a text file with the name of one class a line.
-    """
+    """A model from a user's own checkpoint, as the file is now, with the names of its classes in a file."""
     # A link keeps the name that the user gave, and not that of what it points to.
     path = checkpoint.path.parent.resolve() / checkpoint.path.name
     name, variant = _name_after(path), checkpoint.variant
@@ -86,6 +67,7 @@ def user_model(checkpoint: Checkpoint, labels: Path | None = None) -> AvailableM
 
 def _name_after(path: Path) -> str:
     """The file's stem, or its folder's name where the stem tells nothing or is a name of the registry."""
-    taken = {*VARIANTS, _ANY_CHECKPOINT, ""}
+    # The stem that training and the hub give every checkpoint tells none from another.
+    taken = {*VARIANTS, Path(FILENAME).stem, ""}
     stem, folder = (one_line(name, _LONGEST_NAME) for name in (path.stem, path.parent.name))
     return next((name for name in (stem, folder) if name not in taken), f"{stem} (your own)")

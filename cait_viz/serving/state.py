@@ -1,111 +1,106 @@
-"""What the web app's server holds for all its visitors: its models, its worker processes, its latest results.
-
-No Streamlit and no Keras in here; `launch` runs the app as `streamlit run` would, after the workers have
-been started.
-"""
+"""What the app's server holds for all its visitors: its models, its engines, its latest results."""
 
 import os
 import runpy
 import sys
 import threading
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Protocol
+from typing import Any
 
 from cachetools import LRUCache
 
 from cait_viz._resources import APP
 from cait_viz.analysis import Analysis
+from cait_viz.engine import memory
+from cait_viz.engine.base import EngineName, Precision
 from cait_viz.errors import SelectionError
+from cait_viz.serving.engines import Analyzer, Answer, Request
 from cait_viz.serving.models import AvailableModel, registry_model
-from cait_viz.serving.worker import Request, Workers
 from cait_viz.weights.hub import Progress
 from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant
 from cait_viz.weights.resolve import available, fetch
 
-# How many worker processes analyze images. Each holds TensorFlow and a model of its own.
-WORKERS_SETTING = "CAIT_VIZ_WORKERS"
-# How many models each worker keeps.
-MODELS_SETTING = "CAIT_VIZ_MODELS_PER_WORKER"
+# Setting in the environment: how many megabytes of weights are kept ready. By default half of what is free.
+MEMORY_SETTING = "CAIT_VIZ_MODEL_MEGABYTES"
 
 # The published model that the app opens on where its weights are on the machine.
 _PREFERRED = "cait_xxs24_224"
-
-_KEPT_RESULTS = 16
-_KEPT_BYTES = 128 * 2**20
-
-
-class Analyzer(Protocol):
-    """What `Workers` are to the rest of the server."""
-
-    def analyze(self, request: Request) -> "Future[Analysis]":
-        """Ask for the analysis of one image."""
 
 
 class Analyses:
     """Analyzes every image once, however often and by whomever it is asked for; safe for several threads.
 
-    Args:
-        workers: the processes that do it.
-        entries: how many results to keep at most; those unused the longest make room.
-        size: how many bytes of arrays they hold together at most; a larger result is not kept.
+    At most `entries` results are kept, those unused the longest making room, with at most `size` bytes of
+    arrays together; a larger result is not kept.
     """
 
-    def __init__(self, workers: Analyzer, entries: int = _KEPT_RESULTS, size: int = _KEPT_BYTES) -> None:
-        self._workers = workers
+    def __init__(self, analyzer: Analyzer, entries: int = 16, size: int = 128 * 2**20) -> None:
+        self._analyzer = analyzer
         # A result counts for no less than its share of the entries.
-        self._kept: LRUCache[Hashable, Analysis] = LRUCache(
-            size, getsizeof=lambda result: max(result.nbytes, size // entries)
-        )
-        self._pending: dict[Hashable, Future[Analysis]] = {}
+        least = size // entries
+        self._kept: LRUCache[Hashable, Analysis] = LRUCache(size, lambda result: max(result.nbytes, least))
+        self._pending: dict[Hashable, Answer] = {}
+        self._waiting: Counter[Answer] = Counter()
         self._lock = threading.Lock()
 
-    def ask(self, key: Hashable, request: Request) -> "Future[Analysis]":
-        """The analysis of an image: kept from before, on its way, or asked of a worker now.
+    def ask(self, key: Hashable, request: Request) -> Answer:
+        """The analysis of an image: kept from before, on its way, or asked for now.
 
-        Args:
-            key: what tells the image, its name, the view and the model from all others.
-            request: what to ask for; not kept.
+        `key` tells the image, its name, the view and the model from all others; the request is not kept.
         """
         with self._lock:
             if key in self._pending:
+                self._waiting[self._pending[key]] += 1
                 return self._pending[key]
-            kept = self._kept.get(key)
-            if kept is not None:
-                answer: Future[Analysis] = Future()
-                answer.set_result(kept)
+            if key in self._kept:
+                answer = Answer()
+                answer.set_result(self._kept[key])
                 return answer
-            answer = self._pending[key] = self._workers.analyze(request)
+            answer = self._pending[key] = self._analyzer.analyze(request)
+            self._waiting[answer] = 1
         answer.add_done_callback(lambda done: self._settle(key, done))
         return answer
 
+    def leave(self, answer: Answer) -> None:
+        """Wait for it no longer; it is not computed if nobody else waits and its turn has not come."""
+        with self._lock:
+            self._waiting[answer] -= 1
+            forgotten = self._waiting[answer] <= 0
+        if forgotten:
+            answer.cancel()
+
     def _settle(self, key: Hashable, done: "Future[Analysis]") -> None:
         with self._lock:
-            del self._pending[key]
-            if done.exception() is None:
+            if self._pending.get(key) is done:
+                del self._pending[key]
+            if not done.cancelled() and done.exception() is None:
                 with suppress(ValueError):  # too large to keep
                     self._kept[key] = done.result()
 
 
 class Server:
-    """What all visitors share.
+    """What all visitors share: the models by name, the one that the app opens on, the latest results.
 
     Args:
         user_model: the model of the person who started the app, listed first and opened on.
-        workers: what analyzes images; by default processes as the environment's settings say.
-
-    Attributes:
-        models: the models that a visitor may choose, by name.
-        first_model: the name of the one that the app opens on: the user's; else a published one if it is
-            on the machine, else the bundled one.
-        analyses: the latest results.
+        engine: which engine runs the networks, and no other.
+        precision: of the arithmetic.
+        analyzer: what analyzes images, in place of one of these options.
 
     Raises:
         SelectionError: a setting in the environment has no sensible value.
     """
 
-    def __init__(self, user_model: AvailableModel | None = None, workers: Analyzer | None = None) -> None:
+    def __init__(
+        self,
+        user_model: AvailableModel | None = None,
+        engine: EngineName | None = None,
+        precision: Precision = "float32",
+        analyzer: Analyzer | None = None,
+    ) -> None:
         models = [registry_model(variant) for variant in VARIANTS.values()]
         if user_model is not None:
             models.insert(0, user_model)
@@ -113,14 +108,8 @@ class Server:
         self._on_this_machine = available()
         published = _PREFERRED if _PREFERRED in self._on_this_machine else BUNDLED.name
         self.first_model = user_model.name if user_model else published
-        self.analyses = Analyses(
-            workers
-            or Workers(
-                count=_setting(WORKERS_SETTING),
-                models_each=_setting(MODELS_SETTING),
-                first=self.models[self.first_model].choice,
-            )
-        )
+        first = self.models[self.first_model].choice
+        self.analyses = Analyses(analyzer or Analyzer(_model_bytes(), engine, precision, first))
         self._downloading = threading.Lock()
 
     def missing(self, model: AvailableModel) -> Variant | None:
@@ -128,11 +117,7 @@ class Server:
         return None if model.variant is None or model.name in self._on_this_machine else model.variant
 
     def download(self, variant: Variant, progress: Progress) -> None:
-        """Fetch the weights of a variant; whoever asks for the same ones meanwhile waits for them.
-
-        Raises:
-            DownloadError: they could not be fetched; the message says what to do.
-        """
+        """Fetch a variant's weights, or raise DownloadError; whoever asks for the same meanwhile waits."""
         with self._downloading:  # two downloads of one file would each delete what the other has so far
             fetch(variant, progress=progress)
         self._on_this_machine = available()
@@ -143,40 +128,32 @@ _starting = threading.Lock()
 
 
 def server() -> Server:
-    """The server's state, made with the first call.
-
-    Raises:
-        SelectionError: a setting in the environment has no sensible value.
-    """
+    """The server's state, made with the first call. Errors as for `Server`."""
     with _starting:  # two first visitors at once would make it twice
         return _server or start()
 
 
-def start(user_model: AvailableModel | None = None, workers: Analyzer | None = None) -> Server:
+def start(*arguments: Any, **named: Any) -> Server:
     """Make the server's state anew. Arguments and errors as for `Server`."""
     global _server
-    _server = Server(user_model, workers)
+    _server = Server(*arguments, **named)
     return _server
 
 
-def launch(arguments: Sequence[str] = (), user_model: AvailableModel | None = None) -> None:
-    """Start the workers, then serve the app until it is stopped.
+def launch(arguments: Sequence[str] = (), **options: Any) -> None:
+    """Make a `Server` of the options, then run the app as `streamlit run` with these arguments would.
 
-    Args:
-        arguments: further options of `streamlit run`, such as "--server.port=8080".
-        user_model: a model to list beside those of the registry, and to open on.
-
-    Raises:
-        SystemExit: Streamlit has ended.
-        SelectionError: a setting in the environment has no sensible value.
+    It ends with SystemExit, Streamlit's, when the app is stopped; errors as for `Server`.
     """
-    start(user_model)
+    start(**options)
     sys.argv = ["streamlit", "run", str(APP), *arguments]
     runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
 
 
-def _setting(name: str) -> int:
-    text = os.environ.get(name, "1")
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise SelectionError(f"{name} must be a whole number of at least 1, not {text!r}")
-    return int(text)
+def _model_bytes() -> int:
+    text = os.environ.get(MEMORY_SETTING)
+    if text is None:
+        return memory.available() // 2
+    if not text.isascii() or not text.isdigit():
+        raise SelectionError(f"{MEMORY_SETTING} must be a whole number of megabytes, not {text!r}")
+    return int(text) * 10**6

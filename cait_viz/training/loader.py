@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from cait_viz.attention.probabilities import softmax
+from cait_viz.attention.probabilities import probabilities
 from cait_viz.images.preprocess import normalize
 from cait_viz.training.augmentation import AugmentedView, Floats, draw_view, mixed_labels, render
 from cait_viz.training.cache import DecodedImages
@@ -138,7 +138,7 @@ class Loader:
         weight = np.float32(self._config.label_weight)
         mean, deviation = self.feature_scale
         return {
-            "classes": weight * labels + (1 - weight * known) * softmax(output.logits),
+            "classes": weight * labels + (1 - weight * known) * probabilities(output.logits),
             "features": (output.features - mean) / deviation,
         }
 

@@ -48,8 +48,7 @@ def follow_address() -> None:
 def write_address(sample: str | None) -> None:
     """Put the view into the address, unless the address that the person came with says the same.
 
-    Args:
-        sample: the sample that is shown; None for a person's own image, which is not in the address.
+    A person's own image, for which `sample` is None, is not in the address.
     """
     state = st.session_state
     view = {name: str(state[name]) for name in _IN_ADDRESS if name != "sample" or sample}

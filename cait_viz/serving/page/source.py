@@ -33,11 +33,6 @@ class Sample:
     credit: str
 
     @cached_property
-    def data(self) -> bytes:
-        """The file."""
-        return self.path.read_bytes()
-
-    @cached_property
     def thumbnail(self) -> Image.Image:
         """The photograph, small and square."""
         with Image.open(self.path) as image:
@@ -46,19 +41,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class ChosenImage:
-    """The image to look at.
+    """The image to look at: its file's bytes and name."""
 
-    Attributes:
-        key: what tells it from all others.
-        data: its file's bytes.
-        name: its file's name.
-        sample: the sample that it is, if it is one.
-    """
-
-    key: str
+    key: str  # tells it from all others
     data: bytes
     name: str
-    sample: Sample | None = None
+    sample: Sample | None = None  # that it is, if it is one
 
 
 def keep_uploads_off_the_disk() -> None:
@@ -70,16 +58,12 @@ def keep_uploads_off_the_disk() -> None:
 def samples() -> dict[str, Sample]:
     """The gallery, by slug."""
     entries = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))
-    return {
-        Path(entry["file"]).stem: Sample(
-            slug=Path(entry["file"]).stem,
-            path=SAMPLES / entry["file"],
-            title=entry["title"],
-            alt=entry["alt"],
-            credit=f"{entry['title']}: {entry['author']}, {entry['license']}",
-        )
-        for entry in entries
-    }
+    gallery = {}
+    for entry in entries:
+        path, title = SAMPLES / entry["file"], entry["title"]
+        credit = f"{title}: {entry['author']}, {entry['license']}"
+        gallery[path.stem] = Sample(path.stem, path, title, entry["alt"], credit)
+    return gallery
 
 
 def choose_image() -> ChosenImage:
@@ -99,7 +83,7 @@ def choose_image() -> ChosenImage:
         if image := given[way]:
             return image
     sample = samples()[state.sample]
-    return ChosenImage(sample.slug, sample.data, sample.path.name, sample)
+    return ChosenImage(sample.slug, sample.path.read_bytes(), sample.path.name, sample)
 
 
 def clear_given_image() -> None:
