@@ -26,7 +26,7 @@ DEFAULT = (
 
 
 def prepare_ours(name: str, batch: int, **options: Any) -> Callable[[], object]:
-    """Our forward pass of the variant, with random weights where its own are not bundled, on random pixels."""
+    """Our forward pass of the variant, on random pixels; with random weights, but for the bundled."""
     import numpy as np
     from safetensors.numpy import save_file
 

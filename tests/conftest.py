@@ -252,21 +252,21 @@ def run_python(environment):
 
 
 class Counted:
-    """The workers, what they were asked, and the answer to give in place of theirs, if there is one."""
+    """An analyzer, what it was asked, and the answer to give in place of its own, if there is one."""
 
-    def __init__(self, workers):
-        self.workers = workers
+    def __init__(self, analyzer):
+        self.analyzer = analyzer
         self.requests = []
         self.answer = None
 
     def analyze(self, request):
         self.requests.append(request)
-        return self.answer or self.workers.analyze(request)
+        return self.answer or self.analyzer.analyze(request)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """An empty home for the hub's cache, of this process and of the worker's."""
+    """An empty home for the hub's cache, of this process and of those it starts."""
     from huggingface_hub import constants
 
     folder = tmp_path_factory.mktemp("home")
@@ -278,28 +278,28 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def workers(home):
-    """One worker of the app for all tests of a file."""
-    from cait_viz.serving.worker import ModelChoice, Workers
+def analyzer(home):
+    """What analyzes images in the app, for all tests of a file."""
+    from cait_viz.serving.engines import Analyzer, Engines, ModelChoice, load_choice
 
-    workers = Workers(first=ModelChoice("bundled"))
-    yield workers
-    workers.stop()
+    analyzer = Analyzer(Engines(10**9, load_choice), first=ModelChoice("bundled"))
+    yield analyzer
+    analyzer.stop()
 
 
 @pytest.fixture
-def counted(workers):
-    """The workers of a server that was started for this test."""
+def counted(analyzer):
+    """What analyzes images in a server that was started for this test."""
     from cait_viz.serving import state
 
-    counted = Counted(workers)
-    state.start(workers=counted)
+    counted = Counted(analyzer)
+    state.start(analyzer=counted)
     return counted
 
 
 @pytest.fixture
 def asked(counted):
-    """The requests to the workers in this test."""
+    """The requests in this test."""
     return counted.requests
 
 

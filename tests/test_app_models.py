@@ -20,13 +20,13 @@ from app_page import (
     predictions,
     visit,
 )
-from cait_viz.serving.worker import ModelChoice
 from hub_server import HubServer
 from reference import lively_weights, timm_shapes
 from safetensors.numpy import save, save_file
 
 from cait_viz.model.config import CaiTConfig
 from cait_viz.serving import state
+from cait_viz.serving.engines import ModelChoice
 from cait_viz.serving.models import user_model
 from cait_viz.weights import resolve as checkpoints
 from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant

@@ -5,11 +5,11 @@ by all cores; a network that is being exported or compiled keeps no image of ano
 """
 
 import threading
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from cait_viz.engine import memory
 from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.engine.load import load_engine
 from cait_viz.engine.process import KerasProcess
-from cait_viz.errors import CaitVizError, CheckpointError
+from cait_viz.errors import CaitVizError, CheckpointError, ProcessDiedError
 from cait_viz.images.preprocess import View
 from cait_viz.weights.resolve import resolve
 
@@ -99,27 +99,22 @@ class Engines:
                         del self._kept[key], sizes[key]
         return engine
 
+    def drop(self, choice: ModelChoice) -> None:
+        """Keep the network no longer."""
+        with self._lock:
+            self._kept.pop(_key(choice), None)
+
 
 class Analyzer:
     """Analyzes images, one after the other.
 
     Args:
-        limit: how many bytes of weights are kept ready.
-        engine: which engine, and no other.
-        precision: of the arithmetic.
+        engines: the networks.
         first: the model that is made ready at once.
-        tell: gets a sentence where Keras runs a network although nobody asked for it.
     """
 
-    def __init__(
-        self,
-        limit: int,
-        engine: EngineName | None = None,
-        precision: Precision = "float32",
-        first: ModelChoice | None = None,
-        tell: Callable[[str], object] = print,
-    ) -> None:
-        self._engines = Engines(limit, partial(_load, engine=engine, precision=precision, tell=tell))
+    def __init__(self, engines: Engines, first: ModelChoice | None = None) -> None:
+        self._engines = engines
         self._loading = ThreadPoolExecutor(1, "loading")
         self._looking = ThreadPoolExecutor(1, "looking")
         if first is not None:
@@ -135,7 +130,7 @@ class Analyzer:
         answer = Answer()
         engine = self._engines.find(request.model)
         if engine is not None:
-            self._looking.submit(_settle, answer, partial(_analyze, request, engine))
+            self._looking.submit(self._look, answer, request, engine)
         else:
             answer.stage = "Waiting for a model that is loaded before it."
             self._loading.submit(self._load_and_look, answer, request)
@@ -159,29 +154,26 @@ class Analyzer:
                 answer.set_exception(_for_a_person(error, request))
             return
         answer.stage = Answer.stage
-        self._looking.submit(_settle, answer, partial(_analyze, request, engine))
+        self._looking.submit(self._look, answer, request, engine)
 
-
-def _settle(answer: Answer, compute: Callable[[], Analysis]) -> None:
-    if answer.set_running_or_notify_cancel():
+    def _look(self, answer: Answer, request: Request, engine: Engine) -> None:
+        if not answer.set_running_or_notify_cancel():
+            return
         try:
-            answer.set_result(compute())
+            analysis = analyze(request.image, engine, request.view, request.image_name)
+            if name := request.model.display_name:
+                analysis = replace(analysis, model=replace(analysis.model, name=name))
+            answer.set_result(analysis)
         except BaseException as error:
-            answer.set_exception(error)
-
-
-def _analyze(request: Request, engine: Engine) -> Analysis:
-    try:
-        analysis = analyze(request.image, engine, request.view, request.image_name)
-    except Exception as error:
-        raise _for_a_person(error, request) from error
-    name = request.model.display_name
-    return replace(analysis, model=replace(analysis.model, name=name)) if name else analysis
+            if isinstance(error, ProcessDiedError):
+                self._engines.drop(request.model)  # the next image gets a new process
+            answer.set_exception(_for_a_person(error, request))
 
 
 def _for_a_person(error: BaseException, request: Request) -> BaseException:
     if isinstance(error, CaitVizError):
         return error
+    traceback.print_exception(error)
     kind = type(error).__name__
     return CaitVizError(
         f"{request.image_name}: the model failed ({kind}: {one_line(str(error))}); "
@@ -189,12 +181,24 @@ def _for_a_person(error: BaseException, request: Request) -> BaseException:
     )
 
 
-def _load(
+def load_choice(
     choice: ModelChoice,
-    engine: EngineName | None,
-    precision: Precision,
-    tell: Callable[[str], object],
+    engine: EngineName | None = None,
+    precision: Precision = "float32",
+    tell: Callable[[str], object] = print,
 ) -> Engine:
+    """The network of a choice, ready to run.
+
+    Args:
+        choice: the model, whose weights are on this machine.
+        engine: which engine, and no other.
+        precision: of the arithmetic.
+        tell: gets a sentence where Keras runs the network although nobody asked for it.
+
+    Raises:
+        CheckpointError: the weights or the labels cannot be used, or have changed.
+        EngineError: the memory has no room for the network, or the engine refuses it.
+    """
     checkpoint = resolve(choice.name, choice.weights, download=False, progress=False)
     # Another checkpoint may have other heads and classes than those on the page.
     if choice.sha256 not in (None, checkpoint.sha256):

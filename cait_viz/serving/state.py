@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from cachetools import LRUCache
@@ -17,7 +18,7 @@ from cait_viz.analysis import Analysis
 from cait_viz.engine import memory
 from cait_viz.engine.base import EngineName, Precision
 from cait_viz.errors import SelectionError
-from cait_viz.serving.engines import Analyzer, Answer, Request
+from cait_viz.serving.engines import Analyzer, Answer, Engines, Request, load_choice
 from cait_viz.serving.models import AvailableModel, registry_model
 from cait_viz.weights.hub import Progress
 from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant
@@ -109,7 +110,8 @@ class Server:
         published = _PREFERRED if _PREFERRED in self._on_this_machine else BUNDLED.name
         self.first_model = user_model.name if user_model else published
         first = self.models[self.first_model].choice
-        self.analyses = Analyses(analyzer or Analyzer(_model_bytes(), engine, precision, first))
+        engines = Engines(_model_bytes(), partial(load_choice, engine=engine, precision=precision))
+        self.analyses = Analyses(analyzer or Analyzer(engines, first))
         self._downloading = threading.Lock()
 
     def missing(self, model: AvailableModel) -> Variant | None:
