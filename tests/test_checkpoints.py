@@ -438,7 +438,7 @@ def test_content_counts_and_not_the_name(write, weights):
 def test_nothing_given_is_the_bundled_model():
     checkpoint = resolve()
     assert (checkpoint.name, checkpoint.variant, checkpoint.as_published) == ("bundled", BUNDLED, True)
-    assert checkpoint.path == BUNDLED_WEIGHTS == locate(BUNDLED)
+    assert checkpoint.path == BUNDLED_WEIGHTS == locate(BUNDLED).path
     assert checkpoint.config == BUNDLED.config
     assert len(checkpoint.sha256) == 64
     assert checkpoint.saliency_block == BUNDLED.saliency_block

@@ -22,7 +22,7 @@ from cait_viz.serving.models import AvailableModel, registry_model
 from cait_viz.serving.worker import Request, Workers
 from cait_viz.weights.hub import Progress
 from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant
-from cait_viz.weights.resolve import available, fetch
+from cait_viz.weights.resolve import available, resolve
 
 # How many worker processes analyze images. Each holds TensorFlow and a model of its own.
 WORKERS_SETTING = "CAIT_VIZ_WORKERS"
@@ -134,7 +134,7 @@ class Server:
             DownloadError: they could not be fetched; the message says what to do.
         """
         with self._downloading:  # two downloads of one file would each delete what the other has so far
-            fetch(variant, progress=progress)
+            resolve(variant.name, progress=progress)
         self._on_this_machine = available()
 
 
