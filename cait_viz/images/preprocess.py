@@ -53,10 +53,7 @@ def seen_box(size: tuple[int, int], image_size: int, view: View) -> Box:
     Args:
         size: width and height of the image, in pixels.
         image_size: side of the network's input, in pixels.
-        view: "crop" for the center crop of the evaluation, "whole" for the whole image.
-
-    Raises:
-        SelectionError: there is no such view.
+        view: as `resize_and_crop` takes it, errors included.
     """
     width, height = size
     if check_choice("view", view, VIEWS) == "whole":
@@ -106,14 +103,7 @@ def normalize(pixels: np.ndarray) -> np.ndarray:
 def prepare(source: ImageSource, image_size: int, view: View = "crop") -> np.ndarray:
     """The network's input made from an image, float32 of shape (1, image_size, image_size, 3), normalized.
 
-    Args:
-        source: as `images.read.load_image` takes it; an image that was loaded already is not read again.
-        image_size: side of the network's input, in pixels.
-        view: "crop" or "whole"; see `resize_and_crop`.
-
-    Raises:
-        ImageError: the image cannot be read.
-        SelectionError: there is no such view.
+    The source is as `read_image` takes it, the rest as `resize_and_crop` does, errors included.
     """
     return normalize(np.asarray(resize_and_crop(read_image(source), image_size, view)))[np.newaxis]
 

@@ -1,7 +1,4 @@
-"""Images in: a path, web address, bytes, array or Pillow image; upright 8-bit sRGB out.
-
-Every refusal is an `ImageError` of one sentence.
-"""
+"""Images in: a path, web address, bytes, array or Pillow image; upright 8-bit sRGB or an `ImageError` out."""
 
 import hashlib
 import io

@@ -104,7 +104,7 @@ class CaiTConfig:
         return round(self.projection_dim * self.mlp_ratio)
 
     def to_dict(self) -> dict[str, object]:
-        """The options as keyword arguments, in the order of the tutorial."""
+        """The options as keyword arguments."""
         return asdict(self)
 
 

@@ -118,6 +118,8 @@ class FeedForward(_Layer):
 
 
 class _Attention(_Layer):
+    """Attention of `num_heads` heads, which divide C."""
+
     def __init__(self, num_heads: int, dropout_rate: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
@@ -131,9 +133,7 @@ class TalkingHeadAttention(_Attention):
     (B, N, C) -> (B, N, C) and attention (B, H, N, N): row i says where patch i looks. As in the tutorial it
     is the one after `proj_w`, the mixing behind the softmax, and no distribution; half may be negative.
 
-    Args:
-        num_heads: number of heads, H; divides C.
-        dropout_rate: rate of the dropouts on the attention and on the output.
+    Its dropouts are on the attention and on the output.
     """
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
@@ -201,9 +201,7 @@ class ClassAttention(_Attention):
     (B, 1 + N, C) -> (B, 1, C) and attention (B, H, 1, 1 + N), a distribution over the class token
     (index 0) and the patches. No target class enters it.
 
-    Args:
-        num_heads: number of heads, H; divides C.
-        dropout_rate: rate of the dropouts on the attention and on the output; the paper's CaiT has none.
+    Its dropouts are on the attention and on the output; the paper's CaiT has none.
     """
 
     def build(self, input_shape: tuple[Any, ...]) -> None:

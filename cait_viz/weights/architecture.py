@@ -70,7 +70,7 @@ class Checkpoint:
 
 
 def read_tensors(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """A checkpoint's tensors by timm's names and in timm's order; floats of every type become float32.
+    """A checkpoint's tensors by timm's names and in timm's order, as float32.
 
     Raises:
         CheckpointError: the file cannot be read, or holds values that are not finite.
@@ -100,11 +100,8 @@ def with_head_of(header: Mapping[str, Tensor], config: CaiTConfig) -> CaiTConfig
 def infer_config(file: TensorFile) -> CaiTConfig:
     """The architecture that most tensors agree on, so that one that is missing or wrong is named as such.
 
-    What shapes do not show has its default. Without any gamma there is no LayerScale (`init_values=None`),
-    and without a head `pre_logits=True`.
-
-    Raises:
-        CheckpointError: the names or shapes are not a CaiT's.
+    What shapes do not show has its default; without any gamma `init_values=None`, without a head
+    `pre_logits=True`. A CheckpointError says why names or shapes are not a CaiT's.
     """
     header, name = file.header, file_text(file.path)
     sa_layers, ca_layers = (_count_blocks(header, stage) for stage in ("blocks", "blocks_token_only"))
@@ -171,11 +168,7 @@ def _advice_on_names(header: Iterable[str]) -> str:
 def require_match(
     file: TensorFile, config: CaiTConfig, model: str = "the architecture its shapes show"
 ) -> None:
-    """Refuse a checkpoint that does not fit, naming every tensor in which it differs.
-
-    Raises:
-        CheckpointError: tensors are missing, left over or of a wrong shape or type.
-    """
+    """Refuse, with a CheckpointError, a file with tensors missing, left over or of a wrong shape or type."""
     header, expected = file.header, timm_tensors(config)
     both = {name: header[name] for name in expected if name in header}
     faults = {

@@ -20,11 +20,7 @@ _READERS = {"savedmodel": savedmodel.read, "pytorch": pytorch.read}
 
 
 def as_safetensors(path: Path) -> Path:
-    """Convert a SavedModel's folder or a PyTorch checkpoint; any other path is returned as it is.
-
-    Raises:
-        CheckpointError: it cannot be converted; the message says what to do.
-    """
+    """Convert a SavedModel's folder or a PyTorch checkpoint; any other path is returned as it is."""
     try:
         if (path / "saved_model.pb").is_file():
             reader, files = "savedmodel", sorted((path / "variables").glob("variables.*"))

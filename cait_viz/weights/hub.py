@@ -92,11 +92,7 @@ def is_intact(path: Path) -> bool:
 
 
 def discard(path: Path) -> None:
-    """Remove a file from the hub's cache, and the content that it links to if that lies in the cache too.
-
-    Raises:
-        DownloadError: the cache cannot be written.
-    """
+    """Remove a file from the hub's cache, and what it links to there; a DownloadError if that is refused."""
     cache = Path(_hub().HF_HUB_CACHE).resolve()
     while cache in (path.parent.resolve() / path.name).parents:
         target = path.parent / path.readlink() if path.is_symlink() else None

@@ -1,7 +1,6 @@
 """Names of the classes.
 
-The ImageNet-1k names are the first two WordNet lemmas of each class in timm's order
-(`imagenet_synsets.txt` and `imagenet_synset_to_lemma.txt` of timm 1.0.31, Apache-2.0). The two cranes,
+ImageNet-1k's are the first two WordNet lemmas of each class, as in timm 1.0.31 (Apache-2.0). The two cranes,
 to which WordNet gives the same name, are renamed by hand.
 """
 

@@ -85,11 +85,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 def get_variant(name: str) -> Variant:
-    """The variant of that name.
-
-    Raises:
-        UnknownModelError: there is none; the message lists those that are.
-    """
+    """The variant of that name; if there is none, an UnknownModelError that lists those that are."""
     if name not in VARIANTS:
         raise UnknownModelError(f"there is no model named {name!r}; the models are {', '.join(VARIANTS)}")
     return VARIANTS[name]

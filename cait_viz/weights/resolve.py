@@ -41,8 +41,7 @@ def resolve(
 
     Raises:
         UnknownModelError: there is no variant of that name.
-        CheckpointError: the weights cannot be read or do not fit, with every tensor that is missing, left
-            over or of a wrong shape; or they are not on this machine and must not be downloaded.
+        CheckpointError: the weights cannot be read or do not fit, or must not be downloaded.
         DownloadError: they could not be downloaded.
     """
     variant = None if model is None else get_variant(model)
@@ -92,10 +91,7 @@ def available() -> frozenset[str]:
 
 
 def locate(variant: Variant) -> TensorFile | None:
-    """The variant's own weights, bundled or in the hub's cache, whole and of its shapes; no network is used.
-
-    None if they are not on this machine.
-    """
+    """The variant's own weights on this machine, whole and of its shapes, or None; no network is used."""
     path = BUNDLED_WEIGHTS if variant.repo_id is None else hub.cached(variant.repo_id, FILENAME)
     try:
         return _open(path, variant) if path else None

@@ -64,11 +64,7 @@ class TensorFile:
     remark: str = ""
 
     def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
-        """The tensors of these names; the file is opened again.
-
-        Raises:
-            CheckpointError: it cannot be read.
-        """
+        """The tensors of these names; a CheckpointError if the file cannot be read any more."""
         if any(tensor.dtype == "BF16" for tensor in self.header.values()):
             import ml_dtypes  # noqa: F401  (teaches NumPy the type; comes with Keras)
         try:

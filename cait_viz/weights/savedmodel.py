@@ -14,8 +14,7 @@ from cait_viz.model.timm_names import timm_tensors
 def read(path: Path) -> dict[str, np.ndarray]:
     """The weights by timm's names and in timm's shapes, float32; no graph of the SavedModel is run.
 
-    Raises:
-        CheckpointError: its variables cannot be read, or are not those of a CaiT.
+    A CheckpointError says that its variables cannot be read, or are not those of a CaiT.
     """
     variables = _read_variables(path)
     try:
