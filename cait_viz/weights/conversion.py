@@ -1,7 +1,6 @@
 """Weights that are no safetensors file become one, once, in the user's cache.
 
-TensorFlow and PyTorch read them in a process of their own: neither enters this one, and what a damaged file
-does there ends there.
+TensorFlow and PyTorch read them in a process of their own, where what a damaged file does ends.
 """
 
 import hashlib
@@ -21,17 +20,9 @@ _READERS = {"savedmodel": savedmodel.read, "pytorch": pytorch.read}
 
 
 def as_safetensors(path: Path) -> Path:
-    """The safetensors file of what a person gave.
-
-    Args:
-        path: a SavedModel's folder or a PyTorch checkpoint, which are converted; anything else is returned
-            as it is.
-
-    Raises:
-        CheckpointError: it cannot be converted; the message says what to do.
-    """
+    """Convert a SavedModel's folder or a PyTorch checkpoint; any other path is returned as it is."""
     try:
-        if savedmodel.is_savedmodel(path):
+        if (path / "saved_model.pb").is_file():
             reader, files = "savedmodel", sorted((path / "variables").glob("variables.*"))
         elif pytorch.is_pickle(path):
             reader, files = "pytorch", [path]
