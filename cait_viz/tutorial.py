@@ -80,18 +80,17 @@ def LayerScaleBlockClassAttention(  # noqa: N802
     sd_prob: float,
     name: str,
 ) -> keras.Model:
-    """A block of the class stage, called with [patches (B, N, C), class token (B, 1, C)].
+    """A block of the class stage, as a functional model.
 
-    Returns:
-        A functional model; its outputs are the class token (B, 1, C) and the scores (B, H, 1, 1 + N).
+    [patches (B, N, C), class token (B, 1, C)] -> [class token (B, 1, C), scores (B, H, 1, 1 + N)].
     """
     patches, class_token = keras.Input((None, projection_dim)), keras.Input((None, projection_dim))
     tokens = keras.layers.Concatenate(axis=1)([class_token, patches])
     normed = keras.layers.LayerNormalization(epsilon=layer_norm_eps)(tokens)
     branch, scores = ClassAttention(projection_dim, num_heads, dropout_rate)(normed)
-    x = _add_branch(class_token, branch, projection_dim, init_values, sd_prob)
+    x = _add_branch(class_token, branch, init_values, sd_prob)
     branch = mlp(keras.layers.LayerNormalization(epsilon=layer_norm_eps)(x), dropout_rate, mlp_units)
-    x = _add_branch(x, branch, projection_dim, init_values, sd_prob)
+    x = _add_branch(x, branch, init_values, sd_prob)
     return keras.Model([patches, class_token], [x, scores], name=name)
 
 
@@ -105,24 +104,20 @@ def LayerScaleBlock(  # noqa: N802
     sd_prob: float,
     name: str,
 ) -> keras.Model:
-    """A block of the patch stage, called with patches (B, N, C).
-
-    Returns:
-        A functional model; its outputs are the patches (B, N, C) and the scores (B, H, N, N).
-    """
+    """A block of the patch stage, as a functional model: (B, N, C) -> [(B, N, C), scores (B, H, N, N)]."""
     patches = keras.Input((None, projection_dim))
     normed = keras.layers.LayerNormalization(epsilon=layer_norm_eps)(patches)
     branch, scores = TalkingHeadAttention(projection_dim, num_heads, dropout_rate)(normed)
-    x = _add_branch(patches, branch, projection_dim, init_values, sd_prob)
+    x = _add_branch(patches, branch, init_values, sd_prob)
     branch = mlp(keras.layers.LayerNormalization(epsilon=layer_norm_eps)(x), dropout_rate, mlp_units)
-    x = _add_branch(x, branch, projection_dim, init_values, sd_prob)
+    x = _add_branch(x, branch, init_values, sd_prob)
     return keras.Model(patches, [x, scores], name=name)
 
 
-def _add_branch(x: Any, branch: Any, projection_dim: int, init_values: float | None, sd_prob: float) -> Any:
+def _add_branch(x: Any, branch: Any, init_values: float | None, sd_prob: float) -> Any:
     """`x` with a residual branch added (paper, equation 4)."""
     if init_values:
-        branch = LayerScale(init_values, projection_dim)(branch)
+        branch = LayerScale(init_values, x.shape[-1])(branch)
     if sd_prob:
         branch = StochasticDepth(sd_prob)(branch)
     return keras.layers.Add()([x, branch])
@@ -145,44 +140,19 @@ def get_config(
     num_classes: int = 1000,
 ) -> dict[str, Any]:
     """The arguments of `CaiT`; by default those of cait_xxs24_224."""
-    return {
-        "patch_size": patch_size,
-        "num_patches": (image_size // patch_size) ** 2,
-        "init_values": init_values,
-        "dropout_rate": dropout_rate,
-        "sd_prob": sd_prob,
-        "layer_norm_eps": layer_norm_eps,
-        "projection_dim": projection_dim,
-        "mlp_units": [projection_dim * mlp_ratio, projection_dim],
-        "num_heads": num_heads,
-        "sa_ffn_layers": sa_ffn_layers,
-        "ca_ffn_layers": ca_ffn_layers,
-        "global_pool": global_pool,
-        "pre_logits": pre_logits,
-        "num_classes": num_classes,
-    }
+    options = dict(locals())
+    options["num_patches"] = (options.pop("image_size") // patch_size) ** 2
+    options["mlp_units"] = [projection_dim * options.pop("mlp_ratio"), projection_dim]
+    return options
 
 
 def CaiT(  # noqa: N802
-    projection_dim: int,
-    patch_size: int,
-    num_patches: int,
-    init_values: float | None,
-    mlp_units: Sequence[int],
-    sa_ffn_layers: int,
-    ca_ffn_layers: int,
-    num_heads: int,
-    layer_norm_eps: float,
-    dropout_rate: float,
-    sd_prob: float,
-    global_pool: Any,
-    pre_logits: bool,
-    num_classes: int,
-    **kwargs: Any,
+    projection_dim: int, patch_size: int, num_patches: int, mlp_units: Sequence[int], **options: Any
 ) -> cait.CaiT:
     """A `cait_viz.CaiT` of that architecture, with fresh weights.
 
-    As in the paper, dropout acts in the patch stage only.
+    As in the paper, dropout acts in the patch stage only. `options` are the other ones of `get_config`, and
+    Keras' own (name, dtype).
 
     Raises:
         ValueError: the arguments make no CaiT; the message names the value.
@@ -195,23 +165,15 @@ def CaiT(  # noqa: N802
         raise ValueError(
             f"mlp_units must be a hidden width and projection_dim {projection_dim}, not {list(mlp_units)}"
         )
+    architecture = {name: options.pop(name) for name in get_config() if name in options}
     config = CaiTConfig(
         image_size=side * patch_size,
         patch_size=patch_size,
         projection_dim=projection_dim,
-        sa_ffn_layers=sa_ffn_layers,
-        ca_ffn_layers=ca_ffn_layers,
-        num_heads=num_heads,
         mlp_ratio=hidden / projection_dim,
-        layer_norm_eps=layer_norm_eps,
-        init_values=init_values,
-        dropout_rate=dropout_rate,
-        sd_prob=sd_prob,
-        global_pool=global_pool,
-        pre_logits=pre_logits,
-        num_classes=num_classes,
+        **architecture,
     )
-    return cait.CaiT(config, **kwargs)
+    return cait.CaiT(config, **options)
 
 
 def preprocess_image(image: ImageSource, size: int = image_size, squash: bool = False) -> np.ndarray:
@@ -220,9 +182,8 @@ def preprocess_image(image: ImageSource, size: int = image_size, squash: bool = 
     Args:
         image: a Pillow image, an array, a path or bytes.
         size: side of the input, in pixels.
-        squash: the tutorial's pixels: the whole image squashed to a square of 256/224 of `size`, its centre
-            cut out. By default those of the published accuracies: the shorter side resized, so that
-            nothing is distorted, and the centre cut out.
+        squash: the tutorial's pixels: the whole image squashed to a square of 256/224 of `size`, its center
+            cut out. By default those of the published accuracies, which are not distorted.
 
     Raises:
         ImageError: the image cannot be read.
@@ -252,10 +213,8 @@ def get_cls_attention_map(attention_scores: Any, return_saliency: bool = False) 
 
     Args:
         attention_scores: of one class-attention block, (B, H, 1, 1 + N); the first image is drawn.
-        return_saliency: return the mean over the heads, stretched to [0, 1] (paper, Figure 7).
-
-    Returns:
-        A tensor of Keras' backend, (rows, cols, H) float32, or (rows, cols, 1) for the saliency.
+        return_saliency: (rows, cols, 1) instead of (rows, cols, H): the mean of the heads, stretched to
+            [0, 1] (paper, Figure 7).
     """
     scores = ops.convert_to_numpy(attention_scores)[0, :, 0]
     side = math.isqrt(scores.shape[1] - 1)

@@ -58,6 +58,23 @@ def tiny_weights(tiny_config, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def weights(tiny_config):
+    """The tensors of `tiny_weights`, by timm's names."""
+    return lively_weights(timm_shapes(tiny_config))
+
+
+@pytest.fixture
+def write_weights(tmp_path):
+    """Save tensors as a safetensors file and give its path."""
+
+    def write(tensors, name="my model.safetensors"):
+        save_file(dict(tensors), tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def make_small_weights(tmp_path_factory):
     """Make a checkpoint of few blocks: each takes a second or more to compile, at every resolution anew."""
 

@@ -54,7 +54,7 @@ def reach(endpoint, monkeypatch):
 
 def test_a_fetched_model_is_here_and_speaks(cache, capsys):
     assert cli.main(["fetch", NAME]) == 0
-    path = checkpoints.locate(VARIANTS[NAME])
+    path = checkpoints.locate(VARIANTS[NAME]).path
     assert path.is_relative_to(cache)
     assert capsys.readouterr() == (f"{NAME}: {path}\n", "")
     assert cli.main(["models"]) == 0
@@ -68,11 +68,11 @@ def test_a_fetched_model_is_here_and_speaks(cache, capsys):
 
 def test_a_damaged_copy_is_fetched_again(cache, capsys):
     assert cli.main(["fetch", NAME]) == 0
-    path = checkpoints.locate(VARIANTS[NAME]).resolve()
+    path = checkpoints.locate(VARIANTS[NAME]).path.resolve()
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert cli.main(["fetch", NAME]) == 0
-    assert checkpoints.locate(VARIANTS[NAME]).resolve().read_bytes() == content
+    assert checkpoints.locate(VARIANTS[NAME]).path.resolve().read_bytes() == content
 
 
 def test_one_model_that_is_not_there_keeps_no_other_from_being_fetched(cache, capsys):

@@ -65,6 +65,10 @@ def cache(server, tmp_path, monkeypatch):
     return tmp_path / "hub"
 
 
+def fetch(**options):
+    return checkpoints.resolve("cait_xxs24_224", **options).path
+
+
 def leftovers(cache):
     """Files in the cache that hold content, whole or in part."""
     return [
@@ -77,7 +81,7 @@ def leftovers(cache):
 def refusal(server, fault):
     server.fault = fault
     with pytest.raises(DownloadError) as caught:
-        checkpoints.fetch(XXS24, progress=False)
+        fetch(progress=False)
     message = str(caught.value)
     assert message.startswith("cait_xxs24_224: ")
     assert "\n" not in message
@@ -99,9 +103,8 @@ def python(code, environment):
 FETCH = """
 from cait_viz.weights import resolve as checkpoints
 from cait_viz.errors import CaitVizError
-from cait_viz.weights.registry import get_variant
 try:
-    print(checkpoints.fetch(get_variant("cait_xxs24_224")))
+    print(checkpoints.resolve("cait_xxs24_224").path)
 except CaitVizError as error:
     print(type(error).__name__, error)
 """
@@ -115,16 +118,16 @@ print(checkpoints.locate(variants.VARIANTS["cait_xxs24_224"]))
 
 def test_fetched_weights_are_found_again_without_asking_the_hub(server, cache, content):
     assert checkpoints.locate(XXS24) is None
-    path = checkpoints.fetch(XXS24, progress=False)
+    path = fetch(progress=False)
     assert path.read_bytes() == content
     server.forget()
-    assert checkpoints.locate(XXS24) == path
-    assert checkpoints.fetch(XXS24, progress=False) == path
+    assert checkpoints.locate(XXS24).path == path
+    assert fetch(progress=False) == path
     assert server.requests == []
 
 
 def test_only_the_one_file_is_asked_for(server, cache):
-    checkpoints.fetch(XXS24, progress=False)
+    fetch(progress=False)
     assert {path.rpartition("/")[2] for _, path in server.requests} == {"model.safetensors"}
 
 
@@ -138,7 +141,7 @@ def test_other_published_shapes_are_served_and_fetched(server, cache, name):
 
 def test_progress_is_reported_up_to_the_last_byte(server, cache, content):
     reports = []
-    checkpoints.fetch(XXS24, progress=lambda done, total: reports.append((done, total)))
+    fetch(progress=lambda done, total: reports.append((done, total)))
     assert (reports[0], reports[-1]) == ((0, len(content)), (len(content), len(content)))
     assert reports == sorted(reports)
 
@@ -149,15 +152,15 @@ def test_what_progress_raises_ends_the_download_and_passes_through(server, cache
             raise RuntimeError("the person changed their mind")
 
     with pytest.raises(RuntimeError, match="changed their mind"):
-        checkpoints.fetch(XXS24, progress=cancel)
+        fetch(progress=cancel)
     assert leftovers(cache) == []
-    assert checkpoints.fetch(XXS24, progress=False).is_file()
+    assert fetch(progress=False).is_file()
 
 
 def test_a_download_whose_connection_is_closed_is_resumed(server, cache, content):
     server.fault, server.fault_after = "close", 15_000_000
     done = []
-    path = checkpoints.fetch(XXS24, progress=lambda here, _total: done.append(here))
+    path = fetch(progress=lambda here, _total: done.append(here))
     assert path.read_bytes() == content
     assert server.ranges[0] is None
     assert server.ranges[1] > 0
@@ -170,7 +173,7 @@ def test_a_download_whose_connection_is_closed_is_resumed(server, cache, content
 def test_after_a_passing_fault_a_second_fetch_gets_it(server, cache, content, fault, words):
     assert words in refusal(server, fault)
     assert leftovers(cache) == []
-    assert checkpoints.fetch(XXS24, progress=False).read_bytes() == content
+    assert fetch(progress=False).read_bytes() == content
 
 
 def test_a_connection_that_breaks_every_time_is_one_sentence_and_leaves_nothing(server, cache):
@@ -184,7 +187,7 @@ def test_content_other_than_announced_is_removed(server, cache, content):
     assert "not the announced" in refusal(server, "other content")
     assert leftovers(cache) == []
     server.fault = None
-    assert checkpoints.fetch(XXS24, progress=False).read_bytes() == content
+    assert fetch(progress=False).read_bytes() == content
 
 
 def test_content_shorter_than_announced_leaves_nothing(server, cache):
@@ -278,14 +281,14 @@ def test_cache_below_a_file_is_told(server, cache):
 
 
 def test_truncated_file_in_the_cache_is_not_located_and_fetched_anew(server, cache, content):
-    path = checkpoints.fetch(XXS24, progress=False)
+    path = fetch(progress=False)
     os.truncate(path, len(content) // 2)
     assert checkpoints.locate(XXS24) is None
-    assert checkpoints.fetch(XXS24, progress=False).read_bytes() == content
+    assert fetch(progress=False).read_bytes() == content
 
 
 def test_a_file_damaged_in_the_cache_is_not_used(server, cache, content):
-    path = checkpoints.fetch(XXS24, progress=False)
+    path = fetch(progress=False)
     damaged = bytearray(content)
     damaged[-1] ^= 1
     path.resolve().write_bytes(damaged)
@@ -295,13 +298,13 @@ def test_a_file_damaged_in_the_cache_is_not_used(server, cache, content):
 
 
 def test_link_out_of_the_cache_is_removed_and_not_followed(server, cache, content, tmp_path):
-    path = checkpoints.fetch(XXS24, progress=False)
+    path = fetch(progress=False)
     own = tmp_path / "own.safetensors"
     own.write_bytes(b"somebody's work")
     path.unlink()
     path.symlink_to(own)
     assert checkpoints.locate(XXS24) is None
-    assert checkpoints.fetch(XXS24, progress=False).read_bytes() == content
+    assert fetch(progress=False).read_bytes() == content
     assert own.read_bytes() == b"somebody's work"
 
 
@@ -371,7 +374,7 @@ def test_bar_on_a_terminal_is_named_after_the_model(server, tmp_path):
 
 def test_available_models_are_those_that_are_here(server, cache):
     assert checkpoints.available() == {"bundled"}
-    path = checkpoints.fetch(XXS24, progress=False)
+    path = fetch(progress=False)
     assert checkpoints.available() == {"bundled", "cait_xxs24_224"}
     os.truncate(path, 1_000_000)
     assert checkpoints.available() == {"bundled"}

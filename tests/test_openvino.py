@@ -14,8 +14,9 @@ from cait_viz.engine.load import ENGINE_SETTING, load_engine
 from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.errors import CheckpointError, EngineError, SelectionError
 from cait_viz.model.config import CaiTConfig
-from cait_viz.weights.checkpoint import Checkpoint
-from cait_viz.weights.resolve import open_weights, resolve
+from cait_viz.weights.architecture import Checkpoint
+from cait_viz.weights.resolve import resolve
+from cait_viz.weights.safetensors import open_safetensors
 
 ARCHITECTURES = {
     "usual": CaiTConfig(image_size=64, projection_dim=48, sa_ffn_layers=3, num_classes=10),
@@ -61,7 +62,9 @@ def checkpoint(request, tmp_path_factory):
     config = ARCHITECTURES[request.param]
     path = tmp_path_factory.mktemp("weights") / "model.safetensors"
     save_file(lively_weights(timm_shapes(config)), path)
-    return Checkpoint(name="mine", config=config, variant=None, as_published=False, file=open_weights(path))
+    return Checkpoint(
+        name="mine", config=config, variant=None, as_published=False, file=open_safetensors(path)
+    )
 
 
 @pytest.fixture(scope="module")

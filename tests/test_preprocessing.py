@@ -157,7 +157,7 @@ def test_an_unknown_view_is_refused_by_name():
         lambda: resize_and_crop(noise(10, 10), 224, "centre"),
         lambda: prepare(noise(10, 10), 224, "centre"),
     ):
-        with pytest.raises(SelectionError, match=r"'centre'.*crop or whole") as caught:
+        with pytest.raises(SelectionError, match=r"'centre'.*crop, whole") as caught:
             attempt()
         assert isinstance(caught.value, CaitVizError)
 

@@ -14,9 +14,8 @@ from cait_viz.errors import CaitVizError, CheckpointError
 from cait_viz.model.config import CaiTConfig
 from cait_viz.model.folding import folded
 from cait_viz.model.timm_names import assign
-from cait_viz.weights.architecture import read_tensors
-from cait_viz.weights.checkpoint import Checkpoint
-from cait_viz.weights.resolve import open_weights
+from cait_viz.weights.architecture import Checkpoint, read_tensors
+from cait_viz.weights.safetensors import open_safetensors
 
 
 def outputs(config: CaiTConfig) -> list[str]:
@@ -57,7 +56,7 @@ def main(request: str, target: str) -> int:
     asked = json.loads(request)
     config = CaiTConfig(**asked["config"])
     try:
-        file = open_weights(Path(asked["weights"]))
+        file = open_safetensors(Path(asked["weights"])).unwrapped()
         checkpoint = Checkpoint(
             name=asked["name"], config=config, variant=None, as_published=False, file=file
         )

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from cait_viz._files import placing, sha256, user_cache
 from cait_viz._process import run_module
 from cait_viz.errors import OutputError
-from cait_viz.weights.checkpoint import Checkpoint
+from cait_viz.weights.architecture import Checkpoint
 
 GRAPH, WEIGHTS, CONTENTS = "graph.xml", "graph.bin", "contents.json"
 

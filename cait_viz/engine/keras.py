@@ -16,8 +16,7 @@ from cait_viz.model.cait import CaiT
 from cait_viz.model.config import WeightsSource
 from cait_viz.model.layers import zero_weights
 from cait_viz.model.timm_names import assign
-from cait_viz.weights.architecture import read_tensors
-from cait_viz.weights.checkpoint import Checkpoint
+from cait_viz.weights.architecture import Checkpoint, read_tensors
 from cait_viz.weights.labels import class_names
 
 # XLA runs one image of 196 patches through 24 blocks in two thirds of the graph's time and costs a

@@ -8,7 +8,7 @@ from typing import get_args
 from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.errors import EngineError, ProcessDiedError, SelectionError
-from cait_viz.weights.checkpoint import Checkpoint
+from cait_viz.weights.architecture import Checkpoint
 
 # Names the engine where nothing else does.
 ENGINE_SETTING = "CAIT_VIZ_ENGINE"

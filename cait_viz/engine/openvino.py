@@ -14,7 +14,7 @@ from cait_viz._text import one_line
 from cait_viz.engine import graphs
 from cait_viz.engine.base import Engine, Precision, ca_keys, sa_keys
 from cait_viz.errors import EngineError
-from cait_viz.weights.checkpoint import Checkpoint
+from cait_viz.weights.architecture import Checkpoint
 from cait_viz.weights.labels import class_names
 
 # Without this hint, processors with bfloat16 instructions compute in bfloat16.

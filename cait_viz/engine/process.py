@@ -15,7 +15,7 @@ from cait_viz._backend import import_keras, installed_backend
 from cait_viz.engine.base import Engine, Precision
 from cait_viz.engine.load import load_keras
 from cait_viz.errors import ProcessDiedError
-from cait_viz.weights.checkpoint import Checkpoint
+from cait_viz.weights.architecture import Checkpoint
 from cait_viz.weights.labels import class_names
 
 # Where loky finds psutil, it ends a process that grew by 300 MB, as leaking; a larger model is no leak.

@@ -1,7 +1,7 @@
 """From any of Pillow's modes to upright 8-bit sRGB; and whole numbers and floats of any range to 8 bits."""
 
 import io
-from functools import lru_cache
+from contextlib import suppress
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
@@ -25,13 +25,12 @@ _PROFILED_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 # A profile that moves no color by more than this is sRGB under another name; applying it would only
 # round the pixels anew.
 _SAME_COLOR = 2
+# Every mixture of 16 levels of red, green and blue.
+_EVERY_COLOR = Image.fromarray((np.indices((16, 16, 16)) * 17).astype(np.uint8).T.reshape(64, 64, 3))
 
 
 def upright_srgb(image: Image.Image, name: str) -> tuple[Image.Image, str]:
-    """A new upright 8-bit sRGB image of mode "RGB"; the loaded image that was given stays as it is.
-
-    Returns:
-        The image, and a sentence on what had to be guessed of its pixels; "" if nothing.
+    """A new upright 8-bit sRGB image, and a sentence on what had to be guessed of its pixels, else "".
 
     Raises:
         ImageError: the pixels cannot be converted.
@@ -50,18 +49,11 @@ def upright_srgb(image: Image.Image, name: str) -> tuple[Image.Image, str]:
     # A profile or an orientation left here would be applied a second time; and Pillow fails to rewrite
     # metadata that is damaged.
     rgb.info = {}
-    rgb.getexif()[ExifTags.Base.Orientation] = _orientation(image)
+    with suppress(Exception):  # the parser meets hostile bytes
+        rgb.getexif()[ExifTags.Base.Orientation] = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     ImageOps.exif_transpose(rgb, in_place=True)
     rgb.getexif().clear()
     return rgb, remark
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where there is none or the metadata is damaged."""
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # the parser meets hostile bytes
-        return 1
 
 
 def _color_and_alpha(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None, str]:
@@ -79,9 +71,6 @@ def _color_and_alpha(image: Image.Image, name: str) -> tuple[Image.Image, Image.
     if image.mode == "1":
         return image.convert("L"), None, ""
     return (image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")), None, ""
-
-
-# --- more than 8 bits -------------------------------------------------------------------------------
 
 
 def _deep_grey(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None, str]:
@@ -120,13 +109,13 @@ def eight_bits(
 
     Args:
         values: integers or floats, of any shape.
-        name: what to call the image in an error.
+        name: what to call the image.
         bits: how many bits of each integer are used, its sign included.
         largest: the largest value that the file declares; 0 if it does not.
         inverted: whether white is the smallest value.
 
     Returns:
-        uint8 of the same shape, and a sentence on the range that was assumed; "" where it was declared.
+        uint8 of the same shape, and a sentence on the range that was assumed, else "".
 
     Raises:
         ImageError: some values are not finite.
@@ -156,9 +145,6 @@ def eight_bits(
     return grey, "" if declared else f"The pixel values of {name} have no stated range; {taken}."
 
 
-# --- color profiles ---------------------------------------------------------------------------------
-
-
 def _profile_to_srgb(color: Image.Image, profile: bytes | None) -> Image.Image:
     """The image in sRGB if its profile can be used, else as it is, taken as sRGB."""
     if not profile:
@@ -168,22 +154,10 @@ def _profile_to_srgb(color: Image.Image, profile: bytes | None) -> Image.Image:
         if _PROFILED_MODES.get(source.profile.xcolor_space.strip()) != color.mode:
             return color
         transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), color.mode, "RGB")
-        if color.mode == "RGB" and _changes_nothing(transform):
-            return color
+        if color.mode == "RGB":
+            moved = np.asarray(transform.apply(_EVERY_COLOR), np.int16) - np.asarray(_EVERY_COLOR, np.int16)
+            if np.abs(moved).max() <= _SAME_COLOR:
+                return color
         return transform.apply(color)
     except Exception:  # a broken profile is no reason to refuse an image
         return color
-
-
-def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    probe = _color_probe()
-    moved = np.asarray(transform.apply(probe), dtype=np.int16) - np.asarray(probe, dtype=np.int16)
-    return int(np.abs(moved).max()) <= _SAME_COLOR
-
-
-@lru_cache(maxsize=1)
-def _color_probe() -> Image.Image:
-    """Every mixture of 16 levels of red, green and blue: 64 × 64 pixels."""
-    levels = np.linspace(_BLACK, _WHITE, 16).astype(np.uint8)
-    cube = np.stack(np.meshgrid(levels, levels, levels), axis=-1)
-    return Image.fromarray(cube.reshape(64, 64, 3))

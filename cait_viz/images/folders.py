@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,16 +30,14 @@ class Example:
 
 
 def class_folders(folder: Path, without: Sequence[Path] = ()) -> dict[str, list[Path]]:
-    """The files of each class, searched to any depth, by the name of the class's folder; both sorted.
-
-    Hidden files and folders are ignored.
+    """The files of each class, at any depth, by the name of the class's folder; both sorted, none hidden.
 
     Args:
         folder: holds one folder per class.
         without: folders in it that are not classes.
 
     Raises:
-        DatasetError: the folder does not exist or contains no folders.
+        DatasetError: the folder does not exist, cannot be read or contains no folders.
     """
     apart = {other.resolve() for other in without}
     classes = [path for path in subfolders(folder) if not apart or path.resolve() not in apart]
@@ -88,9 +87,7 @@ def labeled_files(folder: Path, index: Mapping[str, int], others: int = UNKNOWN)
 def spread(groups: Iterable[Sequence[Item]], seed: int) -> list[Item]:
     """All members of the groups, ordered so that every beginning of the list is spread evenly over them.
 
-    Args:
-        groups: for example the images of each class.
-        seed: decides the order within a group and among the groups.
+    The seed decides the order within a group and among the groups.
     """
     generator = np.random.default_rng(seed)
     shuffled = [[group[i] for i in generator.permutation(len(group))] for group in groups]
@@ -126,11 +123,7 @@ def read_pixels(
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files in a folder at any depth, sorted; hidden ones are ignored.
-
-    Raises:
-        DatasetError: a folder cannot be read.
-    """
+    """The files in a folder at any depth, sorted; hidden ones are ignored. Raises as `class_folders` does."""
     return sorted(_walk(folder, frozenset()))
 
 
@@ -152,19 +145,13 @@ def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder and is not hidden; whether an entry is a folder is known without a look at it.
-
-    Raises:
-        DatasetError: the folder does not exist or cannot be read.
-    """
+    """What lies in a folder and is not hidden; whether an entry is a folder is known without a look at it."""
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=_name)
+            return sorted(
+                (entry for entry in entries if not entry.name.startswith(".")), key=attrgetter("name")
+            )
     except (FileNotFoundError, NotADirectoryError):
         raise DatasetError(f"{path_text(folder)}: there is no such folder; give a folder of images") from None
     except OSError as error:
         raise DatasetError(f"{path_text(folder)}: cannot be read ({error.strerror or error})") from None
-
-
-def _name(entry: os.DirEntry[str]) -> str:
-    return entry.name

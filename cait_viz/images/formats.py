@@ -1,30 +1,31 @@
 """What the bytes of an image file say of themselves, before anything is decoded.
 
-Pillow guards against files that claim too many pixels. The functions here find the ways in which a
-small file costs much with few pixels, name what a file is when it is not an image, and rewrite the few
-headers that Pillow misreads. Nothing here decodes, and only `require_format` raises.
+Found here are the ways in which a small file costs much with few pixels, against which Pillow has no guard;
+what a file is when it is no image; and the few headers that Pillow misreads, which are rewritten.
 """
 
 import re
 import struct
 import zlib
 from collections.abc import Iterator
-from itertools import islice
+from contextlib import suppress
+from itertools import islice, takewhile
 
 from cait_viz.errors import ImageError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_SIGNATURES = {
-    "JPEG": (b"\xff\xd8\xff",),
-    "PNG": (_PNG_SIGNATURE,),
-    "GIF": (b"GIF87a", b"GIF89a"),
-    "BMP": (b"BM",),
-    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
-}
+# By Pillow's names. Whatever else Pillow could open stays out of reach of a file with a misleading name.
+_FORMATS = (
+    (re.compile(rb"\xff\xd8\xff"), "JPEG"),
+    (re.compile(_PNG_SIGNATURE), "PNG"),
+    (re.compile(rb"GIF8[79]a"), "GIF"),
+    (re.compile(rb"BM"), "BMP"),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), "TIFF"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "WEBP"),
+)
 _FORMATS_IN_WORDS = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 # What the first frame's pixels depend on. Left out are text (Pillow refuses the whole file when it is
 # long, as Photoshop's edit history is), and the chunks of an animation.
-_PNG_REPEATED = frozenset({b"IDAT"})
 _PNG_ONCE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf", b"sRGB", b"IEND"})
 # Pillow's PngImagePlugin.MAX_TEXT_CHUNK: it refuses the whole file for a longer profile.
 _PNG_PROFILE_BYTES = 1 << 20
@@ -32,7 +33,6 @@ _PNG_GREY, _PNG_RGB = 0, 2
 
 # A marker that ends entropy-coded data: not a stuffed zero, a restart or a fill byte.
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
-_JPEG_STANDALONE = frozenset({0x01, 0xD8})
 _JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Any bytes will do that are no marker and decode to something: they are compared with no bytes at all.
@@ -58,17 +58,8 @@ _PROLOGUE_BYTES = 2048
 
 
 def image_format(data: bytes) -> str | None:
-    """The format whose signature the bytes carry, by Pillow's name; None for anything else.
-
-    Only the formats that the program reads are known here: whatever else Pillow could open stays
-    out of reach of a file with a misleading name.
-    """
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "WEBP"
-    for image_format, signatures in _SIGNATURES.items():
-        if data.startswith(signatures):
-            return image_format
-    return _coded_in_boxes(data)
+    """The format whose signature the bytes carry, by Pillow's name; None for anything else."""
+    return _kind(data, _FORMATS) or _coded_in_boxes(data)
 
 
 def require_format(data: bytes, name: str) -> str:
@@ -79,20 +70,31 @@ def require_format(data: bytes, name: str) -> str:
     """
     if found := image_format(data):
         return found
-    kinds = (kind for pattern, kind in _OTHER_KINDS if pattern.match(data[:_PROLOGUE_BYTES]))
-    kind = next(kinds, None)
+    kind = _kind(data, _OTHER_KINDS)
     what = f"this is {kind}, not an image that can be read" if kind else "this is not an image"
     raise ImageError(f"{name}: {what}; save it as {_FORMATS_IN_WORDS}")
 
 
-# --- PNG --------------------------------------------------------------------------------------------
+def _kind(data: bytes, kinds: tuple[tuple[re.Pattern[bytes], str], ...]) -> str | None:
+    return next((kind for pattern, kind in kinds if pattern.match(data[:_PROLOGUE_BYTES])), None)
+
+
+def _coded_in_boxes(data: bytes) -> str | None:
+    """HEIF or AVIF, by the brands of an ISO media file."""
+    header = data[8 : min(int.from_bytes(data[:4], "big"), _PROLOGUE_BYTES)]
+    brands = {header[i : i + 4] for i in range(0, len(header), 4)}
+    major = header[:4]
+    if data[4:8] != b"ftyp" or major not in _HEIF_BRANDS | _AVIF_BRANDS | _GENERIC_BRANDS:
+        return None
+    avif = major in _AVIF_BRANDS or (major in _GENERIC_BRANDS and brands & _AVIF_BRANDS)
+    return "AVIF" if avif else "HEIF"
 
 
 def essential_png(data: bytes) -> bytes:
     """The PNG without the chunks that its first frame does not depend on.
 
-    Long text, animation frames and repeated profiles cost time and memory and, in Pillow, warnings
-    or the refusal of a good image. Damaged chunks are left for the decoder to report.
+    Long text, animation frames and repeated profiles cost time and memory and, in Pillow, warnings or the
+    refusal of a good image.
     """
     kept = [_PNG_SIGNATURE]
     seen: set[bytes] = set()
@@ -100,7 +102,7 @@ def essential_png(data: bytes) -> bytes:
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
-        if kind in _PNG_REPEATED or (kind in _PNG_ONCE and kind not in seen):
+        if kind == b"IDAT" or (kind in _PNG_ONCE and kind not in seen):
             chunk = data[position:end]
             if kind == b"tRNS":
                 chunk = _transparency_for_pillow(data[24:26], chunk)
@@ -139,29 +141,20 @@ def _inflates_within_limit(chunk: bytes) -> bool:
     return len(profile) <= _PNG_PROFILE_BYTES
 
 
-# --- JPEG -------------------------------------------------------------------------------------------
-
-
 def jpeg_segments(data: bytes, limit: int) -> tuple[int, int]:
     """Number of segments of a JPEG, counted up to a limit, and how many of them are scans.
 
-    Every scan of a progressive JPEG goes over the whole image and may take ten bytes, so that a
-    file of a few megabytes can keep a decoder busy for hours.
+    Every scan of a progressive JPEG goes over the whole image and may take ten bytes.
     """
-    segments = scans = 0
-    for marker, _ in islice(_jpeg_markers(data), limit):
-        if marker == _JPEG_END:
-            break
-        segments += 1
-        scans += marker == _JPEG_SCAN
-    return segments, scans
+    markers = (marker for marker, _ in islice(_jpeg_markers(data), limit))
+    segments = list(takewhile(lambda marker: marker != _JPEG_END, markers))
+    return len(segments), segments.count(_JPEG_SCAN)
 
 
 def ended_jpeg(data: bytes) -> tuple[bytes, bytes] | None:
     """A JPEG without its last bytes, with an end; and the same with other pixels in what is missing.
 
-    From the first row that decodes differently, its last scan is lost. None where whole scans are missing:
-    then no row is complete.
+    From the first row that decodes differently, its last scan is lost. None where whole scans are missing.
     """
     # Not half a marker; nor the zeros of a file that was allocated and not filled.
     data = data.rstrip(b"\0\xff")
@@ -190,11 +183,9 @@ def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
         marker = found[1][0]
         position = found.end()
         yield marker, position
-        if marker not in _JPEG_STANDALONE:
+        if marker not in (0x01, 0xD8):  # which have no content
             position += max(2, int.from_bytes(data[position : position + 2], "big"))
 
-
-# --- TIFF -------------------------------------------------------------------------------------------
 
 BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE, SAMPLE_FORMAT = 258, 262, 281, 339
 WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1
@@ -203,45 +194,27 @@ _SAMPLES_PER_PIXEL, _STRIP_OFFSETS, _TILE_OFFSETS = 277, 273, 324
 _SHORT, _LONG = 3, 4
 
 
-def _tiff_layout(data: bytes) -> tuple[str, str, str, str, int]:
-    """The byte order, the formats of an offset, a count and an entry, and where the first offset is."""
+def readable_tiff(data: bytes) -> tuple[int, bytes, dict[int, int]]:
+    """How many strips or tiles a TIFF claims, one that Pillow can open, and the tags to give its reader back.
+
+    Pillow makes an object of each strip or tile before it looks at any. Of more than 8 bits, or with a sign,
+    it opens most kinds only where black is zero, and big-endian files of 32 bits only where they are signed.
+    What the pixels mean is then for the caller to put right. Only the first page is looked at.
+    """
     order = "<" if data.startswith(b"II") else ">"
-    if data[2:4] in (b"+\0", b"\0+"):
-        return order, order + "Q", order + "Q", order + "HHQ8s", 8
-    return order, order + "L", order + "H", order + "HHL4s", 4
-
-
-def _tiff_directory(data: bytes) -> list[tuple[int, int, int, bytes]]:
-    """The first page's entries: tag, type, count and value, or the value's offset; empty if damaged."""
-    _, offset, number, entry, where = _tiff_layout(data)
-    try:
+    big = data[2:4] in (b"+\0", b"\0+")
+    offset, number, entry, where = ("Q", "Q", "HHQ8s", 8) if big else ("L", "H", "HHL4s", 4)
+    offset, number, entry = order + offset, order + number, order + entry
+    entries: dict[int, tuple[int, int, bytes]] = {}  # by tag: type, count, and the value or its offset
+    with suppress(struct.error, OverflowError):  # a damaged file has none
         (start,) = struct.unpack_from(offset, data, where)
-        (entries,) = struct.unpack_from(number, data, start)
-        start += struct.calcsize(number)
-        size = struct.calcsize(entry)
-        entries = min(entries, (len(data) - start) // size)
-        return list(struct.iter_unpack(entry, data[start : start + entries * size]))
-    except (struct.error, OverflowError):
-        return []
-
-
-def tiff_pieces(data: bytes) -> int:
-    """Number of strips or tiles that the first page of a TIFF claims; 0 when that cannot be told.
-
-    Pillow makes an object of each before it looks at any.
-    """
-    offsets = (_STRIP_OFFSETS, _TILE_OFFSETS)
-    return max((count for tag, _, count, _ in _tiff_directory(data) if tag in offsets), default=0)
-
-
-def readable_tiff(data: bytes) -> tuple[bytes, dict[int, int]]:
-    """A TIFF that Pillow can open, and the tags that its reader must be given back.
-
-    Of more than 8 bits, or with a sign, Pillow opens most kinds only where black is zero, and big-endian
-    files of 32 bits only where they are signed. What the pixels mean is then for the caller to put right.
-    """
-    order, offset, number, entry, where = _tiff_layout(data)
-    entries = {tag: (kind, count, value) for tag, kind, count, value in _tiff_directory(data)}
+        (count,) = struct.unpack_from(number, data, start)
+        start, size = start + struct.calcsize(number), struct.calcsize(entry)
+        directory = data[start : start + min(count, (len(data) - start) // size) * size]
+        entries = {
+            tag: (kind, count, value) for tag, kind, count, value in struct.iter_unpack(entry, directory)
+        }
+    pieces = max((entries[tag][1] for tag in (_STRIP_OFFSETS, _TILE_OFFSETS) if tag in entries), default=0)
     tags = {
         tag: struct.unpack_from(order + ("H" if kind == _SHORT else "L"), value)[0]
         for tag, (kind, _, value) in entries.items()
@@ -255,31 +228,12 @@ def readable_tiff(data: bytes) -> tuple[bytes, dict[int, int]]:
         if tags.get(BITS_PER_SAMPLE) == 32 and tags.get(SAMPLE_FORMAT, UNSIGNED) == UNSIGNED:
             given[SAMPLE_FORMAT] = UNSIGNED
     if not given:
-        return data, given
+        return pieces, data, given
     changed = {PHOTOMETRIC: BLACK_IS_ZERO, SAMPLE_FORMAT: SIGNED}
     entries |= {tag: (_SHORT, 1, struct.pack(order + "H", changed[tag])) for tag in given}
     directory = struct.pack(number, len(entries)) + b"".join(
         struct.pack(entry, tag, *fields) for tag, fields in sorted(entries.items())
     )
     data += bytes(len(data) % 2)
-    start = struct.pack(offset, len(data))
-    rest = data[where + len(start) :]
-    return data[:where] + start + rest + directory + bytes(len(start)), given
-
-
-# --- HEIF -------------------------------------------------------------------------------------------
-
-
-def _coded_in_boxes(data: bytes) -> str | None:
-    """HEIF or AVIF, by the brands of an ISO media file."""
-    if data[4:8] != b"ftyp":
-        return None
-    length = int.from_bytes(data[:4], "big")
-    header = data[8 : min(length, _PROLOGUE_BYTES)]
-    brands = {header[i : i + 4] for i in range(0, len(header), 4)}
-    major = header[:4]
-    if major in _AVIF_BRANDS or (major in _GENERIC_BRANDS and brands & _AVIF_BRANDS):
-        return "AVIF"
-    if major in _HEIF_BRANDS or major in _GENERIC_BRANDS:
-        return "HEIF"
-    return None
+    first = struct.pack(offset, len(data))
+    return pieces, data[:where] + first + data[where + len(first) :] + directory + bytes(len(first)), given

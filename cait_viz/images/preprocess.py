@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from PIL import Image
 
-from cait_viz.errors import SelectionError
+from cait_viz._checks import check_choice
 from cait_viz.images.read import ImageSource, read_image
 
 View = Literal["crop", "whole"]
@@ -38,12 +38,12 @@ class Box(NamedTuple):
     bottom: float
 
     def pixels(self) -> tuple[int, int, int, int]:
-        """The rectangle's edges as whole pixels, (left, top, right, bottom), right and bottom exclusive.
-
-        Never empty, and within the image if the box is.
-        """
-        left, right = _whole_edges(self.left, self.right)
-        top, bottom = _whole_edges(self.top, self.bottom)
+        """The edges as whole pixels, right and bottom exclusive; never empty, and within the image."""
+        left, top, right, bottom = (floor(edge + 0.5) for edge in self)
+        if left == right:
+            left, right = floor(self.left), floor(self.left) + 1
+        if top == bottom:
+            top, bottom = floor(self.top), floor(self.top) + 1
         return left, top, right, bottom
 
 
@@ -53,22 +53,24 @@ def seen_box(size: tuple[int, int], image_size: int, view: View) -> Box:
     Args:
         size: width and height of the image, in pixels.
         image_size: side of the network's input, in pixels.
-        view: "crop" for the center crop of the evaluation, "whole" for the whole image.
-
-    Raises:
-        SelectionError: there is no such view.
+        view: as `resize_and_crop` takes it, errors included.
     """
     width, height = size
-    if _checked(view) == "whole":
+    if check_choice("view", view, VIEWS) == "whole":
         return Box(0.0, 0.0, float(width), float(height))
-    resized_width, resized_height = resized_size(size, image_size)
-    left, right = _seen_edges(width, resized_width, image_size)
-    top, bottom = _seen_edges(height, resized_height, image_size)
-    return Box(left, top, right, bottom)
+    resized = resized_size(size, image_size)
+    left, top = _crop_start(resized, image_size)
+    # Multiplied before divided: the edge of the resized image falls exactly on the image's.
+    return Box(
+        left * width / resized[0],
+        top * height / resized[1],
+        (left + image_size) * width / resized[0],
+        (top + image_size) * height / resized[1],
+    )
 
 
 def resize_and_crop(image: Image.Image, image_size: int, view: View = "crop") -> Image.Image:
-    """What the network sees, as an image.
+    """What the network sees, as an image of mode "RGB", `image_size` × `image_size` pixels.
 
     Args:
         image: mode "RGB", of any size.
@@ -76,29 +78,19 @@ def resize_and_crop(image: Image.Image, image_size: int, view: View = "crop") ->
         view: "crop" resizes the shorter side to `image_size` and cuts out the center; "whole"
             squashes the whole image to a square.
 
-    Returns:
-        An image of mode "RGB", `image_size` × `image_size` pixels.
-
     Raises:
         SelectionError: there is no such view.
     """
-    if _checked(view) == "whole":
+    if check_choice("view", view, VIEWS) == "whole":
         return image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-    width, height = resized_size(image.size, image_size)
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = _crop_start(width, image_size), _crop_start(height, image_size)
+    size = resized_size(image.size, image_size)
+    left, top = _crop_start(size, image_size)
+    resized = image.resize(size, Image.Resampling.BICUBIC)
     return resized.crop((left, top, left + image_size, top + image_size))
 
 
 def normalize(pixels: np.ndarray) -> np.ndarray:
-    """Pixels with ImageNet's mean and deviation taken out.
-
-    Args:
-        pixels: uint8 of shape (..., width, 3), RGB.
-
-    Returns:
-        float32 of the same shape.
-    """
+    """RGB pixels, (..., width, 3) uint8, with ImageNet's mean and deviation taken out, in float32."""
     # Whole rows of pixels at a time: NumPy is many times slower where it has to begin anew at every pixel.
     width = pixels.shape[-2]
     rows = pixels.reshape(-1, 3 * width).astype(np.float32)
@@ -109,28 +101,11 @@ def normalize(pixels: np.ndarray) -> np.ndarray:
 
 
 def prepare(source: ImageSource, image_size: int, view: View = "crop") -> np.ndarray:
-    """The network's input made from an image.
+    """The network's input made from an image, float32 of shape (1, image_size, image_size, 3), normalized.
 
-    Args:
-        source: as `images.read.load_image` takes it; an image that was loaded already is not read again.
-        image_size: side of the network's input, in pixels.
-        view: "crop" or "whole"; see `resize_and_crop`.
-
-    Returns:
-        float32 of shape (1, image_size, image_size, 3), normalised.
-
-    Raises:
-        ImageError: the image cannot be read.
-        SelectionError: there is no such view.
+    The source is as `read_image` takes it, the rest as `resize_and_crop` does, errors included.
     """
-    seen = resize_and_crop(read_image(source), image_size, _checked(view))
-    return normalize(np.asarray(seen))[np.newaxis]
-
-
-def _checked(view: View) -> View:
-    if view not in VIEWS:
-        raise SelectionError(f"there is no view {view!r}; choose {' or '.join(VIEWS)}")
-    return view
+    return normalize(np.asarray(resize_and_crop(read_image(source), image_size, view)))[np.newaxis]
 
 
 def resized_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
@@ -141,18 +116,7 @@ def resized_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
     return int(image_size * width / height), image_size
 
 
-def _crop_start(length: int, image_size: int) -> int:
-    """First pixel of the center crop: a half goes to the even neighbour, as in torchvision."""
-    return round((length - image_size) / 2)
-
-
-def _seen_edges(length: int, resized: int, image_size: int) -> tuple[float, float]:
-    """The center crop's edges along one side, in pixels before resizing."""
-    start = _crop_start(resized, image_size)
-    # Multiplied before divided: the edge of the resized image falls exactly on the image's.
-    return start * length / resized, (start + image_size) * length / resized
-
-
-def _whole_edges(low: float, high: float) -> tuple[int, int]:
-    first, last = floor(low + 0.5), floor(high + 0.5)
-    return (first, last) if first < last else (floor(low), floor(low) + 1)
+def _crop_start(size: tuple[int, int], image_size: int) -> tuple[int, int]:
+    """First pixels of the center crop: a half goes to the even neighbor, as in torchvision."""
+    width, height = size
+    return round((width - image_size) / 2), round((height - image_size) / 2)

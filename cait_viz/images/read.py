@@ -1,7 +1,4 @@
-"""Images in: a path, web address, bytes, array or Pillow image; upright 8-bit sRGB out.
-
-Every refusal is an `ImageError` of one sentence.
-"""
+"""Images in: a path, web address, bytes, array or Pillow image; upright 8-bit sRGB or an `ImageError` out."""
 
 import hashlib
 import io
@@ -78,13 +75,12 @@ ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Loaded
 def read_image(source: ImageSource) -> Image.Image:
     """The image as an upright, 8-bit sRGB image of mode "RGB".
 
-    Transparency is laid over white, the EXIF orientation is applied, embedded color profiles are
-    converted to sRGB, and of an animation the first frame is taken.
+    Transparency is laid over white, EXIF orientation and color profiles are applied, and of an animation the
+    first frame is taken.
 
     Args:
-        source: path of a file; a web address ("https://…"); the bytes of a file; a Pillow image; an image
-            that was loaded already; or an array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) holding
-            uint8, uint16, bool, or floats in [0, 1].
+        source: a file's path, web address ("https://…") or bytes; a Pillow image; a loaded image; or an array
+            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool, or floats in [0, 1].
 
     Raises:
         ImageError: it cannot be read as an image; the message is one sentence that says why.
@@ -93,37 +89,36 @@ def read_image(source: ImageSource) -> Image.Image:
 
 
 def load_image(source: ImageSource, name: str | None = None) -> LoadedImage:
-    """The image with its name and digest; a file is read once, and a loaded image is returned as it is.
+    """The image with its name and digest; a loaded image is returned as it is.
 
-    Args:
-        source: as `read_image` takes it.
-        name: what to call the image, such as the name of an uploaded file; by default the name of
-            the file, or the last part of a web address, else "the image".
-
-    Raises:
-        ImageError: it cannot be read as an image; the message is one sentence that says why.
+    Args and errors as of `read_image`. `name` is what to call the image; by default the name of the file, or
+    the last part of a web address, else "the image".
     """
     if isinstance(source, LoadedImage):
         return source
     name = one_line(name or _source_name(source), _LONGEST_NAME) or _UNNAMED
+    data = None
     if isinstance(source, np.ndarray):
-        return LoadedImage(*_from_array(source, name))
-    if isinstance(source, Image.Image):
-        return LoadedImage(*_from_pillow(source, name))
-    data = _file_bytes(source, name)
-    return LoadedImage(*_from_bytes(data, name), data)
+        image, remark = _from_array(source, name)
+    elif isinstance(source, Image.Image):
+        _check_size(source.size, name)
+        with _decoding():
+            try:
+                source.load()
+            except Exception:  # see _from_bytes
+                raise ImageError(f"{name}: the image cannot be loaded; open its file again") from None
+            image, remark = upright_srgb(source, name)
+    else:
+        data = _file_bytes(source, name)
+        image, remark = _from_bytes(data, name)
+    return LoadedImage(image, name, remark, data)
 
 
 def _source_name(source: object) -> str:
     if isinstance(source, str) and is_web_address(source):
         return address_name(source)
-    if isinstance(source, str | os.PathLike):
-        path = os.fsdecode(source)
-        return Path(path).name or path
-    return _UNNAMED
-
-
-# --- from a source to bytes -------------------------------------------------------------------------
+    path = os.fsdecode(source) if isinstance(source, str | os.PathLike) else ""
+    return Path(path).name or path
 
 
 def _file_bytes(source: object, name: str) -> bytes:
@@ -136,8 +131,17 @@ def _file_bytes(source: object, name: str) -> bytes:
     if not isinstance(source, str | os.PathLike):
         kind = type(source).__name__
         raise ImageError(f"{name}: {kind} is not an image; give a path, bytes, a Pillow image or an array")
+    path = Path(os.fsdecode(source))
     try:
-        return _read_file(Path(os.fsdecode(source)), name)
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(f"{name}: this is a folder; give an image inside it")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{name}: this is a device or a pipe; save the image to a file first")
+        _check_file_size(status.st_size, name)
+        with path.open("rb") as file:
+            # The file may have grown since; what is read stays bounded all the same.
+            data = file.read(MAX_FILE_BYTES + 1)
     except ImageError:  # a ValueError too
         raise
     except FileNotFoundError:
@@ -147,18 +151,6 @@ def _file_bytes(source: object, name: str) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         reason = one_line(getattr(error, "strerror", None) or str(error))
         raise ImageError(f"{name}: the file cannot be read ({reason}); check the path") from None
-
-
-def _read_file(path: Path, name: str) -> bytes:
-    status = path.stat()
-    if stat.S_ISDIR(status.st_mode):
-        raise ImageError(f"{name}: this is a folder; give an image inside it")
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError(f"{name}: this is a device or a pipe; save the image to a file first")
-    _check_file_size(status.st_size, name)
-    with path.open("rb") as file:
-        # The file may have grown since; what is read stays bounded all the same.
-        data = file.read(MAX_FILE_BYTES + 1)
     _check_file_size(len(data), name)
     return data
 
@@ -167,14 +159,11 @@ def _check_file_size(size: int, name: str) -> None:
     if not size:
         raise ImageError(f"{name}: the file is empty; download or export it again")
     if size > MAX_FILE_BYTES:
-        limit = MAX_FILE_BYTES // 1_000_000
+        limit = MAX_FILE_BYTES // 10**6
         raise ImageError(f"{name}: the file has {size / 1e6:.0f} MB, more than {limit}; save a smaller copy")
 
 
-# --- from bytes, Pillow or an array to RGB, with its name and a remark --------------------------------
-
-
-def _from_bytes(data: bytes, name: str) -> tuple[Image.Image, str, str]:
+def _from_bytes(data: bytes, name: str) -> tuple[Image.Image, str]:
     """Decode a file's bytes, having looked at its header first."""
     image_format = formats.require_format(data, name)
     tags: dict[int, int] = {}
@@ -186,9 +175,9 @@ def _from_bytes(data: bytes, name: str) -> tuple[Image.Image, str, str]:
     if image_format == "PNG":
         data = formats.essential_png(data)
     if image_format == "TIFF":
-        if formats.tiff_pieces(data) > MAX_TIFF_PIECES:
+        pieces, data, tags = formats.readable_tiff(data)
+        if pieces > MAX_TIFF_PIECES:
             raise ImageError(f"{name}: the TIFF has more than {MAX_TIFF_PIECES} pieces; save it as PNG")
-        data, tags = formats.readable_tiff(data)
     with _decoding():
         with _open(data, image_format, name) as image:
             if isinstance(image, TiffImageFile):
@@ -201,25 +190,22 @@ def _from_bytes(data: bytes, name: str) -> tuple[Image.Image, str, str]:
             except Exception:
                 pass
             else:
-                rgb, remark = upright_srgb(image, name)
-                return rgb, name, remark
+                return upright_srgb(image, name)
         if image_format == "JPEG" and (ended := _without_its_end(data, name)):
             return ended
-    trouble = "the file is damaged or cut short"
-    raise ImageError(f"{name}: {trouble}; download or export it again")
+    raise ImageError(f"{name}: the file is damaged or cut short; download or export it again")
 
 
 def _open(data: bytes, image_format: str, name: str) -> Image.Image:
-    if image_format == "HEIF":
-        try:
-            from pillow_heif import HeifImageFile
-        except ImportError:
-            way_out = "install pillow-heif (pip install pillow-heif) or save it as JPEG"
-            raise ImageError(f"{name}: this is HEIC, for which no reader is installed; {way_out}") from None
     try:
         if image_format == "HEIF":  # not known to Pillow unless registered, for the whole process
+            from pillow_heif import HeifImageFile
+
             return HeifImageFile(io.BytesIO(data))
         return Image.open(io.BytesIO(data), formats=[image_format])
+    except ImportError:
+        way_out = "install pillow-heif (pip install pillow-heif) or save it as JPEG"
+        raise ImageError(f"{name}: this is HEIC, for which no reader is installed; {way_out}") from None
     except Image.DecompressionBombError as error:
         count = re.search(r"(\d+) pixels", str(error))
         pixels = f"{int(count[1]) / 1e6:.0f} million pixels" if count else "the pixels"
@@ -231,15 +217,14 @@ def _open(data: bytes, image_format: str, name: str) -> Image.Image:
 
 def _correct_tiff(image: TiffImageFile, tags: dict[int, int]) -> None:
     """Give an open TIFF the tags that it had, and the byte order in which libtiff hands on its pixels."""
-    for tag, value in tags.items():
-        image.tag_v2[tag] = value
+    image.tag_v2.update(tags)
     for number, tile in enumerate(image.tile):
         if tile.codec_name == "libtiff" and isinstance(tile.args, tuple):
             decoder, *rest = tile.args
             image.tile[number] = tile._replace(args=(_NATIVE_ORDER.get(decoder, decoder), *rest))
 
 
-def _without_its_end(data: bytes, name: str) -> tuple[Image.Image, str, str] | None:
+def _without_its_end(data: bytes, name: str) -> tuple[Image.Image, str] | None:
     """A JPEG that ends too early, if most of it is there."""
     variants = formats.ended_jpeg(data)
     if variants is None:
@@ -253,49 +238,31 @@ def _without_its_end(data: bytes, name: str) -> tuple[Image.Image, str, str] | N
     if lost > MAX_LOST_ROWS * one.height:
         return None
     missing = f"the last {lost} of its {one.height} rows are damaged" if lost else "its pixels are complete"
-    rgb, _ = upright_srgb(one, name)
-    return rgb, name, f"{name} ends too early; {missing}."
+    return upright_srgb(one, name)[0], f"{name} ends too early; {missing}."
 
 
-def _from_pillow(image: Image.Image, name: str) -> tuple[Image.Image, str, str]:
-    _check_size(image.size, name)
-    with _decoding():
-        try:
-            image.load()
-        except Exception:  # see _from_bytes
-            raise ImageError(f"{name}: the image cannot be loaded; open its file again") from None
-        rgb, remark = upright_srgb(image, name)
-    return rgb, name, remark
-
-
-def _from_array(array: np.ndarray, name: str) -> tuple[Image.Image, str, str]:
+def _from_array(array: np.ndarray, name: str) -> tuple[Image.Image, str]:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in (1, 3, 4):
         shapes = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
         raise ImageError(f"{name}: an array of shape {array.shape} is not an image; give one of {shapes}")
     _check_size((array.shape[1], array.shape[0]), name)
-    pixels, remark = _array_to_eight_bits(array, name)
-    image = Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and channels == 1 else pixels)
-    return upright_srgb(image, name)[0], name, remark
-
-
-def _array_to_eight_bits(array: np.ndarray, name: str) -> tuple[np.ndarray, str]:
     if array.dtype == np.uint8:
-        return np.ascontiguousarray(array), ""
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8) * np.uint8(255), ""
-    if array.dtype.newbyteorder("=") == np.uint16:
-        return eight_bits(array, name, 16)
-    if array.dtype.kind != "f":
+        pixels, remark = np.ascontiguousarray(array), ""
+    elif array.dtype == np.bool_:
+        pixels, remark = array.astype(np.uint8) * np.uint8(255), ""
+    elif array.dtype.newbyteorder("=") == np.uint16:
+        pixels, remark = eight_bits(array, name, 16)
+    elif array.dtype.kind == "f":
+        low, high = array.min(), array.max()
+        if np.isfinite([low, high]).all() and (low < 0 or high > 1):
+            raise ImageError(f"{name}: the floats run from {low:g} to {high:g}; bring them into 0 to 1")
+        pixels, remark = eight_bits(array, name, 8 * array.itemsize)
+    else:
         dtypes = "uint8, uint16, bool, or floats from 0 to 1"
         raise ImageError(f"{name}: an array of {array.dtype} is not an image; convert it to {dtypes}")
-    low, high = array.min(), array.max()
-    if np.isfinite([low, high]).all() and (low < 0 or high > 1):
-        raise ImageError(f"{name}: the floats run from {low:g} to {high:g}; bring them into 0 to 1")
-    return eight_bits(array, name, 8 * array.itemsize)
-
-
-# --- guards -----------------------------------------------------------------------------------------
+    image = Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and channels == 1 else pixels)
+    return upright_srgb(image, name)[0], remark
 
 
 @contextmanager

@@ -44,21 +44,19 @@ def fetch(url: str, *, allow_private: bool) -> bytes:
 
     Args:
         url: begins with "https://" or "http://"; redirects are followed.
-        allow_private: whether addresses of this machine and of private networks may be asked, and through
-            the proxy that the environment names. Without, each host is resolved once, refused if any of its
-            addresses is not public, and asked directly at the address that was checked.
+        allow_private: whether private networks may be asked, and through the proxy that the environment
+            names. Without, each host is resolved once, refused if any of its addresses is not public, and
+            asked directly at the address that was checked.
 
     Raises:
-        ImageError: there is no image, it is larger than 20 MB, or it takes longer than 10 s; the message is
-            one sentence that says which.
+        ImageError: there is no image, it is larger than 20 MB, or it takes longer than 10 s.
     """
     import httpx2
 
     name = address_name(url)
-    # A transport of its own keeps the client from the environment's proxies.
-    transport = None if allow_private else httpx2.HTTPTransport()
     client = httpx2.Client(
-        transport=transport,
+        # A transport of its own keeps the client from the environment's proxies.
+        transport=None if allow_private else httpx2.HTTPTransport(),
         timeout=MAX_SECONDS,
         headers={"User-Agent": f"cait-viz/{cait_viz.__version__}", "Accept": "image/*"},
     )

@@ -6,7 +6,13 @@ import keras
 from keras import ops
 
 from cait_viz.model.config import CaiTConfig, WeightsSource
-from cait_viz.model.layers import ClassAttentionBlock, LayerNorm, SelfAttentionBlock, weight_initializer
+from cait_viz.model.layers import (
+    ClassAttentionBlock,
+    LayerNorm,
+    SelfAttentionBlock,
+    dense,
+    weight_initializer,
+)
 
 
 @keras.saving.register_keras_serializable(package="cait_viz")
@@ -20,8 +26,7 @@ class CaiT(keras.Model):
     - the class attention, a dict "ca_ffn_block_{i}_att" -> (B, H, 1, 1 + N), index 0 being the
       class token itself.
 
-    That is everything, 1.9 GB of it for one image and cait_m48_448; an engine (`cait_viz.engine`)
-    keeps only what is asked for.
+    That is 1.9 GB for one image and cait_m48_448; an engine (`cait_viz.engine`) keeps what is asked for.
 
     Args:
         config: the architecture.
@@ -68,18 +73,8 @@ class CaiT(keras.Model):
             ClassAttentionBlock(name=f"ca_ffn_block_{i}", **shared) for i in range(config.ca_ffn_layers)
         ]
         self.norm = LayerNorm(epsilon=config.layer_norm_eps, name="norm", dtype=policy)
-        self.head = (
-            None
-            if config.pre_logits
-            else keras.layers.Dense(
-                config.num_classes,
-                kernel_initializer=weight_initializer(),
-                name="head",
-                dtype=policy,
-            )
-        )
-        size = config.image_size
-        self.build((None, size, size, 3))
+        self.head = None if config.pre_logits else dense(config.num_classes, "head", policy)
+        self.build((None, config.image_size, config.image_size, 3))
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
         """Make every weight, so that a model can be counted, loaded and saved before its first image."""
@@ -93,20 +88,18 @@ class CaiT(keras.Model):
         self.pos_embed = self.add_weight(
             name="pos_embed", shape=(1, *tokens[1:]), initializer=weight_initializer()
         )
-        self.patch_embed.build((None, config.image_size, config.image_size, 3))
+        self.patch_embed.build(input_shape)
         for block in (*self.blocks, *self.blocks_token_only):
             block.build(tokens)
         self.norm.build(tokens)
         if self.head is not None:
             self.head.build((None, config.projection_dim))
-        self.built = True
 
     def call(self, images: Any, training: bool | None = None) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         """Classify `images` and return `(logits, sa_attention, ca_attention)`."""
         self.check(images)
         sa_attention: dict[str, Any] = {}
-        patches = self.encode(images, sa_attention, training=training)
-        logits, ca_attention = self.classify(patches)
+        logits, ca_attention = self.classify(self.encode(images, sa_attention, training=training))
         return logits, sa_attention, ca_attention
 
     def encode(
@@ -134,15 +127,10 @@ class CaiT(keras.Model):
         ca_attention: dict[str, Any] = {}
         for block in self.blocks_token_only:
             class_token, ca_attention[f"{block.name}_att"] = block(patches, class_token)
-        features = self._pool(patches, class_token)
-        logits = features if self.head is None else self.head(features)
-        return logits, ca_attention
-
-    def _pool(self, patches: Any, class_token: Any) -> Any:
         # LayerNorm treats each token by itself, so only those that are pooled need it.
-        if self.config.global_pool == "avg":
-            return ops.mean(self.norm(patches), axis=1)
-        return self.norm(class_token)[:, 0]
+        average = self.config.global_pool == "avg"
+        features = ops.mean(self.norm(patches), axis=1) if average else self.norm(class_token)[:, 0]
+        return (features if self.head is None else self.head(features)), ca_attention
 
     def check(self, images: Any) -> None:
         """Refuse `images` of another shape than (B, S, S, 3), with a ValueError that names both."""

@@ -52,7 +52,15 @@ class CaiTConfig:
     num_classes: int = 1000
 
     def __post_init__(self) -> None:
-        for name in _COUNTS:
+        for name in (
+            "image_size",
+            "patch_size",
+            "projection_dim",
+            "sa_ffn_layers",
+            "ca_ffn_layers",
+            "num_heads",
+            "num_classes",
+        ):
             value = getattr(self, name)
             self._require(name, type(value) is int and value >= 1, "a whole number of at least 1")
         for name in ("mlp_ratio", "layer_norm_eps"):
@@ -103,7 +111,7 @@ class CaiTConfig:
             raise ValueError(f"images must have shape (B, {size}, {size}, 3), not {tuple(shape)}")
 
     def to_dict(self) -> dict[str, object]:
-        """The options as keyword arguments, in the order of the tutorial."""
+        """The options as keyword arguments."""
         return asdict(self)
 
 
@@ -122,17 +130,6 @@ class WeightsSource:
     file: str
     sha256: str
     saliency_block: int
-
-
-_COUNTS = (
-    "image_size",
-    "patch_size",
-    "projection_dim",
-    "sa_ffn_layers",
-    "ca_ffn_layers",
-    "num_heads",
-    "num_classes",
-)
 
 
 def _number(value: object) -> float:

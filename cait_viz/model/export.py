@@ -64,10 +64,6 @@ def _write_savedmodel(model: "CaiT", path: Path) -> None:
     archive.write_out(str(path), verbose=False)
 
 
-def _write_keras(model: "CaiT", path: Path) -> None:
-    model.save(path)
-
-
 def _write_onnx(model: "CaiT", path: Path) -> None:
     _require_tensorflow("onnx")
     import tensorflow as tf
@@ -75,9 +71,8 @@ def _write_onnx(model: "CaiT", path: Path) -> None:
     try:
         import tf2onnx
     except ImportError:
-        raise CaitVizError(
-            "the ONNX export needs the package tf2onnx; install it with `pip install tf2onnx`"
-        ) from None
+        way_out = "install it with `pip install tf2onnx`"
+        raise CaitVizError(f"the ONNX export needs the package tf2onnx; {way_out}") from None
     size = model.config.image_size
     proto, _ = tf2onnx.convert.from_function(
         tf.function(_named_outputs(model), autograph=False),
@@ -88,15 +83,11 @@ def _write_onnx(model: "CaiT", path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
 
 
-def _write_timm(model: "CaiT", path: Path) -> None:
-    save_file(state_dict(model), path, metadata={"format": "pt"})
-
-
-_WRITERS: dict[str, Callable[["CaiT", Path], None]] = {
+_WRITERS: dict[str, Callable[["CaiT", Path], object]] = {
     "savedmodel": _write_savedmodel,
-    "keras": _write_keras,
+    "keras": lambda model, path: model.save(path),
     "onnx": _write_onnx,
-    "timm": _write_timm,
+    "timm": lambda model, path: save_file(state_dict(model), path, metadata={"format": "pt"}),
 }
 
 
@@ -105,11 +96,9 @@ def _named_outputs(model: "CaiT") -> Callable[[Any], dict[str, Any]]:
 
     def run(images: Any) -> dict[str, Any]:
         logits, sa_attention, ca_attention = model(images, training=False)
-        return (
-            {"output_1": logits}
-            | {f"output_2_{name}": attention for name, attention in sa_attention.items()}
-            | {f"output_3_{name}": attention for name, attention in ca_attention.items()}
-        )
+        outputs = {f"output_2_{name}": attention for name, attention in sa_attention.items()}
+        outputs |= {f"output_3_{name}": attention for name, attention in ca_attention.items()}
+        return {"output_1": logits} | outputs
 
     return run
 

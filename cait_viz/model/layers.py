@@ -1,27 +1,37 @@
 """The layers of CaiT (Touvron et al. 2021, arXiv:2103.17239), for any Keras 3 backend.
 
 Shapes: B images, N patches, C embedding dimensions, H heads, D = C / H dimensions a head.
-Each layer keeps its constructor's arguments for `get_config`, makes its weights in `build` and names every
-sublayer after what it is, so that a checkpoint never depends on the order in which layers were made.
+Every sublayer is named after what it is, so that a checkpoint never depends on the order in which layers
+were made.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import keras
 from keras import ops
 
-_PACKAGE = "cait_viz"
+_registered = keras.saving.register_keras_serializable(package="cait_viz")
 
 
-@keras.saving.register_keras_serializable(package=_PACKAGE)
-class LayerScale(keras.layers.Layer):
-    """Multiply each channel of a residual branch by a learned factor (section 2.2, equation 4).
+class _Layer(keras.layers.Layer):
+    """A layer that keeps each argument of its constructors under the argument's name."""
 
-    (…, C) -> (…, C).
+    def get_config(self) -> dict[str, Any]:
+        """The constructors' arguments."""
+        constructors = [kind.__init__ for kind in type(self).__mro__ if issubclass(kind, _Layer)]
+        names = {name: None for constructor in constructors for name in signature(constructor).parameters}
+        own = {name: getattr(self, name) for name in names if name not in ("self", "args", "kwargs")}
+        return super().get_config() | own
+
+
+@_registered
+class LayerScale(_Layer):
+    """Multiply each channel of a residual branch by a learned factor (equation 4), (…, C) -> (…, C).
 
     Args:
         init_values: initial value of every factor, the paper's epsilon.
@@ -36,19 +46,14 @@ class LayerScale(keras.layers.Layer):
         self.gamma = self.add_weight(
             name="gamma", shape=(input_shape[-1],), initializer=keras.initializers.Constant(self.init_values)
         )
-        self.built = True
 
     def call(self, x: Any) -> Any:
         """Scale the channels of `x`."""
         return x * self.gamma
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return super().get_config() | {"init_values": self.init_values}
 
-
-@keras.saving.register_keras_serializable(package=_PACKAGE)
-class StochasticDepth(keras.layers.Layer):
+@_registered
+class StochasticDepth(_Layer):
     """Drop the residual branch of random samples while training (Huang et al. 2016, arXiv:1603.09382).
 
     (B, …) -> (B, …): each sample's branch is zero with probability `sd_prob`, else divided by
@@ -76,13 +81,9 @@ class StochasticDepth(keras.layers.Layer):
         draw = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)
         return x * ops.cast(draw < keep, x.dtype) / keep
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return super().get_config() | {"sd_prob": self.sd_prob, "seed": self.seed}
 
-
-@keras.saving.register_keras_serializable(package=_PACKAGE)
-class FeedForward(keras.layers.Layer):
+@_registered
+class FeedForward(_Layer):
     """Two dense layers with the exact GELU between them (section 2.1, "FFN").
 
     (…, C) -> (…, C). The tanh approximation of the GELU, Keras' default in `ops.gelu`, moves the
@@ -101,12 +102,11 @@ class FeedForward(keras.layers.Layer):
     def build(self, input_shape: tuple[Any, ...]) -> None:
         """Make `fc1`, (C, hidden), and `fc2`, (hidden, C)."""
         dim = input_shape[-1]
-        self.fc1 = _dense(self.hidden_dim, "fc1", self.dtype_policy)
-        self.fc2 = _dense(dim, "fc2", self.dtype_policy)
+        self.fc1 = dense(self.hidden_dim, "fc1", self.dtype_policy)
+        self.fc2 = dense(dim, "fc2", self.dtype_policy)
         self.drop = keras.layers.Dropout(self.dropout_rate, name="drop", dtype=self.dtype_policy)
         self.fc1.build(input_shape)
         self.fc2.build((*input_shape[:-1], self.hidden_dim))
-        self.built = True
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         """Apply the network to each token."""
@@ -116,74 +116,61 @@ class FeedForward(keras.layers.Layer):
         flat = self.drop(self.fc2(flat), training=training)
         return ops.reshape(flat, (-1, *x.shape[1:]))
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return super().get_config() | {"hidden_dim": self.hidden_dim, "dropout_rate": self.dropout_rate}
 
-
-@keras.saving.register_keras_serializable(package=_PACKAGE)
-class TalkingHeadAttention(keras.layers.Layer):
-    """Self-attention whose heads talk before and after the softmax (Shazeer et al. 2020, arXiv:2003.02436).
-
-    (B, N, C) -> (B, N, C) and attention (B, H, N, N): row i says where patch i looks.
-
-    The attention returned is the one after `proj_w`, the mixing behind the softmax, as in the Keras tutorial:
-    it weighs the values, but it is no distribution; half of it may be negative. `distribution` returns the
-    tensor before that mixing, whose rows sum to one.
-
-    Args:
-        num_heads: number of heads, H; divides C.
-        dropout_rate: rate of the dropouts on the attention and on the output.
-    """
+class _Attention(_Layer):
+    """Attention of `num_heads` heads, which divide C."""
 
     def __init__(self, num_heads: int, dropout_rate: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.dropout_rate = dropout_rate
 
+
+@_registered
+class TalkingHeadAttention(_Attention):
+    """Self-attention whose heads talk before and after the softmax (Shazeer et al. 2020, arXiv:2003.02436).
+
+    (B, N, C) -> (B, N, C) and attention (B, H, N, N): row i says where patch i looks. As in the tutorial it
+    is the one after `proj_w`, the mixing behind the softmax, and no distribution; half may be negative.
+
+    Its dropouts are on the attention and on the output.
+    """
+
     def build(self, input_shape: tuple[Any, ...]) -> None:
         """Make `qkv`, (C, 3C), `proj_l` and `proj_w`, (H, H), and `proj`, (C, C)."""
-        dim = input_shape[-1]
-        policy = self.dtype_policy
-        self.qkv = _dense(3 * dim, "qkv", policy)
+        dim, policy = input_shape[-1], self.dtype_policy
+        self.qkv = dense(3 * dim, "qkv", policy)
         self.proj_l = HeadMixing(self.num_heads, name="proj_l", dtype=policy)
         self.proj_w = HeadMixing(self.num_heads, name="proj_w", dtype=policy)
-        self.proj = _dense(dim, "proj", policy)
+        self.proj = dense(dim, "proj", policy)
         self.attn_drop = keras.layers.Dropout(self.dropout_rate, name="attn_drop", dtype=policy)
         self.proj_drop = keras.layers.Dropout(self.dropout_rate, name="proj_drop", dtype=policy)
         self.qkv.build(input_shape)
         self.proj_l.build((input_shape[0], self.num_heads, None, None))
         self.proj_w.build((input_shape[0], self.num_heads, None, None))
         self.proj.build(input_shape)
-        self.built = True
 
     def distribution(self, x: Any) -> Any:
         """The attention after the softmax and before `proj_w`, (B, H, N, N): every row sums to one."""
-        return self._weights(x)[0]
+        return self._distribution_and_value(x)[0]
 
-    def _weights(self, x: Any) -> tuple[Any, Any]:
+    def _distribution_and_value(self, x: Any) -> tuple[Any, Any]:
         query, key, value = _split_heads(self.qkv(x), 3, self.num_heads)
-        scores = ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(key, -1, -2))
-        return ops.softmax(self.proj_l(scores), axis=-1), value
+        return ops.softmax(self.proj_l(_scores(query, key)), axis=-1), value
 
     def call(self, x: Any, training: bool | None = None) -> tuple[Any, Any]:
         """Attend from each patch to all patches; returns the output and the attention."""
-        softmax, value = self._weights(x)
+        softmax, value = self._distribution_and_value(x)
         attention = self.attn_drop(self.proj_w(softmax), training=training)
         x = self.proj(_merge_heads(ops.matmul(attention, value)))
         return self.proj_drop(x, training=training), attention
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return super().get_config() | {"num_heads": self.num_heads, "dropout_rate": self.dropout_rate}
 
+@_registered
+class HeadMixing(_Layer):
+    """The linear map across heads of talking-heads attention, (B, H, N, N) -> (B, H, N, N).
 
-@keras.saving.register_keras_serializable(package=_PACKAGE)
-class HeadMixing(keras.layers.Layer):
-    """The linear map across heads of talking-heads attention.
-
-    (B, H, N, N) -> (B, H, N, N): out[g] = sum over h of kernel[h, g] in[h], plus bias[g].
-    Written as one matrix product on (H, N·N), so that no (N, N, H) transposition is made.
+    out[g] = sum over h of kernel[h, g] in[h], plus bias[g]; one matrix product, with no (N, N, H) array.
 
     Args:
         num_heads: number of heads, H.
@@ -198,7 +185,6 @@ class HeadMixing(keras.layers.Layer):
         shape = (self.num_heads, self.num_heads)
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer=weight_initializer())
         self.bias = self.add_weight(name="bias", shape=shape[:1], initializer="zeros")
-        self.built = True
 
     def call(self, x: Any) -> Any:
         """Mix the heads of `x`."""
@@ -207,52 +193,35 @@ class HeadMixing(keras.layers.Layer):
         mixed = ops.matmul(ops.transpose(self.kernel), flat) + self.bias[:, None]
         return ops.reshape(mixed, (-1, heads, rows, columns))
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return super().get_config() | {"num_heads": self.num_heads}
 
-
-@keras.saving.register_keras_serializable(package=_PACKAGE)
-class ClassAttention(keras.layers.Layer):
+@_registered
+class ClassAttention(_Attention):
     """Attention from the class token alone to itself and the patches (section 3.2, equations 5 to 7).
 
     (B, 1 + N, C) -> (B, 1, C) and attention (B, H, 1, 1 + N), a distribution over the class token
     (index 0) and the patches. No target class enters it.
 
-    Args:
-        num_heads: number of heads, H; divides C.
-        dropout_rate: rate of the dropouts on the attention and on the output; the paper's CaiT has none.
+    Its dropouts are on the attention and on the output; the paper's CaiT has none.
     """
-
-    def __init__(self, num_heads: int, dropout_rate: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.num_heads = num_heads
-        self.dropout_rate = dropout_rate
-        self.drop = keras.layers.Dropout(dropout_rate, name="drop", dtype=self.dtype_policy)
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
         """Make `q`, `k`, `v` and `proj`, each (C, C)."""
+        self.drop = keras.layers.Dropout(self.dropout_rate, name="drop", dtype=self.dtype_policy)
         for name in ("q", "k", "v", "proj"):
-            dense = _dense(input_shape[-1], name, self.dtype_policy)
-            dense.build(input_shape)
-            setattr(self, name, dense)
-        self.built = True
+            projection = dense(input_shape[-1], name, self.dtype_policy)
+            projection.build(input_shape)
+            setattr(self, name, projection)
 
     def call(self, u: Any, training: bool | None = None) -> tuple[Any, Any]:
         """Attend from `u[:, 0]`, the class token, to all of `u`; returns the output and the attention."""
         projected = (self.q(u[:, :1]), self.k(u), self.v(u))
         query, key, value = (_split_heads(x, 1, self.num_heads)[0] for x in projected)
-        scores = ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(key, -1, -2))  # equation 6
-        attention = self.drop(ops.softmax(scores, axis=-1), training=training)
+        attention = self.drop(ops.softmax(_scores(query, key), axis=-1), training=training)
         x = self.proj(_merge_heads(ops.matmul(attention, value)))
         return self.drop(x, training=training), attention
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return super().get_config() | {"num_heads": self.num_heads, "dropout_rate": self.dropout_rate}
 
-
-@keras.saving.register_keras_serializable(package=_PACKAGE)
+@_registered
 class LayerNorm(keras.layers.LayerNormalization):
     """Keras' layer norm over the channels, which OpenVINO runs as one operation (its MVN)."""
 
@@ -266,8 +235,8 @@ class LayerNorm(keras.layers.LayerNormalization):
         return centered / ops.sqrt(variance + self.epsilon) * self.gamma + self.beta
 
 
-class _Block(keras.layers.Layer):
-    """Weights that both kinds of block have: two norms, two LayerScales and the feed-forward network."""
+class _Block(_Layer):
+    """What both kinds of block have: two norms, two LayerScales and the feed-forward network."""
 
     def __init__(
         self,
@@ -294,13 +263,8 @@ class _Block(keras.layers.Layer):
         for layer in (self.norm1, self.norm2, self.layer_scale1, self.layer_scale2, self.mlp):
             layer.build(shape)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        names = ("num_heads", "mlp_dim", "layer_norm_eps", "init_values")
-        return super().get_config() | {name: getattr(self, name) for name in names}
 
-
-@keras.saving.register_keras_serializable(package=_PACKAGE)
+@_registered
 class SelfAttentionBlock(_Block):
     """A block of the patch stage: talking heads, LayerScale, stochastic depth (section 2.2, equation 4).
 
@@ -309,10 +273,9 @@ class SelfAttentionBlock(_Block):
     Args:
         num_heads: number of heads, H.
         mlp_dim: width of the feed-forward network's hidden layer.
-        layer_norm_eps: epsilon of both norms.
-        init_values: initial value of LayerScale; None or 0 for none.
         dropout_rate: rate of every dropout.
         sd_prob: probability that stochastic depth drops a branch.
+        **kwargs: as of `ClassAttentionBlock`.
     """
 
     def __init__(
@@ -330,7 +293,6 @@ class SelfAttentionBlock(_Block):
         self.attn.build(input_shape)
         self.drop_path1 = StochasticDepth(self.sd_prob, name="drop_path1", dtype=policy)
         self.drop_path2 = StochasticDepth(self.sd_prob, name="drop_path2", dtype=policy)
-        self.built = True
 
     def call(self, x: Any, training: bool | None = None) -> tuple[Any, Any]:
         """Transform the patches; returns them and the attention."""
@@ -339,12 +301,8 @@ class SelfAttentionBlock(_Block):
         branch = self.mlp(self.norm2(x), training=training)
         return x + self.drop_path2(self.layer_scale2(branch), training=training), attention
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return super().get_config() | {"dropout_rate": self.dropout_rate, "sd_prob": self.sd_prob}
 
-
-@keras.saving.register_keras_serializable(package=_PACKAGE)
+@_registered
 class ClassAttentionBlock(_Block):
     """A block of the class stage: only the class token changes (section 3.2, figure 3 right).
 
@@ -364,7 +322,6 @@ class ClassAttentionBlock(_Block):
         self._build_shared(patches_shape, dropout_rate=0.0)
         self.attn = ClassAttention(self.num_heads, name="attn", dtype=self.dtype_policy)
         self.attn.build(patches_shape)
-        self.built = True
 
     def call(self, patches: Any, class_token: Any) -> tuple[Any, Any]:
         """Update the class token from the patches; returns it and the attention."""
@@ -380,10 +337,7 @@ _zero_weights = ContextVar("zero_weights", default=False)
 
 @contextmanager
 def zero_weights() -> Iterator[None]:
-    """Make the weights of layers built inside zeros, for those that a checkpoint is about to fill.
-
-    Drawing cait_m36_384's 271 million random numbers takes five seconds.
-    """
+    """Make the weights of layers built inside zeros: random ones take cait_m36_384 five seconds."""
     token = _zero_weights.set(True)
     try:
         yield
@@ -397,8 +351,14 @@ def weight_initializer() -> keras.initializers.Initializer:
     return keras.initializers.Zeros() if zeros else keras.initializers.TruncatedNormal(stddev=0.02)
 
 
-def _dense(units: int, name: str, dtype: Any) -> keras.layers.Dense:
+def dense(units: int, name: str, dtype: Any) -> keras.layers.Dense:
+    """A dense layer whose kernel starts as the authors' does."""
     return keras.layers.Dense(units, kernel_initializer=weight_initializer(), name=name, dtype=dtype)
+
+
+def _scores(query: Any, key: Any) -> Any:
+    """(B, H, M, D) and (B, H, N, D) -> (B, H, M, N), equation 6."""
+    return ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(key, -1, -2))
 
 
 def _split_heads(x: Any, parts: int, num_heads: int) -> list[Any]:

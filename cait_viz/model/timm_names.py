@@ -1,12 +1,10 @@
 """Every weight of a CaiT by timm's name: its shape there, and the variable that holds it here.
 
-timm's names are the one checkpoint format of this program. No Keras is imported: whoever only reads a
-checkpoint's header needs the names and shapes alone.
+timm's names are the one checkpoint format of this program. No Keras is imported.
 """
 
 import math
 from collections.abc import Mapping
-from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,12 +51,8 @@ def timm_tensors(config: CaiTConfig) -> dict[str, TimmTensor]:
         "patch_embed.proj.weight": TimmTensor((dim, 3, patch, patch), "patch_embed.kernel", _CONVOLUTION),
         "patch_embed.proj.bias": TimmTensor((dim,), "patch_embed.bias"),
     }
-    talking_heads = {
-        "qkv": (3 * dim, dim),
-        "proj": (dim, dim),
-        "proj_l": (heads, heads),
-        "proj_w": (heads, heads),
-    }
+    mixing = (heads, heads)
+    talking_heads = {"qkv": (3 * dim, dim), "proj": (dim, dim), "proj_l": mixing, "proj_w": mixing}
     class_attention = dict.fromkeys(("q", "k", "v", "proj"), (dim, dim))
     for index in range(config.sa_ffn_layers):
         tensors |= _block(f"blocks.{index}", config, talking_heads)
@@ -96,9 +90,7 @@ def state_dict(model: Any) -> dict[str, np.ndarray]:
 
 
 def resample_positions(positions: np.ndarray, grid_size: int) -> np.ndarray:
-    """A position embedding for another number of patches, interpolated bicubically.
-
-    For a network that goes on at another resolution, as the paper's do (section 4.1).
+    """A position embedding for another resolution, interpolated bicubically (paper, section 4.1).
 
     Args:
         positions: (1, N, C), N a square number: the patches of a square, row by row.
@@ -116,20 +108,16 @@ def resample_positions(positions: np.ndarray, grid_size: int) -> np.ndarray:
     return np.ascontiguousarray(np.stack(resized, axis=-1).reshape(1, grid_size**2, -1))
 
 
-def _variable(model: Any, tensor: TimmTensor) -> Any:
-    def inside(owner: Any, part: str) -> Any:
-        return owner[int(part)] if part.isdigit() else getattr(owner, part)
-
-    return reduce(inside, tensor.variable.split("."), model)
+def _variable(found: Any, tensor: TimmTensor) -> Any:
+    for part in tensor.variable.split("."):
+        found = found[int(part)] if part.isdigit() else getattr(found, part)
+    return found
 
 
 def _block(name: str, config: CaiTConfig, attention: Mapping[str, Shape]) -> dict[str, TimmTensor]:
     dim = config.projection_dim
-    tensors = {}
-    if config.init_values:
-        for number in (1, 2):
-            scale = TimmTensor((dim,), f"{name}.layer_scale{number}.gamma")
-            tensors[f"{name}.gamma_{number}"] = scale
+    scales = (1, 2) if config.init_values else ()
+    tensors = {f"{name}.gamma_{i}": TimmTensor((dim,), f"{name}.layer_scale{i}.gamma") for i in scales}
     tensors |= _norm(f"{name}.norm1", dim)
     for projection, shape in attention.items():
         tensors |= _linear(f"{name}.attn.{projection}", shape)

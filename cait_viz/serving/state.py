@@ -22,7 +22,7 @@ from cait_viz.serving.engines import Analyzer, Answer, Engines, Request, load_ch
 from cait_viz.serving.models import AvailableModel, registry_model
 from cait_viz.weights.hub import Progress
 from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant
-from cait_viz.weights.resolve import available, fetch
+from cait_viz.weights.resolve import available, resolve
 
 # Setting in the environment: how many megabytes of weights are kept ready. By default half of what is free.
 MEMORY_SETTING = "CAIT_VIZ_MODEL_MEGABYTES"
@@ -121,7 +121,7 @@ class Server:
     def download(self, variant: Variant, progress: Progress) -> None:
         """Fetch a variant's weights, or raise DownloadError; whoever asks for the same meanwhile waits."""
         with self._downloading:  # two downloads of one file would each delete what the other has so far
-            fetch(variant, progress=progress)
+            resolve(variant.name, progress=progress)
         self._on_this_machine = available()
 
 

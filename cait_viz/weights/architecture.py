@@ -1,19 +1,22 @@
-"""The architecture that a checkpoint's shapes show, and its tensors; no Keras."""
+"""A checkpoint: the architecture that its shapes show, and its tensors; no Keras."""
 
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
+from cait_viz._files import sha256
 from cait_viz._text import file_text, listed, one_line
 from cait_viz.errors import CheckpointError
-from cait_viz.model.config import CaiTConfig
+from cait_viz.model.config import CaiTConfig, WeightsSource
 from cait_viz.model.timm_names import timm_tensors
-from cait_viz.weights.checkpoint import Checkpoint
-from cait_viz.weights.tensors import Shape, Tensor, TensorFile
+from cait_viz.weights.registry import BUNDLED, Variant, same_architecture
+from cait_viz.weights.safetensors import Tensor, TensorFile
 
 # safetensors' names of the types that weights come in; all become float32.
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -22,14 +25,62 @@ _MAX_BLOCKS = 1000
 _USUAL = CaiTConfig()
 
 
-def read_tensors(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """Read a checkpoint's tensors as float32, by timm's names and in timm's order.
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Weights that were found to fit an architecture; only their header has been read.
 
-    float16, bfloat16 and float64 are converted.
+    Attributes:
+        name: what to call it: the variant's name, or the stem of a file of another architecture.
+        config: the architecture, with as many classes as the file's head has.
+        variant: the named variant of that architecture, if there is one.
+        as_published: whether these are the variant's own weights, with its accuracy.
+        file: the file, with timm's names.
+    """
+
+    name: str
+    config: CaiTConfig
+    variant: Variant | None
+    as_published: bool
+    file: TensorFile = field(repr=False, compare=False)
+
+    @property
+    def path(self) -> Path:
+        """The file's path."""
+        return self.file.path
+
+    @property
+    def remark(self) -> str:
+        """A sentence for the person on how the file was understood; mostly empty."""
+        return self.file.remark
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file, in hexadecimal, as it was when first asked for."""
+        return sha256(self.path)
+
+    @property
+    def saliency_block(self) -> int:
+        """Index of the class-attention block that serves best as saliency, as far as it is known."""
+        if self.variant is not None:
+            return self.variant.saliency_block
+        # What has the architecture of the bundled network, which is nobody else's, was most likely trained
+        # from it, perhaps at another resolution.
+        at_its_size = replace(self.config, image_size=BUNDLED.config.image_size)
+        return BUNDLED.saliency_block if same_architecture(at_its_size, BUNDLED.config) else 0
+
+    @property
+    def source(self) -> WeightsSource:
+        """What a network with these weights says of them."""
+        return WeightsSource(
+            name=self.name, file=self.path.name, sha256=self.sha256, saliency_block=self.saliency_block
+        )
+
+
+def read_tensors(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """A checkpoint's tensors by timm's names and in timm's order, as float32.
 
     Raises:
-        CheckpointError: the file cannot be read, or holds values that are not finite; the message names
-            their tensors.
+        CheckpointError: the file cannot be read, or holds values that are not finite.
     """
     stored = checkpoint.file.read(timm_tensors(checkpoint.config))
     with np.errstate(over="ignore"):
@@ -56,12 +107,8 @@ def with_head_of(header: Mapping[str, Tensor], config: CaiTConfig) -> CaiTConfig
 def infer_config(file: TensorFile) -> CaiTConfig:
     """The architecture that most tensors agree on, so that one that is missing or wrong is named as such.
 
-    What shapes do not show has its default: LayerNorm's epsilon, the rates of dropout and stochastic
-    depth, pooling by the class token. Without any gamma there is no LayerScale (`init_values=None`), and
-    without a head `pre_logits=True`.
-
-    Raises:
-        CheckpointError: the names or shapes are not a CaiT's.
+    What shapes do not show has its default; without any gamma `init_values=None`, without a head
+    `pre_logits=True`. A CheckpointError says why names or shapes are not a CaiT's.
     """
     header, name = file.header, file_text(file.path)
     sa_layers, ca_layers = (_count_blocks(header, stage) for stage in ("blocks", "blocks_token_only"))
@@ -75,8 +122,8 @@ def infer_config(file: TensorFile) -> CaiTConfig:
     # Without these the shapes of a usual CaiT still show what is missing.
     patch = _common_side(header, r"patch_embed\.proj\.weight", 4, 3) or _USUAL.patch_size
     positions = _common_side(header, "pos_embed", 3, 1) or _USUAL.num_patches
-    hidden = _common_side(header, r"blocks\.\d+\.mlp\.fc1\.weight", 2, 0) or dim * int(_USUAL.mlp_ratio)
-    layer_scale = any(re.search(r"\.gamma_[12]$", tensor) for tensor in header)
+    hidden = _common_side(header, r"blocks\.\d+\.mlp\.fc1\.weight", 2, 0) or dim * _USUAL.mlp_ratio
+    layer_scale = any(tensor.endswith((".gamma_1", ".gamma_2")) for tensor in header)
     side = math.isqrt(positions)
     if side**2 != positions:
         raise CheckpointError(
@@ -91,7 +138,7 @@ def infer_config(file: TensorFile) -> CaiTConfig:
             sa_ffn_layers=sa_layers,
             ca_ffn_layers=ca_layers,
             num_heads=heads,
-            mlp_ratio=_ratio(hidden, dim),
+            mlp_ratio=hidden / dim,
             init_values=_USUAL.init_values if layer_scale else None,
         )
     except ValueError as error:
@@ -109,58 +156,41 @@ def _common_side(header: Mapping[str, Tensor], pattern: str, rank: int, axis: in
     return sides.most_common(1)[0][0] if sides else None
 
 
-def _ratio(hidden: int, dim: int) -> float:
-    """The ratio that gives exactly this hidden width when it is multiplied with `dim` again."""
-    if hidden % dim == 0:
-        return hidden // dim
-    ratio = hidden / dim
-    nearby = (ratio, math.nextafter(ratio, 0), math.nextafter(ratio, math.inf))
-    return next((candidate for candidate in nearby if candidate * dim == hidden), ratio)
-
-
 def _count_blocks(header: Iterable[str], stage: str) -> int:
     """Blocks of a stage: one more than the highest number, so that a block left out counts as missing."""
-    numbers = {
-        int(match[1]) for name in header if (match := re.match(rf"{stage}\.(\d{{1,9}})\.", name, re.ASCII))
-    }
-    highest = max(numbers, default=-1) + 1
-    return highest if highest <= _MAX_BLOCKS else len(numbers)
+    matches = (re.match(rf"{stage}\.(\d{{1,9}})\.", name, re.ASCII) for name in header)
+    numbers = {int(match[1]) for match in matches if match}
+    count = max(numbers, default=-1) + 1
+    return count if count <= _MAX_BLOCKS else len(numbers)
 
 
-def _advice_on_names(header: Mapping[str, Tensor]) -> str:
+def _advice_on_names(header: Iterable[str]) -> str:
     wrapped = next((name for name in header if name.endswith(".cls_token")), None)
-    if wrapped is not None:
-        prefix = wrapped.removesuffix("cls_token")
-        return f"if it is a CaiT within another module, save it with names that lack {one_line(prefix)!r}"
-    return "give the weights of a CaiT, saved from timm"
+    if wrapped is None:
+        return "give the weights of a CaiT, saved from timm"
+    prefix = one_line(wrapped.removesuffix("cls_token"))
+    return f"if it is a CaiT within another module, save it with names that lack {prefix!r}"
 
 
 def require_match(
     file: TensorFile, config: CaiTConfig, model: str = "the architecture its shapes show"
 ) -> None:
-    """Refuse a checkpoint that does not fit, naming every tensor in which it differs.
-
-    Raises:
-        CheckpointError: tensors are missing, left over or of a wrong shape or type.
-    """
-    header = file.header
-    expected = {name: tensor.shape for name, tensor in timm_tensors(config).items()}
-    both = [name for name in expected if name in header]
+    """Refuse, with a CheckpointError, a file with tensors missing, left over or of a wrong shape or type."""
+    header, expected = file.header, timm_tensors(config)
+    both = {name: header[name] for name in expected if name in header}
     faults = {
-        "missing": listed(name for name in expected if name not in header),
-        "left over": listed(name for name in header if name not in expected),
-        "of a wrong shape": listed(
-            {
-                name: f"{_size(header[name].shape)} instead of {_size(expected[name])}"
-                for name in both
-                if header[name].shape != expected[name]
-            }
-        ),
-        "of a wrong type": listed(
-            {name: header[name].dtype for name in both if header[name].dtype not in _FLOATS}
-        ),
+        "missing": [name for name in expected if name not in header],
+        "left over": [name for name in header if name not in expected],
+        "of a wrong shape": {
+            name: f"{_size(tensor.shape)} instead of {_size(expected[name].shape)}"
+            for name, tensor in both.items()
+            if tensor.shape != expected[name].shape
+        },
+        "of a wrong type": {
+            name: tensor.dtype for name, tensor in both.items() if tensor.dtype not in _FLOATS
+        },
     }
-    found = "; ".join(f"{fault}: {names}" for fault, names in faults.items() if names)
+    found = "; ".join(f"{fault}: {listed(names)}" for fault, names in faults.items() if names)
     if found:
         raise CheckpointError(
             f"{file_text(file.path)}: does not fit {model}; {found}; give the weights of this model, or "
@@ -168,5 +198,5 @@ def require_match(
         )
 
 
-def _size(shape: Shape) -> str:
+def _size(shape: tuple[int, ...]) -> str:
     return f"({', '.join(map(str, shape))})"

@@ -1,19 +1,19 @@
 """Names of the classes.
 
-The ImageNet-1k names are the first two WordNet lemmas of each class in timm's order
-(`imagenet_synsets.txt` and `imagenet_synset_to_lemma.txt` of timm 1.0.31, Apache-2.0). The two cranes,
+ImageNet-1k's are the first two WordNet lemmas of each class, as in timm 1.0.31 (Apache-2.0). The two cranes,
 to which WordNet gives the same name, are renamed by hand.
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cait_viz._resources import IMAGENET_KINDS, IMAGENET_LABELS, IMAGENET_SYNSETS
-from cait_viz._text import one_line
+from cait_viz._text import file_text, one_line
 from cait_viz.errors import CheckpointError
 
 IMAGENET_CLASSES = 1000
@@ -28,8 +28,7 @@ def class_names(num_classes: int, labels_file: Path | str | None = None) -> tupl
     Args:
         num_classes: how many there are.
         labels_file: UTF-8 text with one name a line, or JSON: a list of names, `{"0": "cat"}`, or a
-            config.json with either as `id2label`. Without it: ImageNet-1k's names where there are 1000
-            classes, else "class 0", "class 1", ….
+            config.json with either as `id2label`. Without it: ImageNet-1k's 1000 names, or "class 0", ….
 
     Raises:
         CheckpointError: the file cannot be read, is of another kind, or names another number of classes.
@@ -41,13 +40,13 @@ def class_names(num_classes: int, labels_file: Path | str | None = None) -> tupl
     return tuple(f"class {index}" for index in range(num_classes))
 
 
-@lru_cache(maxsize=1)
+@cache
 def imagenet_names() -> tuple[str, ...]:
     """The 1000 names of ImageNet-1k."""
     return _named_in(IMAGENET_LABELS, IMAGENET_CLASSES)
 
 
-@lru_cache(maxsize=1)
+@cache
 def imagenet_synsets() -> tuple[str, ...]:
     """The WordNet ids of ImageNet-1k's classes ("n01440764"), in the same order."""
     return tuple(IMAGENET_SYNSETS.read_text(encoding="ascii").split())
@@ -67,7 +66,7 @@ def class_kinds(names: Sequence[str]) -> tuple[str, ...]:
     return _imagenet_kinds() if tuple(names) == imagenet_names() else ()
 
 
-@lru_cache(maxsize=1)
+@cache
 def _imagenet_kinds() -> tuple[str, ...]:
     return tuple(IMAGENET_KINDS.read_text(encoding="utf-8").splitlines())
 
@@ -80,10 +79,8 @@ def class_index(names: Sequence[str]) -> dict[str, int]:
 
 
 def _named_in(path: Path, num_classes: int) -> tuple[str, ...]:
-    file = one_line(path.name or str(path), 100)
-    text = _text(path, file)
-    content = _json(text, file, required=path.suffix.lower() == ".json")
-    names = _lines(text) if content is None else _entries(content, file)
+    file = file_text(path)
+    names = _read(path, file)
     if len(names) != num_classes:
         raise CheckpointError(
             f"{file}: names {len(names)} classes and the model has {num_classes}; give each class "
@@ -97,32 +94,26 @@ def _named_in(path: Path, num_classes: int) -> tuple[str, ...]:
     return tuple(names.values())
 
 
-def _lines(text: str) -> dict[str, str]:
-    """The name in each line, by what to call the line."""
+def _read(path: Path, file: str) -> dict[str, str]:
+    """The name of each class, by what to call its line or entry."""
+    text = _text(path, file)
+    if path.suffix.lower() == ".json" or text.lstrip().startswith(("[", "{")):
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            if path.suffix.lower() == ".json":
+                raise CheckpointError(
+                    f"{file}: is not valid JSON ({one_line(str(error))}); correct it, or give a text "
+                    "with one name a line"
+                ) from None
+        else:
+            return _entries(content, file)
     # Not str.splitlines: it also splits a name at rare characters such as U+2028.
-    names = [name.strip() for name in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
-    while names and not names[-1]:
-        names.pop()
+    names = [name.strip() for name in re.split(r"\r\n|\r|\n", text.rstrip())] if text.strip() else []
     return {f"line {number}": name for number, name in enumerate(names, start=1)}
 
 
-def _json(text: str, file: str, *, required: bool) -> Any:
-    """The list or object that a text holds as JSON; None where it is a list of names that is not JSON."""
-    if not required and not text.lstrip().startswith(("[", "{")):
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if required:
-            raise CheckpointError(
-                f"{file}: is not valid JSON ({one_line(str(error))}); correct it, or give a text "
-                "with one name a line"
-            ) from None
-        return None
-
-
 def _entries(content: Any, file: str) -> dict[str, str]:
-    """The name of each class, by what to call its entry."""
     if isinstance(content, dict):
         # In transformers' and in timm's config.json.
         content = next((content[key] for key in ("id2label", "label_names") if key in content), content)
@@ -133,13 +124,14 @@ def _entries(content: Any, file: str) -> dict[str, str]:
             f'{file}: holds other JSON than names; give ["cat", "dog"], {{"0": "cat", "1": "dog"}}, or a '
             "config.json with id2label"
         )
-    missing = next((str(index) for index in range(len(content)) if str(index) not in content), None)
+    numbers = list(map(str, range(len(content))))
+    missing = next((number for number in numbers if number not in content), None)
     if missing is not None:
         raise CheckpointError(
             f"{file}: has {len(content)} names and none for class {missing}; number the "
             "classes from 0 without gaps"
         )
-    return {f"class {index}": content[str(index)].strip() for index in range(len(content))}
+    return {f"class {number}": content[number].strip() for number in numbers}
 
 
 def _text(path: Path, file: str) -> str:

@@ -25,8 +25,8 @@ def is_pickle(path: Path) -> bool:
 def read(path: Path) -> dict[str, np.ndarray]:
     """The weights by their names in the file, floating-point ones as float32; no code in the file is run.
 
-    What a training saved beside them is left out. Where it saved their exponential moving average (EMA) too,
-    the names begin with that of their dictionary, "model." and "model_ema.".
+    What a training saved beside them is left out. The names begin with that of their dictionary, "model." or
+    "model_ema.", where there is one.
 
     Raises:
         CheckpointError: PyTorch is not installed, or the file holds no weights that can be read safely.
@@ -49,16 +49,12 @@ def read(path: Path) -> dict[str, np.ndarray]:
         ) from None
     content = content if isinstance(content, dict) else {}
     states = {key: content[key] for key in _STATES if isinstance(content.get(key), dict)}
-    if len(states) > 1:
+    if states:
         content = {f"{key}.{name}": value for key, state in states.items() for name, value in state.items()}
-    elif states:
-        (content,) = states.values()
-    tensors = {name: _array(value) for name, value in content.items() if isinstance(value, torch.Tensor)}
+    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise CheckpointError(f"{file_text(path)}: holds no tensors by name; {_SAVE}")
-    return tensors
-
-
-def _array(tensor: "torch.Tensor") -> np.ndarray:  # type: ignore[name-defined]  # noqa: F821
-    tensor = tensor.float() if tensor.is_floating_point() else tensor
-    return np.ascontiguousarray(tensor.detach().numpy())
+    return {
+        name: np.ascontiguousarray((value.float() if value.is_floating_point() else value).detach().numpy())
+        for name, value in tensors.items()
+    }

@@ -1,9 +1,10 @@
 """The registry of named models: plain data, no Keras, no files, no network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cait_viz.errors import UnknownModelError
 from cait_viz.model.config import CaiTConfig
+from cait_viz.model.timm_names import timm_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,10 +16,8 @@ class Variant:
         config: the architecture.
         parameters: number of weights, all of them trainable.
         accuracy: what is known of its accuracy, in a few words for a person.
-        top1: ImageNet-1k top-1 accuracy in percent as timm measured it; None for a model not
-            measured on ImageNet.
+        top1: ImageNet-1k top-1 accuracy in percent as timm measured it; None where it is not known.
         saliency_block: index of the class-attention block that serves best as saliency.
-        license: SPDX name of the weights' licence.
         repo_id: repository on the hub that holds the weights; None for bundled weights.
     """
 
@@ -28,7 +27,6 @@ class Variant:
     accuracy: str
     top1: float | None = None
     saliency_block: int = 0
-    license: str = "Apache-2.0"
     repo_id: str | None = None
 
     @property
@@ -40,16 +38,15 @@ class Variant:
 def _published(
     name: str, depth: int, dim: int, heads: int, init_values: float, parameters: int, top1: float
 ) -> Variant:
-    config = CaiTConfig(
-        image_size=int(name.rpartition("_")[2]),
-        projection_dim=dim,
-        sa_ffn_layers=depth,
-        num_heads=heads,
-        init_values=init_values,
-    )
     return Variant(
         name=name,
-        config=config,
+        config=CaiTConfig(
+            image_size=int(name.rpartition("_")[2]),
+            projection_dim=dim,
+            sa_ffn_layers=depth,
+            num_heads=heads,
+            init_values=init_values,
+        ),
         parameters=parameters,
         accuracy=f"{top1:.1f} % top-1 on ImageNet-1k, as timm measured it",
         top1=top1,
@@ -88,16 +85,10 @@ VARIANTS: dict[str, Variant] = {
 
 
 def get_variant(name: str) -> Variant:
-    """The variant of that name.
-
-    Raises:
-        UnknownModelError: there is none; the message lists those that are.
-    """
-    try:
-        return VARIANTS[name]
-    except KeyError:
-        known = ", ".join(VARIANTS)
-        raise UnknownModelError(f"there is no model named {name!r}; the models are {known}") from None
+    """The variant of that name; if there is none, an UnknownModelError that lists those that are."""
+    if name not in VARIANTS:
+        raise UnknownModelError(f"there is no model named {name!r}; the models are {', '.join(VARIANTS)}")
+    return VARIANTS[name]
 
 
 def match_variant(config: CaiTConfig) -> Variant | None:
@@ -108,18 +99,5 @@ def match_variant(config: CaiTConfig) -> Variant | None:
 
 def same_architecture(one: CaiTConfig, other: CaiTConfig) -> bool:
     """Whether all weights but the head's have the same names and shapes."""
-    return _body(one) == _body(other)
-
-
-def _body(config: CaiTConfig) -> CaiTConfig:
-    """The options that decide on names and shapes, the head's apart; the others at their defaults."""
-    return CaiTConfig(
-        image_size=config.image_size,
-        patch_size=config.patch_size,
-        projection_dim=config.projection_dim,
-        sa_ffn_layers=config.sa_ffn_layers,
-        ca_ffn_layers=config.ca_ffn_layers,
-        num_heads=config.num_heads,
-        mlp_ratio=config.mlp_ratio,
-        init_values=CaiTConfig.init_values if config.init_values else None,
-    )
+    one, other = (replace(config, pre_logits=True) for config in (one, other))
+    return timm_tensors(one) == timm_tensors(other)

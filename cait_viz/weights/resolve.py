@@ -7,15 +7,13 @@ from cait_viz._resources import BUNDLED_WEIGHTS
 from cait_viz._text import one_line
 from cait_viz.errors import CheckpointError, DownloadError
 from cait_viz.weights import hub
-from cait_viz.weights.architecture import infer_config, require_match, with_head_of
-from cait_viz.weights.checkpoint import Checkpoint
+from cait_viz.weights.architecture import Checkpoint, infer_config, require_match, with_head_of
 from cait_viz.weights.conversion import as_safetensors
 from cait_viz.weights.hub import Progress
 from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant, get_variant, match_variant
-from cait_viz.weights.safetensors import open_safetensors
-from cait_viz.weights.tensors import TensorFile, unwrap
+from cait_viz.weights.safetensors import TensorFile, open_safetensors
 
-__all__ = ["FILENAME", "Checkpoint", "available", "fetch", "locate", "resolve"]
+__all__ = ["FILENAME", "Checkpoint", "available", "locate", "resolve"]
 
 FILENAME = "model.safetensors"
 
@@ -29,30 +27,28 @@ def resolve(
 ) -> Checkpoint:
     """Find the weights to use, and read their header.
 
-    Nothing given: the bundled ones. Only a model's name: its own weights, from this machine or
-    downloaded. Only weights: the architecture that their shapes show. Both: the weights have to fit the
-    model, all but the number of classes, which follows their head.
+    Nothing given: the bundled ones. Only a model's name: its own, from this machine or downloaded. Only
+    weights: the architecture that their shapes show. Both: the weights have to fit the model, all but the
+    number of classes, which follows their head.
 
     Args:
         model: name of a variant.
-        weights: a safetensors file with timm's tensor names, which may share a prefix such as "module.".
-        weights: a safetensors file with timm's tensor names; a SavedModel's folder or a PyTorch checkpoint,
-            which are converted once.
-        download: whether weights that are not on this machine may be downloaded.
-        progress: how a download is shown, see `fetch`.
+        weights: a safetensors file with timm's tensor names, which may share a prefix such as "module."; a
+            SavedModel's folder or a PyTorch checkpoint, which are converted once.
+        download: whether weights that are not on this machine may be downloaded. A download is compared with
+            the SHA-256 that the hub announced and with the variant's shapes, and leaves nothing if it fails.
+        progress: how a download is shown, see `hub.download`.
 
     Raises:
         UnknownModelError: there is no variant of that name.
-        CheckpointError: the weights cannot be read or do not fit, with every tensor that is missing, left
-            over or of a wrong shape; or they are not on this machine and must not be downloaded.
+        CheckpointError: the weights cannot be read or do not fit, or must not be downloaded.
         DownloadError: they could not be downloaded.
     """
     variant = None if model is None else get_variant(model)
     if weights is not None:
-        return _own_weights(open_weights(Path(weights).expanduser()), variant)
-        return _own_weights(open_weights(Path(weights).expanduser()), variant)
+        return _own_weights(open_safetensors(as_safetensors(Path(weights).expanduser())).unwrapped(), variant)
     variant = variant or BUNDLED
-    file = _on_this_machine(variant)
+    file = locate(variant)
     if file is not None and not hub.is_intact(file.path):
         hub.discard(file.path)  # damaged since it was downloaded
         file = None
@@ -65,83 +61,47 @@ def resolve(
     return Checkpoint(name=variant.name, file=file, config=variant.config, variant=variant, as_published=True)
 
 
-def open_weights(path: Path) -> TensorFile:
-    """Open what a person gave as weights: the one place that decides by its kind how it is read."""
-    return unwrap(open_safetensors(as_safetensors(path)))
-
-
-def _own_weights(file: TensorFile, variant: Variant | None) -> Checkpoint:
+def _own_weights(file: TensorFile, asked: Variant | None) -> Checkpoint:
     """The checkpoint that a file makes; it has to fit the variant, if one is asked for."""
-    if variant is not None:
-        config = with_head_of(file.header, variant.config)
-        require_match(file, config, variant.name)
-        return Checkpoint(name=variant.name, file=file, config=config, variant=variant, as_published=False)
+    if asked is not None:
+        config = with_head_of(file.header, asked.config)
+        require_match(file, config, asked.name)
+        return Checkpoint(name=asked.name, file=file, config=config, variant=asked, as_published=False)
     config = infer_config(file)
     require_match(file, config)
-    if _is_bundled(file.path):
-        return Checkpoint(name=BUNDLED.name, file=file, config=config, variant=BUNDLED, as_published=True)
-    variant = match_variant(config)
+    bundled = _is_bundled(file.path)
+    variant = BUNDLED if bundled else match_variant(config)
     if variant is not None:
         config = with_head_of(file.header, variant.config)
-    same_head = variant is not None and config == variant.config
-    name = variant.name if variant is not None and same_head else one_line(file.path.stem, 100)
-    return Checkpoint(name=name, file=file, config=config, variant=variant, as_published=False)
+    known = variant is not None and config == variant.config
+    name = variant.name if variant and known else one_line(file.path.stem, 100)
+    return Checkpoint(name=name, file=file, config=config, variant=variant, as_published=bundled)
 
 
 def _is_bundled(path: Path) -> bool:
     """Whether it is a copy of the bundled weights. Only a file of their size is hashed."""
-    try:
-        same_size = path.stat().st_size == BUNDLED_WEIGHTS.stat().st_size
-    except OSError:  # the bundled weights are missing
+    if not BUNDLED_WEIGHTS.is_file() or path.stat().st_size != BUNDLED_WEIGHTS.stat().st_size:
         return False
-    return same_size and sha256(path) == sha256(BUNDLED_WEIGHTS)
+    return sha256(path) == sha256(BUNDLED_WEIGHTS)
 
 
 def available() -> frozenset[str]:
-    """Names of the variants whose weights are on this machine, whole and of their shapes.
-
-    Reads the header of each file that is there; uses no network.
-    """
-    return frozenset(variant.name for variant in VARIANTS.values() if _on_this_machine(variant))
+    """Names of the variants whose weights are on this machine; reads their headers, uses no network."""
+    return frozenset(variant.name for variant in VARIANTS.values() if locate(variant))
 
 
-def locate(variant: Variant) -> Path | None:
-    """The variant's own weights on this machine, whole and of its shapes; None if they are not here.
-
-    Bundled with the program, or in the hub's cache. Uses no network.
-    """
-    file = _on_this_machine(variant)
-    return file.path if file else None
-
-
-def fetch(variant: Variant, *, progress: bool | Progress = True) -> Path:
-    """The variant's own weights: those on this machine, else downloaded from the hub into its cache.
-
-    A download that is killed leaves nothing that could be taken for weights. The file is compared with the
-    SHA-256 that the hub announced and with the variant's shapes, and removed if either differs.
-
-    Args:
-        variant: whose weights.
-        progress: True shows a bar on standard error if that is a terminal, False shows nothing; a
-            function is called with the bytes downloaded so far and the bytes in all. An exception that it
-            raises ends the download and is passed on.
-
-    Raises:
-        DownloadError: the weights could not be downloaded; the message says what to do.
-        CheckpointError: the bundled weights are missing.
-    """
-    return locate(variant) or _download(variant, progress).path
-
-
-def _on_this_machine(variant: Variant) -> TensorFile | None:
+def locate(variant: Variant) -> TensorFile | None:
+    """The variant's own weights on this machine, whole and of its shapes, or None; no network is used."""
     path = BUNDLED_WEIGHTS if variant.repo_id is None else hub.cached(variant.repo_id, FILENAME)
-    if path is None:
-        return None
     try:
-        file = open_safetensors(path)
-        require_match(file, variant.config)
+        return _open(path, variant) if path else None
     except CheckpointError:
         return None
+
+
+def _open(path: Path, variant: Variant) -> TensorFile:
+    file = open_safetensors(path)
+    require_match(file, variant.config)
     return file
 
 
@@ -153,12 +113,10 @@ def _download(variant: Variant, progress: bool | Progress) -> TensorFile:
         )
     path = hub.download(variant.repo_id, FILENAME, name=variant.name, progress=progress)
     try:
-        file = open_safetensors(path)
-        require_match(file, variant.config)
+        return _open(path, variant)
     except CheckpointError as error:
         hub.discard(path)
         raise DownloadError(
             f"{variant.name}: what the hub sent for {variant.repo_id} is not this model and was removed; "
             f"check HF_ENDPOINT ({error})"
         ) from error
-    return file

@@ -1,15 +1,21 @@
-"""Reading a safetensors file, and words for other kinds of file given by mistake."""
+"""Safetensors files, of which only the header has been read; and words for other files given by mistake."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from cait_viz._text import file_text, one_line
 from cait_viz.errors import CheckpointError
-from cait_viz.weights.tensors import Tensor, TensorFile
+
+# What training programs put before the names of a network, or of its exponential moving average (EMA).
+_EMA = ("ema", "ema_model", "model_ema", "state_dict_ema")
+_WRAPPERS = ("module", "_orig_mod", "model", "backbone", "state_dict", *_EMA)
+_PREFIX = re.compile(rf"((?:(?:{'|'.join(_WRAPPERS)})\.)*)(.*)", re.DOTALL)
 
 # Each kind by its first bytes, else by its ending.
 _OTHER_KINDS: tuple[tuple[bytes, tuple[str, ...], str], ...] = (
@@ -35,46 +41,79 @@ _OTHER_KINDS: tuple[tuple[bytes, tuple[str, ...], str], ...] = (
 )
 
 
+class Tensor(NamedTuple):
+    """A tensor's shape, its type by safetensors' name ("F32"), and its name in the file."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    stored: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorFile:
+    """A safetensors file.
+
+    Attributes:
+        path: the file.
+        header: its tensors by name.
+        remark: a sentence on how the file was understood, where that needs one; else empty.
+    """
+
+    path: Path
+    header: Mapping[str, Tensor] = field(repr=False)
+    remark: str = ""
+
+    def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """The tensors of these names; a CheckpointError if the file cannot be read any more."""
+        if any(tensor.dtype == "BF16" for tensor in self.header.values()):
+            import ml_dtypes  # noqa: F401  (teaches NumPy the type; comes with Keras)
+        try:
+            with safe_open(self.path, framework="np") as file:
+                return {name: file.get_tensor(self.header[name].stored) for name in names}
+        except (SafetensorError, OSError) as error:
+            raise _unreadable(self.path, error) from None
+
+    def unwrapped(self) -> "TensorFile":
+        """The same tensors without the prefix that all names share, such as "module._orig_mod.".
+
+        Of a file that holds a network and its EMA, the EMA is kept. Any other mixture stays as it is.
+        """
+        groups: dict[str, dict[str, Tensor]] = {}  # by prefix
+        for name, tensor in self.header.items():
+            prefix, rest = _PREFIX.fullmatch(name).groups()  # type: ignore[union-attr]  # every name matches
+            groups.setdefault(prefix, {})[rest] = tensor
+        if len(groups) == 1:
+            return replace(self, header=next(iter(groups.values())))
+        averages = [group for prefix, group in groups.items() if set(prefix.split(".")) & set(_EMA)]
+        same_names = len(set(map(frozenset, groups.values()))) == 1
+        if len(groups) == 2 and len(averages) == 1 and same_names:
+            remark = "The file holds a model and its EMA; the EMA is used."
+            return replace(self, header=averages[0], remark=remark)
+        return self
+
+
 def open_safetensors(path: Path) -> TensorFile:
     """Read the header of a safetensors file.
 
     Raises:
         CheckpointError: there is no such file, it cannot be read or is of another kind.
     """
-    _require_file(path)
-    try:
-        with safe_open(path, framework="np") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-            header = {
-                name: Tensor(tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()
-            }
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from None
-
-    def read(names: Iterable[str]) -> dict[str, np.ndarray]:
-        if any(tensor.dtype == "BF16" for tensor in header.values()):
-            import ml_dtypes  # noqa: F401  (teaches NumPy the type; comes with Keras)
-        try:
-            with safe_open(path, framework="np") as file:
-                return {name: file.get_tensor(name) for name in names}
-        except (SafetensorError, OSError) as error:
-            raise _unreadable(path, error) from None
-
-    return TensorFile(path=path, header=header, read=read)
-
-
-def _require_file(path: Path) -> None:
-    """Refuse what is no file; to open a pipe would wait for ever."""
     name = file_text(path)
     try:
         if path.is_dir():
             raise CheckpointError(f"{name}: is a folder; give the safetensors file itself")
         if not path.exists():
             raise CheckpointError(f"{name}: there is no such file; check the path {one_line(str(path))}")
-        if not path.is_file():
+        if not path.is_file():  # to open a pipe would wait for ever
             raise CheckpointError(f"{name}: is not a file; give a safetensors file")
-    except OSError as error:
+        with safe_open(path, framework="np") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            header = {
+                name: Tensor(tuple(part.get_shape()), part.get_dtype(), name) for name, part in slices.items()
+            }
+    except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from None
+    return TensorFile(path=path, header=header)
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
@@ -89,9 +128,8 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
     if not start:
         return CheckpointError(f"{name}: is empty; download or save it again")
     if start[8:9] != b"{":  # in a safetensors file the header begins there, after its length
-        ending = path.suffix.lower()
         kinds = [kind for pattern, _, kind in _OTHER_KINDS if re.match(pattern, start, re.DOTALL)]
-        kinds += [kind for _, endings, kind in _OTHER_KINDS if ending in endings]
+        kinds += [kind for _, endings, kind in _OTHER_KINDS if path.suffix.lower() in endings]
         if kinds:
             return CheckpointError(f"{name}: this is {kinds[0]}")
     reason = one_line(str(error)).removeprefix("Error while deserializing header: ")
