@@ -20,13 +20,19 @@ from cait_viz.metrics.accuracy import accuracy, top1_among, usual_measures
 from cait_viz.metrics.faithfulness import BATCH, measure
 from cait_viz.metrics.report import faithfulness_lines, published_remark, row, table_head
 from cait_viz.model.timm_names import count_parameters
-from cait_viz.weights.labels import class_index, class_names
+from cait_viz.weights.labels import class_index, class_kinds, class_names
 
 if TYPE_CHECKING:
     from cait_viz.training.teacher import Teacher
     from cait_viz.weights.resolve import Checkpoint
 
-_TITLES = {"top1": "top-1", "top5": "top-5", "own": "top-1 among its own classes"}
+_TITLES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "kind": "kind",
+    "kind3": "kind within three",
+    "own": "top-1 among its own classes",
+}
 
 
 class _Network(NamedTuple):
@@ -69,7 +75,8 @@ def evaluate(
     config = checkpoint.config
     if config.pre_logits:
         raise CheckpointError(f"{checkpoint.name}: has no classifier to measure; give weights with a head")
-    index = class_index(class_names(config.num_classes, labels))
+    classes = class_names(config.num_classes, labels)
+    index = class_index(classes)
     others = 1 if config.num_classes == 1 else UNKNOWN
     found = {folder: labeled_files(folder, index, others) for folder in folders}
     # A file is read for every measurement; it is reported once.
@@ -93,7 +100,7 @@ def evaluate(
         remark = f", the teacher at {opened.size} px"
         networks.append(_Network(remark, opened.size, lambda pixels: opened(pixels).logits))
     yield ""
-    yield from _accuracy_lines(networks, found, checkpoint, note)
+    yield from _accuracy_lines(networks, found, checkpoint, class_kinds(classes), note)
     if faithfulness:
         groups = defaultdict(list)
         for folder, examples in found.items():
@@ -129,11 +136,12 @@ def _accuracy_lines(
     networks: Sequence[_Network],
     folders: Mapping[Path, Sequence[Example]],
     checkpoint: "Checkpoint",
+    kinds: Sequence[str],
     note: Callable[[str], object],
 ) -> Iterator[str]:
     """A table with a row per folder and network, then the published top-1 beside the measured."""
     published = checkpoint.variant.top1 if checkpoint.variant and checkpoint.as_published else None
-    usual = usual_measures(checkpoint.config.num_classes)
+    usual = usual_measures(checkpoint.config.num_classes, kinds)
     yield from table_head("folder", "images", *(_TITLES[name] for name in (*usual, "own")))
     remarks = []
     for folder, examples in folders.items():

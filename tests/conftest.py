@@ -28,6 +28,17 @@ ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "assets" / "samples"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory):
+    """A cache of the program's own for one run of the tests, so that each network is exported once."""
+    folder = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        folder = folder.parent  # all workers share it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "user_cache"))
+        yield
+
+
 def pytest_configure(config):
     # Keras' variables do not know NumPy 2's keyword yet.
     config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
@@ -249,7 +260,7 @@ def kinds_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def environment():
+def environment(user_cache):
     """The environment of a fresh interpreter that knows the package and nothing of these tests."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("TF_", "KERAS_"))}
     return kept | {"PYTHONPATH": str(ROOT)}

@@ -254,7 +254,9 @@ def test_keras_runs_in_a_process_of_its_own_and_one_that_is_killed_is_told(photo
 def children(pid):
     import psutil
 
-    return [child.pid for child in psutil.Process(pid).children() if "loky" in " ".join(child.cmdline())]
+    return [
+        child.pid for child in psutil.Process(pid).children() if "popen_loky" in " ".join(child.cmdline())
+    ]
 
 
 def test_the_app_falls_back_to_keras_and_says_so_once(photo, tiny, monkeypatch):

@@ -17,6 +17,7 @@ from cait_viz.cli.options import Count, ModelOptions, Output, report
 from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import Look
 from cait_viz.errors import UsageError
+from cait_viz.weights.registry import BUNDLED
 
 Image = Annotated[str, Parameter(help="path or web address of an image.")]
 Block = Annotated[
@@ -44,6 +45,8 @@ def predict(
             for index, (label, probability) in zip(analysis.ranking, best, strict=False)
         ]
         told = {"model": analysis.model.name, "image": image, "predictions": predictions}
+        if analysis.kinds():
+            told["kinds"] = [{"kind": kind, "probability": share} for kind, share in analysis.kinds()[:top]]
         print(json_format.dumps(told))
         return
     checkpoint = given.checkpoint
@@ -53,6 +56,9 @@ def predict(
         weights = one_line(checkpoint.path.name)
         model = f"{checkpoint.name} with the weights of {weights}, whose accuracy is not known here"
     print(f"{analysis.image_name}, seen by {model}")
+    # The bundled model is better at kinds than at classes.
+    for kind, share in analysis.kinds()[: 3 if checkpoint.variant is BUNDLED else 1]:
+        print(f"kind  {100 * share:>4.1f} %  {kind}")
     for rank, (label, probability) in enumerate(best, start=1):
         print(f"{rank:>4}  {100 * probability:>5.1f} %  {label}")
 

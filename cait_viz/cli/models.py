@@ -1,6 +1,7 @@
 """What is done with models: `cait-viz models`, `fetch`, `evaluate` and `export`."""
 
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,8 +9,10 @@ from cyclopts import Parameter
 
 from cait_viz._backend import import_tensorflow
 from cait_viz._files import check_folder, check_output
+from cait_viz._text import one_line
 from cait_viz.cli.main import complain
 from cait_viz.cli.options import Count, Index, ModelOptions, NoView, Output, WeightsAlone, note, report
+from cait_viz.engine import graphs
 from cait_viz.errors import CheckpointError
 from cait_viz.model.export import FORMATS, export_model
 from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
@@ -45,6 +48,26 @@ def fetch(models: Annotated[list[str], Parameter(name="MODEL")], /) -> int:
             complain(error)
             status = 1
     return status
+
+
+def cache(*, clear: bool = False) -> None:
+    """Show or clear the cache of the networks that were exported for OpenVINO.
+
+    A network is exported the first time that it is used, and again when its weights or this program have
+    changed. Those unused for longest go when the cache is full.
+
+    Args:
+        clear: remove all of them.
+    """
+    if clear:
+        print(f"{graphs.shrink(limit=0) / 1e6:.0f} MB removed from {graphs.folder()}")
+        return
+    entries = graphs.entries()
+    for entry in entries:
+        used = datetime.fromtimestamp(entry.used).isoformat(" ", "minutes")
+        print(f"{one_line(entry.name):<24}  {entry.size / 1e6:>7.0f} MB  last used {used}")
+    total = sum(entry.size for entry in entries)
+    print(f"{total / 1e6:.0f} of at most {graphs.LIMIT / 1e6:.0f} MB in {graphs.folder()}")
 
 
 def evaluate(
