@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from cait_viz._text import file_text, listed, path_text
 from cait_viz.engine.base import Engine
+from cait_viz.engine.load import load_engine
 from cait_viz.errors import CheckpointError, TeacherError
 from cait_viz.images.folders import UNKNOWN, Example, labeled_files, loose_files, read_pixels, spread
 from cait_viz.images.preprocess import normalize
@@ -44,9 +45,9 @@ class _Network(NamedTuple):
 def evaluate(
     folders: Sequence[Path],
     checkpoint: "Checkpoint",
-    load_engine: Callable[[], Engine],
     labels: Path | None = None,
     *,
+    load: Callable[[], Engine] | None = None,
     teacher: Path | None = None,
     teacher_size: int | None = None,
     faithfulness: int = 0,
@@ -61,8 +62,8 @@ def evaluate(
             ImageNet's validation set, or after the name of the class. For a model of one class, a sigmoid,
             every other folder is "not this class".
         checkpoint: the model.
-        load_engine: makes its network ready to run.
         labels: a text file with the name of one class per line.
+        load: makes the network ready to run; by default as `cait_viz.load_engine` does.
         teacher: the ONNX network that the model was distilled from, to be measured on the same images.
         teacher_size: side of the teacher's input in pixels; by default what its file fixes, else 224.
         faithfulness: on how many images, spread evenly over the classes of all folders, to measure deletion
@@ -86,7 +87,7 @@ def evaluate(
             names = listed(path.name for path in loose)
             note(f"{path_text(folder)}: {names}: not in the folder of a class; skipped")
     opened = None if teacher is None else _open_teacher(teacher, teacher_size, checkpoint)
-    engine = load_engine()
+    engine = load() if load else load_engine(checkpoint, labels)
     yield (
         f"{checkpoint.name}: {config.sa_ffn_layers} self-attention and {config.ca_ffn_layers} "
         f"class-attention blocks, dim {config.projection_dim}, {config.num_heads} heads, "

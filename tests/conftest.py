@@ -197,19 +197,19 @@ def photo():
 
 
 @pytest.fixture(scope="session")
-def bundled_cat(bundled):
+def bundled_cat(user_cache):
     """What the bundled model makes of the sample `cat.jpg`."""
     import cait_viz
 
-    return cait_viz.analyze(SAMPLES / "cat.jpg", bundled)
+    return cait_viz.analyze(SAMPLES / "cat.jpg", cait_viz.load_engine())
 
 
 @pytest.fixture(scope="session")
-def small_cat(tiny_model):
+def small_cat(user_cache, tiny_weights):
     """The same of the tiny model."""
     import cait_viz
 
-    return cait_viz.analyze(SAMPLES / "cat.jpg", tiny_model)
+    return cait_viz.analyze(SAMPLES / "cat.jpg", cait_viz.load_engine(weights=tiny_weights))
 
 
 @pytest.fixture

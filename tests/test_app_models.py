@@ -51,7 +51,7 @@ def give(tmp_path, counted):
         save_file(lively_weights(timm_shapes(config)), weights)
         labels.write_text("".join(f"{name}\n" for name in names))
         model = user_model(checkpoints.resolve(weights=weights), labels)
-        state.start(model, counted)
+        state.start(model, analyzer=counted)
         return model
 
     return give

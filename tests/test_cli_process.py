@@ -158,7 +158,7 @@ def test_an_interrupt_while_the_graph_is_exported_is_quiet_and_leaves_no_process
     with start("predict", CAT) as process:
         while process.poll() is None and not psutil.Process(process.pid).children():
             time.sleep(0.05)
-        [export] = psutil.Process(process.pid).children()
+        export = psutil.Process(process.pid).children()[0]
         process.send_signal(signal.SIGINT)
         assert process.communicate() == (b"", b"")
     assert process.returncode == 130

@@ -25,6 +25,7 @@ from cait_viz.weights.resolve import resolve
 NAMES = ("tiny", "tiny_one_head", "cait_xxs24_224")
 LOGITS, CLASS_ATTENTION, SELF_ATTENTION = 1e-5, 1e-6, 1e-5
 
+FILES = {}  # the checkpoint of each network
 Golden = namedtuple("Golden", "config pixels arrays")
 
 
@@ -61,7 +62,7 @@ def model(name, weights, tmp_path_factory):
     path = tmp_path_factory.mktemp("parity") / f"{name}.safetensors"
     save_file(weights, path)
     model = load_model(weights=path)
-    model.path = path
+    FILES[id(model)] = path
     return model
 
 
@@ -78,7 +79,7 @@ def compiled_by_xla(model, pixels):
 
 
 def by_openvino(model, pixels):
-    engine = load_engine(resolve(weights=model.path), engine="openvino")
+    engine = load_engine(resolve(weights=FILES[id(model)]), engine="openvino")
     return engine.forward(pixels, sa_blocks=(0, model.config.sa_ffn_layers - 1))
 
 

@@ -95,8 +95,8 @@ def evaluate(
     lines = evaluation.evaluate(
         folders,
         given.checkpoint,
-        given.load_engine,
         given.labels,
+        load=given.load_engine,
         teacher=teacher,
         teacher_size=teacher_size,
         faithfulness=faithfulness,

@@ -71,7 +71,7 @@ class KerasEngine(Engine):
         self.model = model
         self.config, self.labels = model.config, model.labels
         self.source = model.source or WeightsSource(name=model.name, file="", sha256="", saliency_block=0)
-        self.on_gpu = bool(keras.distribution.list_devices("gpu"))
+        self.on_gpu = _sees_gpu()
         self._compiled: dict[tuple[tuple[int, ...], bool], Callable[[Any], _Answer]] = {}
 
     def _run(self, images: np.ndarray, sa_blocks: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -101,3 +101,15 @@ class KerasEngine(Engine):
 
         compiled = tf.function(run, jit_compile=use_xla, autograph=False)
         return lambda images: compiled(tf.convert_to_tensor(images, tf.float32))
+
+
+def _sees_gpu() -> bool:
+    """Whether Keras' backend has a GPU."""
+    if keras.backend.backend() == "torch":  # whose devices Keras does not list
+        import torch
+
+        return torch.cuda.is_available()
+    try:
+        return bool(keras.distribution.list_devices("gpu"))
+    except RuntimeError:  # JAX without one
+        return False

@@ -114,7 +114,7 @@ class FeedForward(_Layer):
         flat = ops.reshape(x, (-1, x.shape[-1]))
         flat = self.drop(ops.gelu(self.fc1(flat), approximate=False), training=training)
         flat = self.drop(self.fc2(flat), training=training)
-        return ops.reshape(flat, (-1, *x.shape[1:]))
+        return ops.reshape(flat, (-1, *ops.shape(x)[1:]))
 
 
 class _Attention(_Layer):
@@ -188,7 +188,7 @@ class HeadMixing(_Layer):
 
     def call(self, x: Any) -> Any:
         """Mix the heads of `x`."""
-        _, heads, rows, columns = x.shape
+        _, heads, rows, columns = ops.shape(x)  # -1 for the batch: an export would make its size a constant
         flat = ops.reshape(x, (-1, heads, rows * columns))
         mixed = ops.matmul(ops.transpose(self.kernel), flat) + self.bias[:, None]
         return ops.reshape(mixed, (-1, heads, rows, columns))
@@ -363,12 +363,12 @@ def _scores(query: Any, key: Any) -> Any:
 
 def _split_heads(x: Any, parts: int, num_heads: int) -> list[Any]:
     """(B, N, parts·C) -> `parts` arrays of (B, H, N, D)."""
-    _, tokens, width = x.shape
+    _, tokens, width = ops.shape(x)
     x = ops.reshape(x, (-1, tokens, parts, num_heads, width // (parts * num_heads)))
     return ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)), parts, axis=0)
 
 
 def _merge_heads(x: Any) -> Any:
     """(B, H, N, D) -> (B, N, H·D)."""
-    _, heads, tokens, dim = x.shape
+    _, heads, tokens, dim = ops.shape(x)
     return ops.reshape(ops.swapaxes(x, 1, 2), (-1, tokens, heads * dim))
