@@ -80,7 +80,7 @@ def test_each_command_has_help_that_begins_as_its_line_in_the_list(succeed, comm
     assert f" {beginning}" in " ".join(out.split())
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ("models", "cache", "fetch")])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("models", "cache", "fetch")])
 def test_help_shows_the_default_of_every_option(succeed, command):
     out = succeed(command, "--help")
     options = re.findall(r"^  (--[\w-]+.*(?:\n    .*)*)", out, re.MULTILINE)

@@ -38,7 +38,7 @@ _COMMANDS = {
     "figure": ("images:figure", "Draw Figure 6 or Figure 7 of the paper for images of your own."),
     "attention": ("images:attention", "Write the attention tensors of an image to a NumPy archive."),
     "models": ("models:models", "List the models, their size and accuracy, and which are on this machine."),
-    "cache": ("models:cache", "Show or clear the cache of compiled networks."),
+    "cache": ("models:cache", "Show or clear the cache of exported networks."),
     "fetch": ("models:fetch", "Download the weights of models."),
     "finetune": ("train:finetune", "Train a pretrained CaiT on labeled images of your own."),
     "distil": ("train:distil", "Train a CaiT to give the answers of a teacher."),

@@ -51,10 +51,10 @@ def fetch(models: Annotated[list[str], Parameter(name="MODEL")], /) -> int:
 
 
 def cache(*, clear: bool = False) -> None:
-    """Show or clear the cache of the networks that were exported for OpenVINO.
+    """Show or clear the cache of exported networks.
 
-    A network is exported the first time that it is used, and again when its weights or this program have
-    changed. Those unused for longest go when the cache is full.
+    A network is exported to OpenVINO the first time that it is used, and again when its weights or this
+    program have changed. Those unused for longest go when the cache is full.
 
     Args:
         clear: remove all of them.
