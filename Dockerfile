@@ -28,6 +28,8 @@ RUN python -m compileall -q app.py cait_viz
 # The package is not installed; it is found from any folder.
 ENV PYTHONPATH=/srv/cait-viz
 USER app
+# Exports the network once, into the cache.
+RUN python -m cait_viz predict assets/samples/cat.jpg
 VOLUME /home/app/.cache
 
 EXPOSE 8501

@@ -1,7 +1,7 @@
 """The web app's page, in the order in which it is seen.
 
-Run it with `make app`, `cait-viz app` or `streamlit run app.py`. The network runs in a process of
-its own (cait_viz.serving.worker); everything that is drawn comes from an `Analysis`.
+Run it with `make app`, `cait-viz app` or `streamlit run app.py`. The network runs in threads of its own
+(cait_viz.serving.engines); everything that is drawn comes from an `Analysis`.
 """
 
 import html
@@ -21,7 +21,7 @@ from cait_viz.serving.page.markup import STYLE, notice, verbatim
 from cait_viz.serving.page.result import TILE_SIDE, ScreenResult, analyze
 from cait_viz.serving.page.source import choose_image, keep_uploads_off_the_disk, show_gallery
 from cait_viz.serving.state import server
-from cait_viz.weights.registry import Variant
+from cait_viz.weights.registry import BUNDLED, Variant
 from cait_viz.weights.resolve import FILENAME
 
 PAPER = "https://arxiv.org/abs/2103.17239"
@@ -186,6 +186,12 @@ def show_map(result: ScreenResult, model: AvailableModel, block: int, head: int 
             st.caption(verbatim(result.small.image_remark))
     with right:
         st.subheader(f"What {model.name if model.variant else verbatim(model.name)} says")
+        kinds = result.small.kinds()
+        if kinds and model.variant is BUNDLED:  # it is better at kinds than at classes
+            st.html(ranked_list(kinds[:3], "kinds"))
+            st.caption("Kinds of things; each adds up its classes. Among the 1,000 classes:")
+        elif kinds:
+            st.caption(f"Kind: {kinds[0][0]}, {percent(kinds[0][1])} in all its classes.")
         st.html(prediction_list(result.small))
         st.caption(f"In bold: every class above {percent(CONFIDENT)}. {about_model(model)}")
 
@@ -210,14 +216,18 @@ def concentration(analysis: Analysis, block: int, head: int | None) -> list[str]
 
 def prediction_list(analysis: Analysis) -> str:
     """The five most probable classes and every class above the mark, as a list with bars."""
-    confident = len(analysis.confident())
+    return ranked_list(analysis.top(max(5, len(analysis.confident()))), "predictions")
+
+
+def ranked_list(shares: list[tuple[str, float]], name: str) -> str:
+    """Names with their probabilities and bars, those above the mark in bold."""
     rows = [
-        f'<li class="{"confident" if rank < confident else ""}"><div class="line"><span>{html.escape(label)}'
+        f'<li class="{"confident" if share > CONFIDENT else ""}"><div class="line"><span>{html.escape(label)}'
         f'</span><span class="share">{percent(share)}</span></div>'
         f'<div class="bar" style="width:{100 * share:.1f}%"></div></li>'
-        for rank, (label, share) in enumerate(analysis.top(max(5, confident)))
+        for label, share in shares
     ]
-    return f'<ol class="predictions">{"".join(rows)}</ol>'
+    return f'<ol class="ranked {name}">{"".join(rows)}</ol>'
 
 
 def about_model(model: AvailableModel) -> str:

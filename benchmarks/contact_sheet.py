@@ -18,16 +18,16 @@ from tqdm import tqdm
 
 from cait_viz._files import check_output, replacing
 from cait_viz._resources import SAMPLES
-from cait_viz.cli.options import Count, Index, ModelAlone, ModelOptions, Output
+from cait_viz.cli.options import Count, Index, ModelOptions, NoView, Output
 from cait_viz.drawing.figures import Caption, SaliencyPanel, draw_saliency, percent
 from cait_viz.drawing.overlay import Style
+from cait_viz.engine.base import Engine
 from cait_viz.errors import CaitVizError, ImageError
 from cait_viz.images.folders import beside, class_folders, spread
 from cait_viz.weights.labels import class_index, class_names
 
 if TYPE_CHECKING:
     from cait_viz.analysis import Analysis
-    from cait_viz.model.cait import CaiT
 
 TILE, COLUMNS = 1.13, 2  # a tile's side in inches, at 200 dots an inch; images beside each other
 TILE_PIXELS = 360  # the longest side of what is drawn on a tile: more than its dots
@@ -54,7 +54,7 @@ def from_classes(folders: Iterable[Path], labels: Sequence[str], seed: int) -> l
     return spread(groups, seed)
 
 
-def panels(shots: Iterable[Shot], model: "CaiT", style: Style) -> Iterator["tuple[SaliencyPanel, Analysis]"]:
+def panels(shots: Iterable[Shot], model: Engine, style: Style) -> Iterator["tuple[SaliencyPanel, Analysis]"]:
     """Each image analyzed and drawn; a file that is no image is named and skipped."""
     from cait_viz.api import analyze
 
@@ -81,7 +81,7 @@ def draw(
     per_sheet: Count = 12,
     seed: Index = 0,
     style: Style = "overlay",
-    given: ModelAlone = ModelOptions(),
+    given: NoView = ModelOptions(),
 ) -> None:
     """Draw what a model looks at in many images on few sheets.
 

@@ -1,11 +1,11 @@
-"""Time our forward pass and timm's, in alternation.
+"""Time our forward pass by each engine, and timm's, in alternation.
 
-    python benchmarks/forward.py [--timm-python PYTHON] [--rounds N] [VARIANT:BATCH …]
+    python benchmarks/forward.py [--timm-python PYTHON] [--rounds N] [--sides NAME,…] [VARIANT:BATCH …]
 
-Prints, for each variant and batch size, the median milliseconds of both, the median ratio of neighboring
-runs, and the seconds of each one's first call. Both return the logits, ours the class attention as well.
-Without torch and timm only our own times are printed. Each side is a process of its own that waits for its
-turn, so that the threads of one do not slow down the other.
+Prints, for each variant and batch size, the median milliseconds of each side and the median ratio to timm's
+eager pass of the same round. All return the logits, ours the class attention as well. Without torch and timm
+only our own times are printed. Each side is a process of its own that waits for its turn, so that the
+threads of one do not slow down the other.
 """
 
 import argparse
@@ -13,30 +13,50 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-DEFAULT = ("bundled:1", "cait_xxs24_224:1", "cait_xxs24_224:8", "cait_s24_224:1", "cait_m36_384:1")
+DEFAULT = (
+    "bundled:1", "bundled:8", "cait_xxs24_224:1", "cait_xxs24_224:8", "cait_s24_224:1", "cait_m36_384:1",
+)  # fmt: skip
 
 
-def prepare_ours(name: str, batch: int) -> Callable[[], object]:
-    """Our compiled forward pass of the variant on random pixels."""
+def prepare_ours(name: str, batch: int, **options: Any) -> Callable[[], object]:
+    """Our forward pass of the variant, on random pixels; with random weights, but for the bundled."""
     import numpy as np
+    from safetensors.numpy import save_file
 
-    from cait_viz.engine.keras import forward
-    from cait_viz.model.cait import CaiT
+    from cait_viz._backend import import_tensorflow
+    from cait_viz.api import load_engine
+    from cait_viz.model.timm_names import timm_tensors
     from cait_viz.weights.registry import get_variant
 
-    config = get_variant(name).config
-    model = CaiT(config)
-    shape = (batch, config.image_size, config.image_size, 3)
-    images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    return lambda: forward(model, images)
+    variant = get_variant(name)
+    random = np.random.default_rng(0)
+    if options["engine"] == "keras":
+        import_tensorflow()
+    with tempfile.TemporaryDirectory() as folder:
+        path = None
+        if variant.repo_id is not None:
+            path = Path(folder) / f"{name}.safetensors"
+            tensors = timm_tensors(variant.config).items()
+            save_file({key: random.normal(0, 0.02, one.shape).astype("f") for key, one in tensors}, path)
+        os.environ["XDG_CACHE_HOME"] = folder
+        engine = load_engine(weights=path, **options)
+        size = variant.config.image_size
+        images = random.standard_normal((batch, size, size, 3)).astype("f")
+        engine.forward(images)
+    return lambda: engine.forward(images)
 
 
-def prepare_timm(name: str, batch: int) -> Callable[[], object]:
-    """Timm's eager model of the variant on random pixels."""
+def prepare_timm(
+    name: str, batch: int, *, compiled: bool = False, half: bool = False
+) -> Callable[[], object]:
+    """Timm's model of the variant on random pixels."""
     import torch
     from timm import create_model
 
@@ -45,14 +65,31 @@ def prepare_timm(name: str, batch: int) -> Callable[[], object]:
     model.eval()
     size = model.patch_embed.img_size[0]
     images = torch.randn(batch, 3, size, size)
+    network = torch.compile(model) if compiled else model
 
-    return torch.inference_mode()(lambda: model(images))
+    def run() -> object:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return network(images)
+
+    run()
+    return run
+
+
+REFERENCE = "timm"
+SIDES: dict[str, Callable[[str, int], Callable[[], object]]] = {
+    "openvino": partial(prepare_ours, engine="openvino"),
+    "openvino-bfloat16": partial(prepare_ours, engine="openvino", precision="bfloat16"),
+    "keras": partial(prepare_ours, engine="keras"),
+    REFERENCE: prepare_timm,
+    "timm-compiled": partial(prepare_timm, compiled=True),
+    "timm-bfloat16": partial(prepare_timm, half=True),
+}
 
 
 def serve(side: str, case: str) -> None:
-    """Run one forward pass for each line of standard input and print its seconds."""
+    """Make ready, and then run one forward pass for each line of standard input and print its seconds."""
     name, _, batch = case.partition(":")
-    run = (prepare_ours if side == "ours" else prepare_timm)(name, int(batch))
+    run = SIDES[side](name, int(batch))
     for _ in sys.stdin:
         start = time.perf_counter()
         run()
@@ -75,18 +112,21 @@ def seconds(process: "subprocess.Popen[str]") -> float:
     return float(process.stdout.readline())
 
 
-def compare(case: str, rounds: int, timm_python: str | None) -> str:
-    """One row of the table."""
-    sides = [start(sys.executable, "ours", case)]
-    if timm_python is not None:
-        sides.append(start(timm_python, "timm", case))
-    first, *runs = [[seconds(side) for side in sides] for _ in range(1 + rounds)]
+def compare(case: str, rounds: int, pythons: dict[str, str]) -> list[str]:
+    """The rows of one variant and batch size."""
+    sides = {side: start(python, side, case) for side, python in pythons.items()}
+    runs = [{side: seconds(process) for side, process in sides.items()} for _ in range(1 + rounds)][1:]
+    for process in sides.values():
+        process.kill()
+    rows = []
     for side in sides:
-        side.kill()
-    columns = [f"{1e3 * statistics.median(times):.1f} ms" for times in zip(*runs, strict=True)]
-    ratio = f"{statistics.median(ours / timm for ours, timm in runs):.2f}" if timm_python else "–"
-    firsts = " / ".join(f"{once:.1f} s" for once in first)
-    return f"| {' | '.join([*case.split(':'), *columns, ratio, firsts])} |"
+        ratio = "–"
+        if REFERENCE in sides:
+            ratio = f"{statistics.median(run[side] / run[REFERENCE] for run in runs):.2f}"
+        rows.append(
+            [*case.split(":"), side, f"{1e3 * statistics.median(run[side] for run in runs):.1f} ms", ratio]
+        )
+    return [f"| {' | '.join(row)} |" for row in rows]
 
 
 def has_timm(python: str) -> bool:
@@ -99,18 +139,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("cases", nargs="*", default=DEFAULT, metavar="VARIANT:BATCH")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--sides", default=",".join(SIDES), help=f"of {', '.join(SIDES)} (default: all)")
     parser.add_argument("--timm-python", default=sys.executable, help="interpreter that has torch and timm")
-    parser.add_argument("--serve", choices=("ours", "timm"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=tuple(SIDES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         serve(arguments.serve, *arguments.cases)
         return
-    timm_python = arguments.timm_python if has_timm(arguments.timm_python) else None
-    if timm_python is None:
+    pythons = {
+        side: arguments.timm_python if side.startswith(REFERENCE) else sys.executable
+        for side in arguments.sides.split(",")
+    }
+    if not has_timm(arguments.timm_python):
         print("torch and timm cannot be imported here: only our own times follow")
-    print("| variant | batch | ours |" + (" timm |" if timm_python else "") + " ours / timm | first call |")
+        pythons = {side: python for side, python in pythons.items() if not side.startswith(REFERENCE)}
+    print(f"| variant | batch | side | median | / {REFERENCE} |\n|---|---|---|---|---|")
     for case in arguments.cases:
-        print(compare(case, arguments.rounds, timm_python), flush=True)
+        print(*compare(case, arguments.rounds, pythons), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     import cait_viz
 
-    model = cait_viz.load_model()                    # the bundled model; no network needed
-    analysis = cait_viz.analyze("photo.jpg", model)
+    engine = cait_viz.load_engine()                  # the bundled model; no network needed
+    analysis = cait_viz.analyze("photo.jpg", engine)
     analysis.predictions                             # [(label, probability), …], best first
     analysis.overlay().save("overlay.png")           # where the class token looked
 
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cait_viz.analysis import Analysis
-    from cait_viz.api import analyze, load_model, preprocess
+    from cait_viz.api import analyze, load_engine, load_model, preprocess
     from cait_viz.errors import (
         CaitVizError,
         CheckpointError,
         DownloadError,
+        EngineError,
         ImageError,
         SelectionError,
         UnknownModelError,
@@ -39,11 +40,13 @@ _ROOMS = {
     "CaitVizError": "errors",
     "CheckpointError": "errors",
     "DownloadError": "errors",
+    "EngineError": "errors",
     "ImageError": "errors",
     "SelectionError": "errors",
     "UnknownModelError": "errors",
     "VARIANTS": "weights.registry",
     "analyze": "api",
+    "load_engine": "api",
     "load_model": "api",
     "preprocess": "api",
     "read_image": "images.read",
@@ -57,10 +60,12 @@ __all__ = [
     "CaitVizError",
     "CheckpointError",
     "DownloadError",
+    "EngineError",
     "ImageError",
     "SelectionError",
     "UnknownModelError",
     "analyze",
+    "load_engine",
     "load_model",
     "preprocess",
     "read_image",

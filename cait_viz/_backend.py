@@ -9,14 +9,19 @@ import ctypes
 import importlib
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
 # glibc's mallopt: M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_MAX.
 _ALLOCATOR = {-1: 2**31 - 1, -2: 2**26, -4: 0}
+
+
+INTERRUPTED = 128 + signal.SIGINT  # what shells report of a program that Ctrl-C ended
 
 
 @contextlib.contextmanager
@@ -54,17 +59,18 @@ def import_keras(backend: str, threads: int | None = None) -> None:
     """Import Keras on one of its backends. Sets environment variables: not for a user's own process.
 
     Args:
-        backend: one of `BACKENDS`; an ImportError if it is not installed.
+        backend: one of `BACKENDS`, or "openvino", which only exports; an ImportError if it is not installed.
         threads: how many CPU threads it may use, by default all; JAX always uses all.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = backend
     os.environ.pop("KERAS_NNX_ENABLED", None)
-    with standard_error_held(), _no_keras_settings():
+    with _interrupted_at_once(), standard_error_held(), _no_keras_settings():
         importlib.import_module(backend)
         importlib.import_module("keras")
-        # Keras asks of every input whether it is a tensor of TensorFlow's, and imports that for it.
-        if importlib.util.find_spec("tensorflow"):
+        # Keras asks of every input whether it is a tensor of TensorFlow's, and imports that for it. An export
+        # to OpenVINO has no input.
+        if backend != "openvino" and importlib.util.find_spec("tensorflow"):
             importlib.import_module("tensorflow")
     if backend == "torch":
         import torch
@@ -77,6 +83,20 @@ def import_keras(backend: str, threads: int | None = None) -> None:
         import tensorflow
 
         tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
+
+
+@contextlib.contextmanager
+def _interrupted_at_once() -> Iterator[None]:
+    """End the process on Ctrl-C at once: an import of compiled modules would turn it into another error."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not ignored, as in the background
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager

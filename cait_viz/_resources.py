@@ -10,6 +10,7 @@ ROOT = _BUNDLE if _BUNDLE.is_dir() else _PACKAGE.parent
 APP = ROOT / "app.py"
 ASSETS = ROOT / "assets"
 BUNDLED_WEIGHTS = ASSETS / "bundled.safetensors"
+IMAGENET_KINDS = ASSETS / "imagenet_kinds.txt"
 IMAGENET_LABELS = ASSETS / "imagenet_labels.txt"
 IMAGENET_SYNSETS = ASSETS / "imagenet_synsets.txt"
 SAMPLES = ASSETS / "samples"

@@ -106,7 +106,8 @@ class Analysis(Result):
         """The numbers as a compressed NumPy archive, readable without pickle.
 
         Arrays: each block's class attention under its key, `logits`, `probabilities`, `labels`, `box`
-        (left, top, right, bottom), `grid_shape` (rows, columns), and `manifest`, what made them (JSON).
+        (left, top, right, bottom), `grid_shape` (rows, columns), and `manifest`, what made them (JSON). Of
+        ImageNet-1k's classes also `kinds` and `kind_probabilities`, the most probable first.
         """
         arrays = {
             **self.class_attention,
@@ -116,6 +117,9 @@ class Analysis(Result):
             "box": np.array(self.box),
             "grid_shape": np.array(self.grid_shape),
         }
+        if kinds := self.kinds():
+            arrays["kinds"] = np.array([kind for kind, _ in kinds], dtype=np.str_)
+            arrays["kind_probabilities"] = np.array([share for _, share in kinds], np.float32)
         return export.npz_bytes(arrays, self.facts())
 
     def save(self, path: str | Path, **options: Any) -> Path:
@@ -161,6 +165,7 @@ class Analysis(Result):
             "view": self.view,
             "box": list(self.box),
             "predictions": [{"index": int(i), "label": label, "probability": p} for i, (label, p) in ranked],
+            "kinds": [{"kind": kind, "probability": p} for kind, p in self.kinds()[:_LISTED_CLASSES]],
             "versions": export.versions(),
         }
 
@@ -220,7 +225,8 @@ def draw_figure(
     used = dict.fromkeys(f"{one.model.name} (CA block {one.block_index(block) + 1})" for one in analyses)
     footer = (
         f"Right: the gray-level image multiplied by the class attention of {', '.join(used)}, mean of the "
-        "heads. Below: every class with more than 10 % probability."
+        "heads. Below: every class with more than 10 % probability"
+        f"{', and the kind that its classes add up to' if analyses[0].class_kinds else ''}."
     )
     panels = [_saliency_panel(analysis, block, look) for analysis in analyses]
     return figures.draw_saliency(panels, Caption(f"Saliency of {names}", footer, description), format)
@@ -237,10 +243,14 @@ def _heads_panel(analysis: Analysis, look: Look) -> HeadsPanel:
         return colored(maps.upsample(grid, (height, width), look.interpolation), look.colors), note
 
     return HeadsPanel(
-        title=f"{analysis.image_name}  ·  {analysis.model.name}",
+        title="  ·  ".join([analysis.image_name, analysis.model.name, *_best_kind(analysis)]),
         image=Image.fromarray(seen.reduced(figures.IMAGE_PIXELS).image),
         rows=[[tile(block, head) for head in range(analysis.heads)] for block in range(analysis.blocks)],
     )
+
+
+def _best_kind(analysis: Analysis) -> list[str]:
+    return [f"{kind} {percent(share)}" for kind, share in analysis.kinds()[:1]]
 
 
 def _heads_footer(analyses: Sequence[Analysis], scale: Scale) -> str:
@@ -261,4 +271,5 @@ def _saliency_panel(analysis: Analysis, block: int | None, look: Look) -> Salien
     if not lines:
         label, probability = analysis.predictions[0]
         lines = [("no class above 10 %; the first is", ""), (label, percent(probability))]
-    return SaliencyPanel([Image.fromarray(seen.image), saliency], lines)
+    kinds = [(f"kind: {kind}", percent(share)) for kind, share in analysis.kinds()[:1]]
+    return SaliencyPanel([Image.fromarray(seen.image), saliency], kinds + lines)

@@ -1,28 +1,66 @@
 """From an image to its `Analysis`: the one module that knows both the network and the drawing.
 
 A `source` is a path, a web address, bytes, a Pillow image, an array or a loaded image; ImageError says that
-it cannot be read. A `view` is "crop", the center square, or "whole", the whole image squashed to a square.
+it cannot be read. A `view` is "crop", the center square, or "whole", the whole image squashed to a square. A
+`model` is what `load_engine` or `load_model` gave; only the latter imports Keras.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cait_viz.analysis import Analysis, ModelInfo
 from cait_viz.attention.probabilities import probabilities
-from cait_viz.engine import keras as engine
+from cait_viz.engine import load
+from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.errors import CheckpointError
 from cait_viz.images import preprocess as preprocessing
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import ImageSource, load_image
-from cait_viz.model.cait import CaiT, WeightsSource
-from cait_viz.model.layers import zero_weights
-from cait_viz.model.timm_names import assign
-from cait_viz.weights.architecture import read_tensors
 from cait_viz.weights.hub import Progress
-from cait_viz.weights.labels import class_names
-from cait_viz.weights.resolve import Checkpoint, resolve
+from cait_viz.weights.labels import class_kinds, class_names
+from cait_viz.weights.resolve import resolve
+
+if TYPE_CHECKING:
+    from cait_viz.model.cait import CaiT
+
+
+def load_engine(
+    name: str | None = None,
+    *,
+    weights: str | Path | None = None,
+    labels: str | Path | None = None,
+    engine: EngineName | None = None,
+    precision: Precision = "float32",
+    download: bool = True,
+    progress: bool | Progress = True,
+    tell: Callable[[str], object] = lambda _: None,
+) -> Engine:
+    """A CaiT that is ready to look at images: by OpenVINO, without Keras in this process.
+
+    The first time that a checkpoint is asked for, its graph is exported to the user's cache, which takes a
+    few seconds. Keras runs it where it sees a GPU, and where OpenVINO is missing or refuses.
+
+    Args:
+        name: a variant, see `cait_viz.VARIANTS`. By default the bundled one, or the architecture that
+            `weights` shows.
+        weights: a safetensors file with timm's tensor names, in place of the variant's own weights.
+        labels: a file with the names of the classes, see `cait_viz.weights.labels.class_names`.
+        engine: "openvino" or "keras", and no other; the environment's CAIT_VIZ_ENGINE is the default.
+        precision: of the arithmetic, "float32" or "bfloat16"; the weights and the answers are float32.
+        download: whether weights that are not on this machine may be downloaded.
+        progress: whether a download shows a bar, or a function of (bytes so far, bytes in all).
+        tell: gets a sentence where Keras runs the network although nobody asked for it.
+
+    Raises:
+        UnknownModelError: there is no variant of that name.
+        CheckpointError: the weights or the labels cannot be used; the message lists every mismatch.
+        EngineError: the engine that was asked for is missing, or refuses the network.
+    """
+    checkpoint = resolve(name, weights, download=download, progress=progress)
+    return load.load_engine(checkpoint, labels, engine=engine, precision=precision, tell=tell)
 
 
 def load_model(
@@ -32,47 +70,24 @@ def load_model(
     labels: str | Path | None = None,
     download: bool = True,
     progress: bool | Progress = True,
-) -> CaiT:
-    """A CaiT with its weights.
+) -> "CaiT":
+    """A CaiT of Keras', with its weights, for training, gradients and what `load_engine` does not do.
 
-    Args:
-        name: a variant, see `cait_viz.VARIANTS`. By default the bundled one, or the architecture that
-            `weights` shows.
-        weights: a safetensors file with timm's tensor names, in place of the variant's own weights.
-        labels: a file with the names of the classes, see `cait_viz.weights.labels.class_names`.
-        download: whether weights that are not on this machine may be downloaded.
-        progress: whether a download shows a bar, or a function of (bytes so far, bytes in all).
-
-    Raises:
-        UnknownModelError: there is no variant of that name.
-        CheckpointError: the weights or the labels cannot be used; the message lists every mismatch.
+    Arguments and errors as for `load_engine`.
     """
-    return from_checkpoint(resolve(name, weights, download=download, progress=progress), labels)
+    from cait_viz.engine.keras import load_network
+
+    return load_network(resolve(name, weights, download=download, progress=progress), labels)
 
 
-def from_checkpoint(checkpoint: Checkpoint, labels: str | Path | None = None) -> CaiT:
-    """The network of a checkpoint, float32 whatever the user set in Keras; the rest as in `load_model`."""
-    tensors = read_tensors(checkpoint)
-    names = class_names(checkpoint.config.num_classes, labels)
-    with zero_weights():
-        model = CaiT(checkpoint.config)
-    assign(model, tensors)
-    model.source = WeightsSource(
-        name=checkpoint.name,
-        file=checkpoint.path.name,
-        sha256=checkpoint.sha256,
-        saliency_block=checkpoint.saliency_block,
-    )
-    model.labels = names
-    return model
-
-
-def preprocess(source: ImageSource, model: CaiT, view: View = "crop") -> np.ndarray:
+def preprocess(source: ImageSource, model: "Engine | CaiT", view: View = "crop") -> np.ndarray:
     """The network's input for one image: (1, S, S, 3) float32, normalized with ImageNet's statistics."""
     return preprocessing.prepare(source, model.config.image_size, view)
 
 
-def analyze(source: ImageSource, model: CaiT, view: View = "crop", name: str | None = None) -> Analysis:
+def analyze(
+    source: ImageSource, model: "Engine | CaiT", view: View = "crop", name: str | None = None
+) -> Analysis:
     """Classify one image, called `name` or after its file, and keep where each class-attention head looked.
 
     Raises:
@@ -81,25 +96,28 @@ def analyze(source: ImageSource, model: CaiT, view: View = "crop", name: str | N
     """
     if model.config.pre_logits:
         raise CheckpointError("this model has no classifier (pre_logits); give it weights with a head")
+    engine = _engine(model)
+    labels = model.labels or class_names(model.config.num_classes)
     loaded = load_image(source, name)
-    logits, _, ca_attention = engine.forward(model, preprocess(loaded, model, view))
+    logits, _, ca_attention = engine.forward(preprocess(loaded, model, view))
     return Analysis(
         image=np.asarray(loaded.image),
         image_name=loaded.name,
         image_sha256=loaded.sha256,
-        model=describe(model),
+        model=describe(engine),
         view=view,
         box=preprocessing.seen_box(loaded.image.size, model.config.image_size, view),
-        labels=model.labels or class_names(model.config.num_classes),
+        labels=labels,
         probabilities=probabilities(logits[0]),
         logits=logits[0],
         class_attention={key: attention[0, :, 0] for key, attention in ca_attention.items()},
+        class_kinds=class_kinds(labels),
         image_remark=loaded.remark,
     )
 
 
 def attention_tensors(
-    source: ImageSource, model: CaiT, view: View = "crop", sa_blocks: Sequence[int] = ()
+    source: ImageSource, model: "Engine | CaiT", view: View = "crop", sa_blocks: Sequence[int] = ()
 ) -> dict[str, np.ndarray]:
     """The raw numbers of one image, as the network gives them, float32.
 
@@ -107,13 +125,21 @@ def attention_tensors(
     "sa_ffn_block_{k}_att" (1, H, N, N) asked for; SelectionError if there is no such self-attention block.
     """
     pixels = preprocess(source, model, view)
-    logits, sa_attention, ca_attention = engine.forward(model, pixels, sa_blocks)
+    logits, sa_attention, ca_attention = _engine(model).forward(pixels, sa_blocks)
     return {"pixels": pixels, "logits": logits, **ca_attention, **sa_attention}
 
 
-def describe(model: CaiT) -> ModelInfo:
+def _engine(model: "Engine | CaiT") -> Engine:
+    if isinstance(model, Engine):
+        return model
+    from cait_viz.engine.keras import engine_of
+
+    return engine_of(model)
+
+
+def describe(model: Engine) -> ModelInfo:
     """What a result says of the model that made it."""
-    source = model.source or WeightsSource(name=model.name, file="", sha256="", saliency_block=0)
+    source = model.source
     return ModelInfo(
         name=source.name,
         weights=source.file,

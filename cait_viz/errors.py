@@ -45,5 +45,9 @@ class TrainingError(CaitVizError):
     """A training that cannot go on."""
 
 
-class WorkerDiedError(CaitVizError):
-    """The model's process ended in the middle of an image; it has been replaced."""
+class EngineError(CaitVizError):
+    """An engine that is missing, or cannot run a network."""
+
+
+class ProcessDiedError(CaitVizError):
+    """A process of this program's own that ended before it was done."""

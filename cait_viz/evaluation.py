@@ -11,22 +11,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from cait_viz._backend import import_tensorflow
 from cait_viz._text import file_text, listed, path_text
+from cait_viz.engine.base import Engine
+from cait_viz.engine.load import load_engine
 from cait_viz.errors import CheckpointError, TeacherError
 from cait_viz.images.folders import UNKNOWN, Example, labeled_files, loose_files, read_pixels, spread
 from cait_viz.images.preprocess import normalize
 from cait_viz.metrics.accuracy import accuracy, top1_among, usual_measures
 from cait_viz.metrics.faithfulness import BATCH, measure
 from cait_viz.metrics.report import faithfulness_lines, published_remark, row, table_head
-from cait_viz.weights.labels import class_index, class_names
+from cait_viz.model.timm_names import count_parameters
+from cait_viz.weights.labels import class_index, class_kinds, class_names
 
 if TYPE_CHECKING:
-    from cait_viz.model.cait import CaiT
     from cait_viz.training.teacher import Teacher
     from cait_viz.weights.resolve import Checkpoint
 
-_TITLES = {"top1": "top-1", "top5": "top-5", "own": "top-1 among its own classes"}
+_TITLES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "kind": "kind",
+    "kind3": "kind within three",
+    "own": "top-1 among its own classes",
+}
 
 
 class _Network(NamedTuple):
@@ -40,6 +47,7 @@ def evaluate(
     checkpoint: "Checkpoint",
     labels: Path | None = None,
     *,
+    load: Callable[[], Engine] | None = None,
     teacher: Path | None = None,
     teacher_size: int | None = None,
     faithfulness: int = 0,
@@ -47,7 +55,7 @@ def evaluate(
 ) -> Iterator[str]:
     """How often a model is right and, if asked for, what its maps are worth: lines of Markdown.
 
-    Everything that can be refused is refused before TensorFlow starts.
+    Everything that can be refused is refused before the network is loaded.
 
     Args:
         folders: each holds one folder of images per class, named after its WordNet id ("n02123045"), as in
@@ -55,6 +63,7 @@ def evaluate(
             every other folder is "not this class".
         checkpoint: the model.
         labels: a text file with the name of one class per line.
+        load: makes the network ready to run; by default as `cait_viz.load_engine` does.
         teacher: the ONNX network that the model was distilled from, to be measured on the same images.
         teacher_size: side of the teacher's input in pixels; by default what its file fixes, else 224.
         faithfulness: on how many images, spread evenly over the classes of all folders, to measure deletion
@@ -67,7 +76,8 @@ def evaluate(
     config = checkpoint.config
     if config.pre_logits:
         raise CheckpointError(f"{checkpoint.name}: has no classifier to measure; give weights with a head")
-    index = class_index(class_names(config.num_classes, labels))
+    classes = class_names(config.num_classes, labels)
+    index = class_index(classes)
     others = 1 if config.num_classes == 1 else UNKNOWN
     found = {folder: labeled_files(folder, index, others) for folder in folders}
     # A file is read for every measurement; it is reported once.
@@ -77,23 +87,21 @@ def evaluate(
             names = listed(path.name for path in loose)
             note(f"{path_text(folder)}: {names}: not in the folder of a class; skipped")
     opened = None if teacher is None else _open_teacher(teacher, teacher_size, checkpoint)
-    import_tensorflow()
-    from cait_viz.api import from_checkpoint
-
-    network = from_checkpoint(checkpoint, labels)
+    engine = load() if load else load_engine(checkpoint, labels)
     yield (
         f"{checkpoint.name}: {config.sa_ffn_layers} self-attention and {config.ca_ffn_layers} "
         f"class-attention blocks, dim {config.projection_dim}, {config.num_heads} heads, "
         f"patch {config.patch_size}, {config.image_size} px, {config.num_classes} classes; "
-        f"{network.count_params():,} parameters; weights {checkpoint.path.name}, SHA-256 {checkpoint.sha256}"
+        f"{count_parameters(config):,} parameters; weights {checkpoint.path.name}, "
+        f"SHA-256 {checkpoint.sha256}"
     )
-    networks = [_Network("", config.image_size, lambda pixels: _forward(network, normalize(pixels))[0])]
+    networks = [_Network("", config.image_size, lambda pixels: engine.forward(normalize(pixels))[0])]
     if opened is not None:
         yield f"teacher: {opened.path.name}, SHA-256 {opened.sha256}"
         remark = f", the teacher at {opened.size} px"
         networks.append(_Network(remark, opened.size, lambda pixels: opened(pixels).logits))
     yield ""
-    yield from _accuracy_lines(networks, found, checkpoint, note)
+    yield from _accuracy_lines(networks, found, checkpoint, class_kinds(classes), note)
     if faithfulness:
         groups = defaultdict(list)
         for folder, examples in found.items():
@@ -102,7 +110,7 @@ def evaluate(
         pixels = (pixels for pixels, _ in read_pixels(spread(groups.values(), seed), config.image_size, note))
         count = min(faithfulness, sum(map(len, groups.values())))
         images = _bar(islice(pixels, count), count, "faithfulness")
-        areas = measure(images, lambda images: _forward(network, images), seed)
+        areas = measure(images, lambda images: _forward(engine, images), seed)
         yield ""
         yield from faithfulness_lines(areas, checkpoint.saliency_block, seed)
 
@@ -119,24 +127,22 @@ def _open_teacher(path: Path, size: int | None, checkpoint: "Checkpoint") -> "Te
     return teacher
 
 
-def _forward(network: "CaiT", images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+def _forward(engine: Engine, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """Logits (B, classes) and each block's class attention (B, heads, 1 + N) for normalized images."""
-    from cait_viz.engine.keras import forward
-
-    logits, _, attention = forward(network, images)
-    blocks = range(network.config.ca_ffn_layers)
-    return logits, [attention[f"ca_ffn_block_{block}_att"][:, :, 0] for block in blocks]
+    logits, _, attention = engine.forward(images)
+    return logits, [block[:, :, 0] for block in attention.values()]
 
 
 def _accuracy_lines(
     networks: Sequence[_Network],
     folders: Mapping[Path, Sequence[Example]],
     checkpoint: "Checkpoint",
+    kinds: Sequence[str],
     note: Callable[[str], object],
 ) -> Iterator[str]:
     """A table with a row per folder and network, then the published top-1 beside the measured."""
     published = checkpoint.variant.top1 if checkpoint.variant and checkpoint.as_published else None
-    usual = usual_measures(checkpoint.config.num_classes)
+    usual = usual_measures(checkpoint.config.num_classes, kinds)
     yield from table_head("folder", "images", *(_TITLES[name] for name in (*usual, "own")))
     remarks = []
     for folder, examples in folders.items():

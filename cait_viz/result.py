@@ -58,6 +58,7 @@ class Result:
         logits: `(C,)` float32.
         class_attention: for each class-attention block i, under the key "ca_ffn_block_i_att", how the
             class token spreads its attention, `(heads, N + 1)` float32; index 0 is the token itself.
+        class_kinds: the kind of each class in plain words, such as "dog", where these are known; else empty.
         image_remark: a sentence on what the image lacks or what was assumed of its pixels; else "".
 
     Raises:
@@ -74,6 +75,7 @@ class Result:
     probabilities: Floats
     logits: Floats
     class_attention: Mapping[str, Floats]
+    class_kinds: tuple[str, ...] = ()
     image_remark: str = ""
 
     def __post_init__(self) -> None:
@@ -131,6 +133,18 @@ class Result:
     def confident(self) -> list[tuple[str, float]]:
         """Label and probability of every class above 10 %, as under the paper's Figure 7."""
         return self.top(int((self.probabilities > CONFIDENT).sum()))
+
+    def kinds(self) -> list[tuple[str, float]]:
+        """Kind and probability of every kind of thing, the most probable first.
+
+        A kind's probability is the sum of its classes'. Empty where the kinds of the classes are not known:
+        for all but ImageNet-1k's.
+        """
+        if not self.class_kinds:
+            return []
+        names, kind_of = np.unique(self.class_kinds, return_inverse=True)
+        sums = np.bincount(kind_of, weights=self.probabilities)
+        return [(str(names[index]), float(sums[index])) for index in np.argsort(-sums, kind="stable")]
 
     # Where it looked: `block` None is the one that serves best as saliency, `head` None the mean of the
     # heads. A block or head that is not there raises SelectionError.

@@ -28,6 +28,17 @@ ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "assets" / "samples"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory):
+    """A cache of the program's own for one run of the tests, so that each network is exported once."""
+    folder = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        folder = folder.parent  # all workers share it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "user_cache"))
+        yield
+
+
 def pytest_configure(config):
     # Keras' variables do not know NumPy 2's keyword yet.
     config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
@@ -186,19 +197,19 @@ def photo():
 
 
 @pytest.fixture(scope="session")
-def bundled_cat(bundled):
+def bundled_cat(user_cache):
     """What the bundled model makes of the sample `cat.jpg`."""
     import cait_viz
 
-    return cait_viz.analyze(SAMPLES / "cat.jpg", bundled)
+    return cait_viz.analyze(SAMPLES / "cat.jpg", cait_viz.load_engine())
 
 
 @pytest.fixture(scope="session")
-def small_cat(tiny_model):
+def small_cat(user_cache, tiny_weights):
     """The same of the tiny model."""
     import cait_viz
 
-    return cait_viz.analyze(SAMPLES / "cat.jpg", tiny_model)
+    return cait_viz.analyze(SAMPLES / "cat.jpg", cait_viz.load_engine(weights=tiny_weights))
 
 
 @pytest.fixture
@@ -249,7 +260,7 @@ def kinds_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def environment():
+def environment(user_cache):
     """The environment of a fresh interpreter that knows the package and nothing of these tests."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("TF_", "KERAS_"))}
     return kept | {"PYTHONPATH": str(ROOT)}
@@ -269,21 +280,21 @@ def run_python(environment):
 
 
 class Counted:
-    """The workers, what they were asked, and the answer to give in place of theirs, if there is one."""
+    """An analyzer, what it was asked, and the answer to give in place of its own, if there is one."""
 
-    def __init__(self, workers):
-        self.workers = workers
+    def __init__(self, analyzer):
+        self.analyzer = analyzer
         self.requests = []
         self.answer = None
 
     def analyze(self, request):
         self.requests.append(request)
-        return self.answer or self.workers.analyze(request)
+        return self.answer or self.analyzer.analyze(request)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """An empty home for the hub's cache, of this process and of the worker's."""
+    """An empty home for the hub's cache, of this process and of those it starts."""
     from huggingface_hub import constants
 
     folder = tmp_path_factory.mktemp("home")
@@ -295,28 +306,28 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def workers(home):
-    """One worker of the app for all tests of a file."""
-    from cait_viz.serving.worker import ModelChoice, Workers
+def analyzer(home):
+    """What analyzes images in the app, for all tests of a file."""
+    from cait_viz.serving.engines import Analyzer, Engines, ModelChoice, load_choice
 
-    workers = Workers(first=ModelChoice("bundled"))
-    yield workers
-    workers.stop()
+    analyzer = Analyzer(Engines(10**9, load_choice), first=ModelChoice("bundled"))
+    yield analyzer
+    analyzer.stop()
 
 
 @pytest.fixture
-def counted(workers):
-    """The workers of a server that was started for this test."""
+def counted(analyzer):
+    """What analyzes images in a server that was started for this test."""
     from cait_viz.serving import state
 
-    counted = Counted(workers)
-    state.start(workers=counted)
+    counted = Counted(analyzer)
+    state.start(analyzer=counted)
     return counted
 
 
 @pytest.fixture
 def asked(counted):
-    """The requests to the workers in this test."""
+    """The requests in this test."""
     return counted.requests
 
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from cait_viz._files import sha256
 from cait_viz._resources import BUNDLED_WEIGHTS
-from cait_viz.api import analyze, attention_tensors, describe, load_model, preprocess
+from cait_viz.api import analyze, attention_tensors, load_model, preprocess
 from cait_viz.attention.probabilities import probabilities
 from cait_viz.errors import CheckpointError, ImageError, SelectionError, UnknownModelError
 from cait_viz.model.cait import CaiT
@@ -132,7 +132,7 @@ def test_a_model_that_came_from_no_file_analyzes_too(tiny_config, photo):
     analysis = analyze(photo, model)
     assert (analysis.model.name, analysis.model.weights, analysis.model.weights_sha256) == ("mine", "", "")
     assert analysis.predictions[0][0].startswith("class ")
-    assert describe(model).saliency_block == 0
+    assert analysis.model.saliency_block == 0
 
 
 @given(

@@ -1,7 +1,6 @@
 """The app as a person meets it, without a browser: every widget, what runs the network and what does not."""
 
 import asyncio
-from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +22,7 @@ from cait_viz._resources import APP
 from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import COLORMAPS, STYLES
 from cait_viz.serving import state
+from cait_viz.serving.engines import Answer
 from cait_viz.weights.registry import BUNDLED, VARIANTS
 
 pytestmark = pytest.mark.usefixtures("counted")
@@ -53,7 +53,7 @@ def test_every_class_above_ten_percent_is_named_even_when_they_are_more_than_fiv
     page = visit()
     logits = np.zeros(1000, np.float32)
     probabilities = np.array([0.13] * 7 + [0.09 / 993] * 993, np.float32)
-    counted.answer = Future()
+    counted.answer = Answer()
     counted.answer.set_result(replace(analysis_of(page), logits=logits, probabilities=probabilities))
     page.button(key="sample_coffee").click().run()
     assert [marked for _, _, marked in predictions(page)] == [True] * 7
@@ -127,7 +127,7 @@ def test_changing_the_look_draws_another_map_without_the_network(asked, change):
 
 def test_no_look_runs_the_network_even_when_the_server_has_forgotten_the_image(asked, counted):
     page = visit()
-    state.start(workers=counted)
+    state.start(analyzer=counted)
     page.button_group(key="block").set_value(0).run()
     assert len(asked) == 1
 
@@ -269,9 +269,7 @@ VISIT = """
 import os, sys, time
 from streamlit.testing.v1 import AppTest
 from cait_viz.serving.state import start
-from cait_viz.serving.worker import ModelChoice, Workers
-workers = Workers(first=ModelChoice())
-start(workers=workers)
+start()
 page = AppTest.from_file(sys.argv[1], default_timeout=180).run()
 assert not page.exception and page.session_state["result"], page
 times = []
@@ -282,7 +280,6 @@ for head in (0, 1, 2):
 page.button(key="sample_rocket").click().run()
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"keras", "tensorflow", "torch"}))
 print(sorted(times)[1])
-workers.stop()
 """
 
 

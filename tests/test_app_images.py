@@ -1,17 +1,13 @@
 """Images in the app: from the web, damaged, with hostile names, of several people; and a worker that dies."""
 
 import html
-import os
-import signal
 import socket
-from concurrent.futures import Future
 from dataclasses import replace
 
 import httpx2
 import pytest
 from app_page import (
     PUBLISHED,
-    TIMEOUT,
     analysis_of,
     html_of,
     is_usable,
@@ -24,7 +20,8 @@ from app_page import (
     visit,
 )
 
-from cait_viz.errors import WorkerDiedError
+from cait_viz.errors import ProcessDiedError
+from cait_viz.serving.engines import Answer
 
 pytestmark = pytest.mark.usefixtures("counted")
 
@@ -185,7 +182,7 @@ def test_the_name_of_an_image_is_never_read_as_markdown_or_html(name):
 def test_the_names_of_classes_are_never_read_as_html(counted):
     page = visit()
     labels = tuple(f"<img src=x onerror=alert({index})> & co" for index in range(1000))
-    counted.answer = Future()
+    counted.answer = Answer()
     counted.answer.set_result(replace(analysis_of(page), labels=labels))
     page.button(key="sample_coffee").click().run()
     assert all("<img" not in text for text in html_of(page))
@@ -215,12 +212,12 @@ def test_an_image_of_another_name_is_shown_under_its_own(asked):
 
 def test_when_the_model_dies_in_the_middle_the_page_says_so_and_the_next_click_works(asked, counted):
     page = visit()
-    counted.answer = Future()
-    counted.answer.set_exception(WorkerDiedError("the model's process ended: try again"))
+    counted.answer = Answer()
+    counted.answer.set_exception(ProcessDiedError("the process ended: try again"))
     page.button(key="sample_rocket").click().run()
     counted.answer = None
     assert is_usable(page)
-    sentence = "the model's process ended: try again. Below is still the image before it."
+    sentence = "the process ended: try again. Below is still the image before it."
     assert notices(page) == [sentence]
     page.slider(key="opacity").set_value(30).run()
     assert notices(page) == [sentence]
@@ -228,15 +225,3 @@ def test_when_the_model_dies_in_the_middle_the_page_says_so_and_the_next_click_w
     page.button(key="retry_analysis").click().run()
     assert notices(page) == []
     assert "rocket.jpg" in maps(page)[0][0]
-
-
-def test_a_worker_killed_from_outside_is_replaced_and_the_next_click_works(workers, asked):
-    page = visit()
-    killed = workers.ready().result(TIMEOUT)
-    os.kill(killed, signal.SIGKILL)
-    page.button(key="sample_rocket").click().run()
-    if notices(page):  # the click came before the death was known
-        page.button(key="retry_analysis").click().run()
-    assert notices(page) == []
-    assert "rocket.jpg" in maps(page)[0][0]
-    assert workers.ready().result(TIMEOUT) != killed

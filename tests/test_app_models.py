@@ -26,8 +26,8 @@ from safetensors.numpy import save, save_file
 
 from cait_viz.model.config import CaiTConfig
 from cait_viz.serving import state
+from cait_viz.serving.engines import ModelChoice
 from cait_viz.serving.models import user_model
-from cait_viz.serving.worker import ModelChoice
 from cait_viz.weights import resolve as checkpoints
 from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
 
@@ -51,7 +51,7 @@ def give(tmp_path, counted):
         save_file(lively_weights(timm_shapes(config)), weights)
         labels.write_text("".join(f"{name}\n" for name in names))
         model = user_model(checkpoints.resolve(weights=weights), labels)
-        state.start(model, counted)
+        state.start(model, analyzer=counted)
         return model
 
     return give

@@ -15,7 +15,7 @@ HEAVY = {"keras", "tensorflow", "torch", "jax"}
 
 # Each folder, or module beside them, with what it may import of the package and of heavy libraries.
 # `shared` are the helpers beside the folders, `all` what stands in a row above.
-SHARED = {"errors", "_text", "_files", "_checks", "_resources", "_backend", "__init__"}
+SHARED = {"errors", "_text", "_files", "_checks", "_resources", "_backend", "_process", "__init__"}
 RULES: dict[str, set[str]] = {
     "errors": set(),
     "_text": set(),
@@ -23,12 +23,13 @@ RULES: dict[str, set[str]] = {
     "_checks": set(),
     "_resources": set(),
     "_backend": set(),
+    "_process": set(),
     "__init__": set(),
     "images": set(),
     "model": set(),
     "attention": set(),
     "weights": {"model"},
-    "engine": {"model"},
+    "engine": {"model", "weights"},
     "drawing": {"images", "attention"},
     "metrics": {"images", "attention"},
     "result": {"images", "attention"},
@@ -36,7 +37,7 @@ RULES: dict[str, set[str]] = {
     "training": {"images", "model", "attention", "weights", "metrics", "drawing"},
     "api": {"images", "model", "attention", "weights", "engine", "analysis"},
     "tutorial": {"images", "model", "attention", "weights", "engine", "analysis", "api"},
-    "evaluation": {"images", "model", "attention", "weights", "engine", "metrics", "training", "api"},
+    "evaluation": {"images", "model", "attention", "weights", "engine", "metrics", "training"},
     "serving": {"images", "model", "attention", "weights", "engine", "drawing", "analysis", "api"},
     "cli": {"images", "model", "attention", "weights", "engine", "drawing", "metrics", "analysis", "training"}
     | {"api", "serving", "evaluation"},

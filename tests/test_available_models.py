@@ -6,8 +6,8 @@ import pytest
 
 from cait_viz._files import sha256
 from cait_viz._resources import BUNDLED_WEIGHTS
+from cait_viz.serving.engines import ModelChoice
 from cait_viz.serving.models import registry_model, user_model
-from cait_viz.serving.worker import ModelChoice
 from cait_viz.weights import resolve as checkpoints
 from cait_viz.weights.registry import BUNDLED, VARIANTS
 

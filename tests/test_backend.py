@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from cait_viz._backend import standard_error_held
-from cait_viz.engine.keras import forward
+from cait_viz.engine.keras import engine_of
 
 LOGITS = """
 import sys
 import numpy as np
 from cait_viz.api import load_model
-from cait_viz.engine.keras import forward
+from cait_viz.engine.keras import engine_of
 import keras
 before = keras.config.floatx(), keras.config.image_data_format(), keras.config.epsilon()
 model = load_model(weights=sys.argv[1])
 pixels = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype("float32")
-print(forward(model, pixels)[0].tobytes().hex())
+print(engine_of(model).forward(pixels)[0].tobytes().hex())
 assert (keras.config.floatx(), keras.config.image_data_format(), keras.config.epsilon()) == before
 print(before)
 """
@@ -52,7 +52,7 @@ def run_at_home(environment, tiny_weights, tmp_path):
 def expected(tiny_model):
     """The logits of a process without such settings, bit for bit."""
     pixels = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype("float32")
-    return forward(tiny_model, pixels)[0].tobytes().hex()
+    return engine_of(tiny_model).forward(pixels)[0].tobytes().hex()
 
 
 def test_in_a_users_process_their_keras_settings_stay_and_do_not_change_the_answer(run_at_home, expected):
@@ -76,10 +76,10 @@ def test_a_model_analyses_on_the_backend_that_the_user_has_chosen(run_at_home, e
 import sys
 import keras, numpy as np
 from cait_viz.api import load_model
-from cait_viz.engine.keras import forward
+from cait_viz.engine.keras import engine_of
 assert keras.backend.backend() == "torch"
 pixels = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype("float32")
-logits, sa_attention, ca_attention = forward(load_model(weights=sys.argv[1]), pixels, sa_blocks=[1])
+logits, sa_attention, ca_attention = engine_of(load_model(weights=sys.argv[1])).forward(pixels, sa_blocks=[1])
 print(logits.tobytes().hex())
 print([*sa_attention, *ca_attention])
 """

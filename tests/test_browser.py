@@ -3,10 +3,7 @@
 Needs Chromium. Without it these tests are skipped, or fail where CAIT_VIZ_REQUIRE_BROWSER=1 is set.
 """
 
-import os
 import shutil
-import signal
-from pathlib import Path
 
 import pytest
 from browser_visitor import MAPS, Visitor, photograph, started
@@ -218,31 +215,7 @@ def test_two_people_at_once_see_each_their_own_image(visitors):
     assert "saw 60 × 60 of its 60 × 90" in theirs.page.inner_text("body")
 
 
-# --- a worker that dies; last, for the next one needs seconds to start --------------------------------
-
-
-def worker_of(process):
-    """The process of the model, among the server's children."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    lines = {int(child): Path(f"/proc/{child}/cmdline").read_text() for child in children}
-    return next(child for child, line in lines.items() if "popen_loky" in line)
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux to find the worker's process")
-def test_a_worker_killed_from_outside_is_replaced_while_the_page_waits(app, visitor):
-    killed = worker_of(app)
-    os.kill(killed, signal.SIGKILL)
-    visitor.page.get_by_text("Sample photographs").click()
-    visitor.page.get_by_role("button", name="Astronaut", exact=True).click()
-    shown = visitor.page.locator('img[alt*="astronaut.jpg"]')
-    again = visitor.page.get_by_role("button", name="Try again")
-    shown.or_(again).first.wait_for()
-    if again.is_visible():  # the click came before the death was known
-        again.click()
-    shown.first.wait_for()
-    visitor.rest()
-    assert visitor.notices == []
-    assert worker_of(app) != killed
+# --- at the end ---------------------------------------------------------------------------------------
 
 
 def test_the_server_has_met_no_error_of_its_own(app):

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "assets" / "samples"
 CAT = SAMPLES / "cat.jpg"
 
-COMMANDS = ["models", "fetch", "predict", "attention", "render", "figure"]
+COMMANDS = ["models", "cache", "fetch", "predict", "attention", "render", "figure"]
 COMMANDS += ["finetune", "distil", "evaluate", "export", "app"]
 
 
@@ -80,7 +80,7 @@ def test_each_command_has_help_that_begins_as_its_line_in_the_list(succeed, comm
     assert f" {beginning}" in " ".join(out.split())
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ("models", "fetch")])
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("models", "cache", "fetch")])
 def test_help_shows_the_default_of_every_option(succeed, command):
     out = succeed(command, "--help")
     options = re.findall(r"^  (--[\w-]+.*(?:\n    .*)*)", out, re.MULTILINE)
@@ -125,6 +125,9 @@ def test_the_list_of_commands_imports_none_of_them(run_python):
 def test_predict_shows_the_five_most_probable_classes_and_who_says_so(succeed, bundled_cat):
     first, *rows = succeed("predict", CAT).splitlines()
     assert first == f"cat.jpg, seen by bundled ({VARIANTS['bundled'].accuracy})"
+    kinds, rows = rows[:3], rows[3:]
+    for row, (kind, share) in zip(kinds, bundled_cat.kinds(), strict=False):
+        assert row.split(maxsplit=3) == ["kind", f"{100 * share:.1f}", "%", kind]
     assert len(rows) == 5
     for rank, (row, (label, probability)) in enumerate(zip(rows, bundled_cat.predictions, strict=False), 1):
         assert row.split(maxsplit=3) == [str(rank), f"{100 * probability:.1f}", "%", label]
@@ -132,7 +135,9 @@ def test_predict_shows_the_five_most_probable_classes_and_who_says_so(succeed, b
 
 def test_predict_json_is_the_promised_object(succeed, bundled_cat):
     answer = json.loads(succeed("predict", CAT, "--json"))
-    assert list(answer) == ["model", "image", "predictions"]
+    assert list(answer) == ["model", "image", "predictions", "kinds"]
+    best = [(given["kind"], pytest.approx(given["probability"], abs=1e-6)) for given in answer["kinds"]]
+    assert best == bundled_cat.kinds()[:5]
     assert (answer["model"], answer["image"]) == ("bundled", str(CAT))
     assert len(answer["predictions"]) == 5
     for given, (label, probability) in zip(answer["predictions"], bundled_cat.predictions, strict=False):
@@ -321,3 +326,14 @@ def test_stages_and_epochs_are_read_from_the_command_line():
     command = ["finetune", "images", "-o", "out"]
     assert parsed(*command, "--stages", "112:5,224:0.5")["stages"] == (Stage(112, 5), Stage(224, 0.5))
     assert parsed(*command, "--epochs", "0.5")["epochs"] == (Stage(None, 0.5),)
+
+
+def test_cache_shows_what_was_exported_and_clears_it(succeed, small, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert succeed("cache").startswith("0 of at most ")
+    succeed("predict", CAT, *small)
+    entry, total = succeed("cache").splitlines()
+    assert entry.startswith("tiny ")
+    assert total.endswith(str(tmp_path / "cait-viz" / "graphs"))
+    assert " MB removed from " in succeed("cache", "--clear")
+    assert succeed("cache").startswith("0 of at most ")

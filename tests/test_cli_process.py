@@ -45,24 +45,16 @@ def shell(start):
 def launched(run_python):
     """Run `cait-viz app` with each list of arguments, and give for each what Streamlit was started with.
 
-    Streamlit is not started, and no worker either: what its process would get is given as text.
+    Streamlit is not started; the third is the choice of the model that the app opens on, as text.
     """
     script = """
 import json, logging, runpy, sys
-from concurrent.futures import Future
-import loky
 
-workers = []
-class NoProcess:
-    def __init__(self, *arguments, **options):
-        workers.append(f"{arguments} {options}")
-    def submit(self, *_):
-        return Future()
-
-loky.ProcessPoolExecutor = NoProcess
 started = []
 def run_module(name, **_):
-    started.append([sys.argv[2:], logging.root.manager.disable, workers[-1]])
+    from cait_viz.serving.state import server
+    first = server().models[server().first_model].choice
+    started.append([sys.argv[2:], logging.root.manager.disable, str(first)])
 runpy.run_module = run_module
 from cait_viz.cli.main import main
 for arguments in json.loads(sys.argv[1]):
@@ -96,12 +88,12 @@ def test_app_opens_on_the_weights_that_were_given_with_their_labels(launched, ti
     labels = tmp_path / "names.txt"
     labels.write_text("".join(f"name {index}\n" for index in range(10)))
     given = ["--weights", tiny_weights, "--labels", labels]
-    [(arguments, _, worker)] = launched([*given, "--port", "8502", "--", "--theme.base=dark"])
+    [(arguments, _, first)] = launched([*given, "--port", "8502", "--", "--theme.base=dark"])
     assert arguments[1:] == ["--server.port=8502", "--theme.base=dark"]
-    assert str(tiny_weights) in worker
-    assert str(labels) in worker
-    [(_, _, worker)] = launched(["--weights", tiny_weights])
-    assert str(tiny_weights) in worker
+    assert str(tiny_weights) in first
+    assert str(labels) in first
+    [(_, _, first)] = launched(["--weights", tiny_weights])
+    assert str(tiny_weights) in first
 
 
 def test_a_successful_command_says_nothing_on_standard_error(shell, tmp_path, bundled_cat):
@@ -127,7 +119,7 @@ def test_render_works_from_any_folder_and_on_a_terminal_that_knows_only_ascii(
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
 def test_an_interrupt_while_tensorflow_starts_is_quiet(start):
-    with start("predict", CAT) as process:
+    with start("predict", CAT, "--engine", "keras") as process:
         while process.poll() is None and "tensorflow" not in Path(f"/proc/{process.pid}/maps").read_text():
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
@@ -154,3 +146,21 @@ def test_closed_standard_streams_are_no_error(environment, tmp_path):
     done = subprocess.run(["sh", "-c", script, sys.executable], env=environment, cwd=tmp_path, check=False)
     assert done.returncode == 0
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_an_interrupt_while_the_graph_is_exported_is_quiet_and_leaves_no_process(
+    start, environment, monkeypatch, tmp_path
+):
+    import psutil
+
+    monkeypatch.setitem(environment, "XDG_CACHE_HOME", str(tmp_path))
+    with start("predict", CAT) as process:
+        while process.poll() is None and not psutil.Process(process.pid).children():
+            time.sleep(0.05)
+        export = psutil.Process(process.pid).children()[0]
+        process.send_signal(signal.SIGINT)
+        assert process.communicate() == (b"", b"")
+    assert process.returncode == 130
+    export.wait(30)
+    assert not list(tmp_path.rglob("*.part"))

@@ -180,12 +180,12 @@ def test_the_same_seed_measures_the_same(measure, kinds_folder):
 def test_the_areas_are_those_of_each_image_and_map_by_itself(kinds_folder, tiny_model):
     from cait_viz.attention.maps import upsample
     from cait_viz.attention.probabilities import probabilities
-    from cait_viz.engine.keras import forward
+    from cait_viz.engine.keras import engine_of
     from cait_viz.images.preprocess import resize_and_crop
     from cait_viz.metrics import faithfulness
 
     def network(images):
-        logits, _, attention = forward(tiny_model, images)
+        logits, _, attention = engine_of(tiny_model).forward(images)
         return logits, [attention[f"ca_ffn_block_{block}_att"][:, :, 0] for block in (0, 1)]
 
     # More images than go through the network together.

@@ -225,7 +225,8 @@ def test_the_image_is_made_of_files_that_are_there_and_no_others_reach_the_engin
 
 
 def test_the_image_installs_what_the_makefile_installs_and_does_not_run_as_root(dockerfile):
-    install, _, compile_all = dockerfile["RUN"]
+    install, _, compile_all, export = dockerfile["RUN"]
+    assert main(shlex.split(export)[3:]) == 0
     assert install.startswith("pip install ")
     assert install.removeprefix("pip install ") in (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all((ROOT / source).exists() for source in compile_all.partition("-q ")[2].split())

@@ -15,14 +15,17 @@ from reference import lively_weights, timm_shapes
 from safetensors.numpy import save_file
 
 from cait_viz.api import load_model
-from cait_viz.engine.keras import forward
+from cait_viz.engine.keras import engine_of
+from cait_viz.engine.load import load_engine
 from cait_viz.model import layers
 from cait_viz.model.config import CaiTConfig
 from cait_viz.model.timm_names import state_dict
+from cait_viz.weights.resolve import resolve
 
 NAMES = ("tiny", "tiny_one_head", "cait_xxs24_224")
 LOGITS, CLASS_ATTENTION, SELF_ATTENTION = 1e-5, 1e-6, 1e-5
 
+FILES = {}  # the checkpoint of each network
 Golden = namedtuple("Golden", "config pixels arrays")
 
 
@@ -58,7 +61,9 @@ def weights(name):
 def model(name, weights, tmp_path_factory):
     path = tmp_path_factory.mktemp("parity") / f"{name}.safetensors"
     save_file(weights, path)
-    return load_model(weights=path)
+    model = load_model(weights=path)
+    FILES[id(model)] = path
+    return model
 
 
 def eager(model, pixels):
@@ -66,14 +71,19 @@ def eager(model, pixels):
 
 
 def compiled(model, pixels):
-    return forward(model, pixels, sa_blocks=(0, model.config.sa_ffn_layers - 1))
+    return engine_of(model).forward(pixels, sa_blocks=(0, model.config.sa_ffn_layers - 1))
 
 
 def compiled_by_xla(model, pixels):
     return tf.function(model, autograph=False, jit_compile=True)(pixels)
 
 
-@pytest.fixture(scope="module", params=[eager, compiled, compiled_by_xla])
+def by_openvino(model, pixels):
+    engine = load_engine(resolve(weights=FILES[id(model)]), engine="openvino")
+    return engine.forward(pixels, sa_blocks=(0, model.config.sa_ffn_layers - 1))
+
+
+@pytest.fixture(scope="module", params=[eager, compiled, compiled_by_xla, by_openvino])
 def outputs(request, name, model):
     return tf.nest.map_structure(np.asarray, request.param(model, golden(name).pixels))
 

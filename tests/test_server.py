@@ -1,7 +1,6 @@
 """What the app's server holds: the results it keeps, its models and settings, and how it starts."""
 
 import tomllib
-from concurrent.futures import Future
 from dataclasses import dataclass
 
 import pytest
@@ -11,6 +10,7 @@ from safetensors.numpy import save_file
 from cait_viz._resources import APP
 from cait_viz.errors import SelectionError
 from cait_viz.serving import state
+from cait_viz.serving.engines import Answer
 from cait_viz.serving.models import user_model
 from cait_viz.serving.state import Analyses, Server
 from cait_viz.weights import resolve as checkpoints
@@ -27,26 +27,26 @@ class Result:
 
 
 class Answering:
-    """Workers whose answer to a request is that request, at once."""
+    """An analyzer whose answer to a request is that request, at once."""
 
     def __init__(self):
         self.asked = []
 
     def analyze(self, request):
         self.asked.append(request)
-        answer = Future()
+        answer = Answer()
         answer.set_result(request)
         return answer
 
 
 class Slow:
-    """Workers that answer when they are told to."""
+    """An analyzer that answers when it is told to."""
 
     def __init__(self):
         self.answers = []
 
     def analyze(self, request):
-        self.answers.append(Future())
+        self.answers.append(Answer())
         return self.answers[-1]
 
 
@@ -54,13 +54,13 @@ class Slow:
 
 
 def ask_in_turn(keys_and_sizes, **limits):
-    """Ask for results of these sizes; gives the keys of those that a worker made."""
-    workers, made = Answering(), []
-    analyses = Analyses(workers, **limits)
+    """Ask for results of these sizes; gives the keys of those that were made."""
+    analyzer, made = Answering(), []
+    analyses = Analyses(analyzer, **limits)
     for key, size in keys_and_sizes:
-        before = len(workers.asked)
+        before = len(analyzer.asked)
         analyses.ask(key, Result(size)).result()
-        made += [key] * (len(workers.asked) - before)
+        made += [key] * (len(analyzer.asked) - before)
     return made
 
 
@@ -87,65 +87,47 @@ def test_a_result_larger_than_all_the_room_is_not_kept_and_drives_nothing_out():
 
 
 def test_an_image_that_is_on_its_way_is_not_asked_for_again():
-    workers = Slow()
-    analyses = Analyses(workers)
+    analyzer = Slow()
+    analyses = Analyses(analyzer)
     first, second = analyses.ask("key", None), analyses.ask("key", None)
-    assert len(workers.answers) == 1
-    workers.answers[0].set_result(Result(1))
+    assert len(analyzer.answers) == 1
+    analyzer.answers[0].set_result(Result(1))
     assert first.result() is second.result() is analyses.ask("key", None).result()
-    assert len(workers.answers) == 1
+    assert len(analyzer.answers) == 1
 
 
 def test_an_image_that_failed_is_asked_for_again():
-    workers = Slow()
-    analyses = Analyses(workers)
+    analyzer = Slow()
+    analyses = Analyses(analyzer)
     answer = analyses.ask("key", None)
-    workers.answers[0].set_exception(SelectionError("no"))
+    analyzer.answers[0].set_exception(SelectionError("no"))
     with pytest.raises(SelectionError):
         answer.result()
     analyses.ask("key", None)
-    assert len(workers.answers) == 2
+    assert len(analyzer.answers) == 2
+
+
+def test_an_image_that_nobody_waits_for_any_longer_is_cancelled_and_may_be_asked_for_again():
+    analyzer = Slow()
+    analyses = Analyses(analyzer)
+    first, second = analyses.ask("key", None), analyses.ask("key", None)
+    analyses.leave(first)
+    assert not analyzer.answers[0].cancelled()
+    analyses.leave(second)
+    assert analyzer.answers[0].cancelled()
+    again = analyses.ask("key", None)
+    analyzer.answers[1].set_result(Result(1))
+    analyses.leave(again)
+    assert again.result() is analyses.ask("key", None).result()
 
 
 # --- settings -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def pools(monkeypatch):
-    """What each process was to be started with, of which none starts."""
-    started = []
-
-    class Pool:
-        def __init__(self, count, *, initargs, **_):
-            started.append(initargs)
-
-        def submit(self, *_):
-            return Future()
-
-    monkeypatch.setattr("cait_viz.serving.worker.ProcessPoolExecutor", Pool)
-    return started
-
-
-def test_one_process_starts_with_the_model_that_the_app_opens_on(pools, monkeypatch):
-    monkeypatch.delenv(state.WORKERS_SETTING, raising=False)
-    server = Server()
-    assert len(pools) == 1
-    assert server.models[server.first_model].choice in pools[0]
-
-
-def test_more_workers_and_models_are_one_setting_each(pools, monkeypatch):
-    monkeypatch.setenv(state.WORKERS_SETTING, "3")
-    monkeypatch.setenv(state.MODELS_SETTING, "7")
-    Server()
-    assert len(pools) == 3
-    assert all(7 in arguments for arguments in pools)
-
-
-@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "", " 2", "٣", "²"])
-@pytest.mark.parametrize("setting", [state.WORKERS_SETTING, state.MODELS_SETTING])
-def test_a_setting_without_a_sensible_value_is_refused_by_name_with_the_value(monkeypatch, setting, value):
-    monkeypatch.setenv(setting, value)
-    with pytest.raises(SelectionError, match=setting) as caught:
+@pytest.mark.parametrize("value", ["-1", "two", "1.5", "", " 2", "٣", "²"])
+def test_a_setting_without_a_sensible_value_is_refused_by_name_with_the_value(monkeypatch, value):
+    monkeypatch.setenv(state.MEMORY_SETTING, value)
+    with pytest.raises(SelectionError, match=state.MEMORY_SETTING) as caught:
         Server()
     assert repr(value) in str(caught.value)
 
@@ -173,7 +155,7 @@ def put_into(cache, variant):
 
 
 def test_the_registry_is_listed_and_the_bundled_model_comes_first_where_no_other_is_here(hub_cache):
-    server = Server(workers=Answering())
+    server = Server(analyzer=Answering())
     assert list(server.models) == list(VARIANTS)
     assert server.first_model == BUNDLED.name
     missing = [name for name, model in server.models.items() if server.missing(model)]
@@ -182,14 +164,14 @@ def test_the_registry_is_listed_and_the_bundled_model_comes_first_where_no_other
 
 def test_the_app_opens_on_the_published_model_where_it_is_on_the_machine(hub_cache):
     put_into(hub_cache, get_variant("cait_xxs24_224"))
-    server = Server(workers=Answering())
+    server = Server(analyzer=Answering())
     assert server.first_model == "cait_xxs24_224"
     assert server.missing(server.models["cait_xxs24_224"]) is None
 
 
 def test_a_users_own_model_is_listed_first_and_opened_on_and_never_missing(tiny_weights):
     mine = user_model(checkpoints.resolve(weights=tiny_weights))
-    server = Server(mine, workers=Answering())
+    server = Server(mine, analyzer=Answering())
     assert list(server.models) == ["tiny", *VARIANTS]
     assert server.models["tiny"] is mine
     assert server.first_model == "tiny"
@@ -200,9 +182,9 @@ def test_a_users_own_model_is_listed_first_and_opened_on_and_never_missing(tiny_
 
 
 def test_a_setting_that_is_refused_is_refused_before_any_page_is_served(monkeypatch):
-    monkeypatch.setenv(state.WORKERS_SETTING, "none")
+    monkeypatch.setenv(state.MEMORY_SETTING, "none")
     monkeypatch.setattr("runpy.run_module", lambda *_, **__: pytest.fail("Streamlit was started"))
-    with pytest.raises(SelectionError, match=state.WORKERS_SETTING):
+    with pytest.raises(SelectionError, match=state.MEMORY_SETTING):
         state.launch()
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from cait_viz.cli.options import ModelOptions, WeightsAlone
+from cait_viz.cli.options import ModelOptions, NoModel
 from cait_viz.errors import UsageError
 
 
@@ -13,7 +13,7 @@ def app(
     *options: Annotated[str, Parameter(name="OPTION")],
     port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535))] = None,
     host: str | None = None,
-    given: WeightsAlone = ModelOptions(),
+    given: NoModel = ModelOptions(),
 ) -> None:
     """Serve the web app, which opens on the --weights that are given.
 
@@ -30,4 +30,4 @@ def app(
     own = models.user_model(given.checkpoint, given.labels) if given.weights else None
     settings = {"port": port, "address": host}
     named = [f"--server.{name}={value}" for name, value in settings.items() if value is not None]
-    state.launch([*named, *options], own)
+    state.launch([*named, *options], user_model=own, engine=given.engine, precision=given.precision)

@@ -11,10 +11,13 @@ from cyclopts import Parameter
 from cait_viz._checks import check_index
 from cait_viz._files import check_output, replacing
 from cait_viz._text import one_line
+from cait_viz.analysis import draw_figure
+from cait_viz.api import attention_tensors
 from cait_viz.cli.options import Count, ModelOptions, Output, report
 from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import Look
 from cait_viz.errors import UsageError
+from cait_viz.weights.registry import BUNDLED
 
 Image = Annotated[str, Parameter(help="path or web address of an image.")]
 Block = Annotated[
@@ -42,6 +45,8 @@ def predict(
             for index, (label, probability) in zip(analysis.ranking, best, strict=False)
         ]
         told = {"model": analysis.model.name, "image": image, "predictions": predictions}
+        if analysis.kinds():
+            told["kinds"] = [{"kind": kind, "probability": share} for kind, share in analysis.kinds()[:top]]
         print(json_format.dumps(told))
         return
     checkpoint = given.checkpoint
@@ -51,6 +56,9 @@ def predict(
         weights = one_line(checkpoint.path.name)
         model = f"{checkpoint.name} with the weights of {weights}, whose accuracy is not known here"
     print(f"{analysis.image_name}, seen by {model}")
+    # The bundled model is better at kinds than at classes.
+    for kind, share in analysis.kinds()[: 3 if checkpoint.variant is BUNDLED else 1]:
+        print(f"kind  {100 * share:>4.1f} %  {kind}")
     for rank, (label, probability) in enumerate(best, start=1):
         print(f"{rank:>4}  {100 * probability:>5.1f} %  {label}")
 
@@ -111,8 +119,6 @@ def figure(
     formats = {f".{ending}": ending for ending in FIGURE_FORMATS}
     check_output(output, list(formats), given.inputs(*images))
     analyses = given.analyze(*images)
-    from cait_viz.analysis import draw_figure
-
     drawing = {name: getattr(look, name) for name in ("colormap", "interpolation", "scale")}
     content = draw_figure(analyses, kind, formats[output.suffix.lower()], block=block, **drawing)
     with replacing(output) as file:
@@ -141,10 +147,8 @@ def attention(
     for block in sa_block:
         check_index("SA block", block, given.config.sa_ffn_layers)
     check_output(npz, [".npz"], given.inputs(image))
-    [loaded], network = given.load(image)
-    from cait_viz.api import attention_tensors
-
-    tensors = attention_tensors(loaded, network, given.view, sa_block)
+    [loaded], engine = given.load(image)
+    tensors = attention_tensors(loaded, engine, given.view, sa_block)
     with replacing(npz) as file:
         np.savez(file, **tensors)  # type: ignore[arg-type]
     report(npz, ", ".join(tensors))

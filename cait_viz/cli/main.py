@@ -8,7 +8,6 @@ import contextlib
 import logging
 import os
 import shlex
-import signal
 import sys
 import textwrap
 import traceback
@@ -21,11 +20,11 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.help.formatters.plain import PlainFormatter
 
 from cait_viz import __version__
+from cait_viz._backend import INTERRUPTED
 from cait_viz._text import one_line
 from cait_viz.errors import CaitVizError, SelectionError, UnknownModelError, UsageError
 
 _FAILED, _WRONG_USAGE = 1, 2
-INTERRUPTED = 128 + signal.SIGINT  # what shells report of a program that Ctrl-C ended
 
 # Set to anything, an error of the program itself is shown with its traceback.
 _TRACEBACK_SETTING = "CAIT_VIZ_TRACEBACK"
@@ -39,6 +38,7 @@ _COMMANDS = {
     "figure": ("images:figure", "Draw Figure 6 or Figure 7 of the paper for images of your own."),
     "attention": ("images:attention", "Write the attention tensors of an image to a NumPy archive."),
     "models": ("models:models", "List the models, their size and accuracy, and which are on this machine."),
+    "cache": ("models:cache", "Show or clear the cache of exported networks."),
     "fetch": ("models:fetch", "Download the weights of models."),
     "finetune": ("train:finetune", "Train a pretrained CaiT on labeled images of your own."),
     "distil": ("train:distil", "Train a CaiT to give the answers of a teacher."),

@@ -1,14 +1,18 @@
 """What is done with models: `cait-viz models`, `fetch`, `evaluate` and `export`."""
 
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from cait_viz._backend import import_tensorflow
 from cait_viz._files import check_folder, check_output
+from cait_viz._text import one_line
 from cait_viz.cli.main import complain
-from cait_viz.cli.options import Count, Index, ModelAlone, ModelOptions, Output, WeightsAlone, report
+from cait_viz.cli.options import Count, Index, ModelOptions, NoView, Output, WeightsAlone, note, report
+from cait_viz.engine import graphs
 from cait_viz.errors import CheckpointError
 from cait_viz.model.export import FORMATS, export_model
 from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
@@ -46,6 +50,26 @@ def fetch(models: Annotated[list[str], Parameter(name="MODEL")], /) -> int:
     return status
 
 
+def cache(*, clear: bool = False) -> None:
+    """Show or clear the cache of exported networks.
+
+    A network is exported to OpenVINO the first time that it is used, and again when its weights or this
+    program have changed. Those unused for longest go when the cache is full.
+
+    Args:
+        clear: remove all of them.
+    """
+    if clear:
+        print(f"{graphs.shrink(limit=0) / 1e6:.0f} MB removed from {graphs.folder()}")
+        return
+    entries = graphs.entries()
+    for entry in entries:
+        used = datetime.fromtimestamp(entry.used).isoformat(" ", "minutes")
+        print(f"{one_line(entry.name):<24}  {entry.size / 1e6:>7.0f} MB  last used {used}")
+    total = sum(entry.size for entry in entries)
+    print(f"{total / 1e6:.0f} of at most {graphs.LIMIT / 1e6:.0f} MB in {graphs.folder()}")
+
+
 def evaluate(
     folders: Annotated[list[Path], Parameter(name="FOLDER")],
     /,
@@ -54,7 +78,7 @@ def evaluate(
     teacher_size: Count | None = None,
     faithfulness: Index = 0,
     seed: Index = 0,
-    given: ModelAlone = ModelOptions(),
+    given: NoView = ModelOptions(),
 ) -> None:
     """Measure a model's accuracy on folders of labeled images, and how faithful its maps are, in Markdown.
 
@@ -72,6 +96,7 @@ def evaluate(
         folders,
         given.checkpoint,
         given.labels,
+        load=given.load_engine,
         teacher=teacher,
         teacher_size=teacher_size,
         faithfulness=faithfulness,
@@ -105,6 +130,10 @@ def export(
         check_output(path, [ending], given.inputs())
     else:
         check_folder(path, given.inputs())
-    _, network = given.load()
-    export_model(network, path, format, given.inputs())
+    import_tensorflow()
+    from cait_viz.engine.keras import load_network
+
+    if given.checkpoint.remark:
+        note(given.checkpoint.remark)
+    export_model(load_network(given.checkpoint, given.labels), path, format, given.inputs())
     report(path, f"{name} as {format}")

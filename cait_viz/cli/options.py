@@ -1,20 +1,20 @@
 """What several commands share: their options, and the way from there to images and a network."""
 
-import contextlib
-import os
-import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from cait_viz._backend import import_keras, installed_backend
 from cait_viz._text import one_line
-from cait_viz.cli.main import INTERRUPTED
+from cait_viz.analysis import Analysis
+from cait_viz.api import analyze
+from cait_viz.engine.base import Engine, EngineName, Precision
+from cait_viz.engine.load import load_engine, load_keras
 from cait_viz.errors import CheckpointError
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import LoadedImage, load_image
@@ -22,10 +22,6 @@ from cait_viz.model.config import CaiTConfig
 from cait_viz.weights.labels import class_names
 from cait_viz.weights.registry import BUNDLED, get_variant
 from cait_viz.weights.resolve import Checkpoint, resolve
-
-if TYPE_CHECKING:
-    from cait_viz.analysis import Analysis
-    from cait_viz.model.cait import CaiT
 
 
 @Parameter(name="*", group="Model")
@@ -39,12 +35,17 @@ class ModelOptions:
         weights: a checkpoint, in place of the model's own: a safetensors file with timm's tensor names.
         labels: the names of the classes, one a line.
         view: what the network sees: the centre square, or the whole image squashed to a square.
+        engine: what runs the network (default: OpenVINO; Keras where it sees a GPU, and where OpenVINO is
+            missing or refuses).
+        precision: of the arithmetic; bfloat16 is faster on processors that have it, and coarser.
     """
 
     model: str | None = None
     weights: Path | None = None
     labels: Path | None = None
     view: View = "crop"
+    engine: EngineName | None = None
+    precision: Precision = "float32"
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
@@ -68,49 +69,51 @@ class ModelOptions:
         """The files that a command reads, none of which may be replaced by its output."""
         return [*map(Path, images), *(file for file in (self.weights, self.labels) if file)]
 
-    def load(self, *images: str) -> tuple[list[LoadedImage], "CaiT"]:
-        """The images and the network; whatever can be refused is refused before TensorFlow starts."""
+    def load(self, *images: str) -> tuple[list[LoadedImage], Engine]:
+        """The images, and the network ready to run; what can be refused is refused before it is loaded."""
         _ = self.config
         loaded = [load_image(image) for image in images]
         for remark in filter(None, [*(image.remark for image in loaded), self.checkpoint.remark]):
-            print(f"cait-viz: note: {one_line(remark, 500)}", file=sys.stderr)
-        from cait_viz._backend import import_tensorflow
+            note(remark)
+        return loaded, self.load_engine()
 
-        with interrupted_at_once():
-            import_tensorflow()
-        from cait_viz.api import from_checkpoint
+    def load_engine(self) -> Engine:
+        """The network, ready to run."""
+        return load_engine(
+            self.checkpoint,
+            self.labels,
+            engine=self.engine,
+            precision=self.precision,
+            load_keras=_load_keras,
+            tell=note,
+        )
 
-        return loaded, from_checkpoint(self.checkpoint, self.labels)
-
-    def analyze(self, *images: str) -> list["Analysis"]:
+    def analyze(self, *images: str) -> list[Analysis]:
         """What the network makes of each image."""
-        loaded, network = self.load(*images)
-        from cait_viz.api import analyze
-
-        return [analyze(image, network, self.view) for image in loaded]
+        loaded, engine = self.load(*images)
+        return [analyze(image, engine, self.view) for image in loaded]
 
 
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
 Index = Annotated[int, Parameter(validator=Number(gte=0))]
 Output = Annotated[Path, Parameter(name=("--output", "-o"))]
-# Of commands that look at no image; the third is for those that say otherwise which model they mean.
-ModelAlone = Annotated[ModelOptions, Parameter(parse="^(?!view)")]
-WeightsAlone = Annotated[ModelOptions, Parameter(parse="^(?!view|model)")]
+# Of commands that look at no single image; that choose the model otherwise; that run none.
+NoView = Annotated[ModelOptions, Parameter(parse="^(?!view)")]
+NoModel = Annotated[ModelOptions, Parameter(parse="^(?!view|model)")]
+ModelAlone = Annotated[ModelOptions, Parameter(parse="^(?!view|engine|precision)")]
+WeightsAlone = Annotated[ModelOptions, Parameter(parse="^(?!view|model|engine|precision)")]
+
+
+def _load_keras(checkpoint: Checkpoint, labels: str | Path | None, precision: Precision) -> Engine:
+    import_keras(installed_backend())  # without its log lines and the user's settings
+    return load_keras(checkpoint, labels, precision)
+
+
+def note(sentence: str) -> None:
+    """Tell a person something beside the result."""
+    print(f"cait-viz: note: {one_line(sentence, 500)}", file=sys.stderr)
 
 
 def report(path: Path, what: str) -> None:
     """Say where something was written, and what it is."""
     print(f"{one_line(str(path), 300)}: {one_line(what, 500)}")
-
-
-@contextlib.contextmanager
-def interrupted_at_once() -> Iterator[None]:
-    """End the process on Ctrl-C at once: an import of compiled modules would turn it into another error."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, as in the background
-        yield
-        return
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

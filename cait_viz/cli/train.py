@@ -11,7 +11,7 @@ from cyclopts.validators import mutually_exclusive
 
 from cait_viz._backend import BACKENDS
 from cait_viz._checks import check_choice
-from cait_viz.cli.options import Count, ModelAlone, ModelOptions, Output, interrupted_at_once, report
+from cait_viz.cli.options import Count, ModelAlone, ModelOptions, Output, report
 from cait_viz.errors import UsageError
 from cait_viz.training.config import (
     Augmentation,
@@ -77,8 +77,7 @@ class Training:
 
         backend = check_choice("backend", self.backend or installed_backend(), BACKENDS)
         try:
-            with interrupted_at_once():
-                import_keras(backend, self.options.threads)
+            import_keras(backend, self.options.threads)
         except ImportError:
             message = f"the backend {backend} is not installed; install it, or choose another"
             raise UsageError(message) from None

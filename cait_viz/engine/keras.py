@@ -1,21 +1,23 @@
-"""The forward pass on Keras: only the attention that was asked for leaves the graph.
+"""The engine that runs the network in Keras: for training frameworks, GPUs and as the reference.
 
 A call of the model itself returns all self-attention, 1.9 GB for one image and cait_m48_448.
 Inside a compiled function an attention that nobody asked for is freed as soon as its block is done.
 """
 
-import weakref
-from collections.abc import Callable, Sequence
-from operator import index
-from typing import Any, SupportsIndex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
-from cait_viz.errors import SelectionError
+from cait_viz.engine.base import Engine, sa_keys
 from cait_viz.model.cait import CaiT
-
-Attention = dict[str, np.ndarray]
+from cait_viz.model.config import WeightsSource
+from cait_viz.model.layers import zero_weights
+from cait_viz.model.timm_names import assign
+from cait_viz.weights.architecture import Checkpoint, read_tensors
+from cait_viz.weights.labels import class_names
 
 # XLA runs one image of 196 patches through 24 blocks in two thirds of the graph's time and costs a
 # second more at the first call. It is slower at batches of 8 and no faster where large matrix products
@@ -23,77 +25,91 @@ Attention = dict[str, np.ndarray]
 _XLA_UP_TO_PATCHES = 256
 _XLA_FROM_BLOCKS = 24
 
-_Compiled = Callable[[Any], tuple[Any, dict[str, Any], dict[str, Any]]]
-_compiled: "weakref.WeakKeyDictionary[CaiT, dict[tuple[tuple[int, ...], bool], _Compiled]]"
-_compiled = weakref.WeakKeyDictionary()
+_Answer = dict[str, Any]
 
 
-def forward(
-    model: CaiT, images: np.ndarray, sa_blocks: Sequence[SupportsIndex] = ()
-) -> tuple[np.ndarray, Attention, Attention]:
-    """Run the network on preprocessed images.
+def load_network(checkpoint: Checkpoint, labels: str | Path | None = None, dtype: Any = "float32") -> CaiT:
+    """The Keras network that a checkpoint describes, with its weights.
 
-    Every new batch size is compiled once, in one to three seconds. On other backends than TensorFlow all
+    Args:
+        checkpoint: what `cait_viz.weights.resolve.resolve` found.
+        labels: a file with the names of the classes.
+        dtype: Keras' dtype policy; float32 whatever the user's Keras settings say.
+
+    Raises:
+        CheckpointError: the weights or the labels cannot be used; the message lists every mismatch.
+    """
+    tensors = read_tensors(checkpoint)
+    names = class_names(checkpoint.config.num_classes, labels)
+    with zero_weights():
+        model = CaiT(checkpoint.config, dtype=dtype)
+    assign(model, tensors)
+    model.source = checkpoint.source
+    model.labels = names
+    return model
+
+
+def engine_of(model: CaiT) -> "KerasEngine":
+    """The engine of a network, made once, so that nothing is compiled twice."""
+    if model.engine is None:
+        model.engine = KerasEngine(model)
+    engine: KerasEngine = model.engine
+    return engine
+
+
+class KerasEngine(Engine):
+    """Runs a network of Keras' on the backend that Keras has.
+
+    Every new batch size is compiled once by TensorFlow, in one to three seconds. On other backends all
     self-attention is computed at once and needs the memory.
 
     Args:
         model: the network.
-        images: (B, S, S, 3) float32, as `cait_viz.preprocess` makes them.
-        sa_blocks: indices of the self-attention blocks whose attention to return.
-
-    Returns:
-        Logits (B, classes) float32; the self-attention asked for, "sa_ffn_block_{k}_att" ->
-        (B, H, N, N); the class attention of every block, "ca_ffn_block_{i}_att" -> (B, H, 1, 1 + N).
-
-    Raises:
-        SelectionError: there is no such self-attention block.
-        ValueError: `images` has the wrong shape.
     """
-    wanted = tuple(sorted({_checked(block, model.config.sa_ffn_layers) for block in sa_blocks}))
-    model.check(images)
-    images = np.asarray(images, np.float32)
-    if keras.backend.backend() != "tensorflow":
-        logits, sa_attention, ca_attention = model.predict_on_batch(images)
-        return logits, {name: sa_attention[name] for name in _keys(wanted)}, ca_attention
-    # Self-attention is asked for once in a while; compiling that with XLA would not pay either.
-    use_xla = not wanted and len(images) == 1 and _pays_for_xla(model)
-    functions = _compiled.setdefault(model, {})
-    if (wanted, use_xla) not in functions:
-        functions[wanted, use_xla] = _compile(model, wanted, use_xla)
-    outputs = functions[wanted, use_xla](images)
-    logits, sa_attention, ca_attention = keras.tree.map_structure(lambda tensor: tensor.numpy(), outputs)
-    return logits, sa_attention, ca_attention
+
+    def __init__(self, model: CaiT) -> None:
+        self.model = model
+        self.config, self.labels = model.config, model.labels
+        self.source = model.source or WeightsSource(name=model.name, file="", sha256="", saliency_block=0)
+        self.on_gpu = _sees_gpu()
+        self._compiled: dict[tuple[tuple[int, ...], bool], Callable[[Any], _Answer]] = {}
+
+    def _run(self, images: np.ndarray, sa_blocks: tuple[int, ...]) -> dict[str, np.ndarray]:
+        if keras.backend.backend() != "tensorflow":
+            logits, sa_attention, ca_attention = self.model.predict_on_batch(images)
+            return {"logits": logits, **sa_attention, **ca_attention}
+        # Self-attention is asked for once in a while; compiling that with XLA would not pay either.
+        use_xla = not sa_blocks and len(images) == 1 and self._pays_for_xla
+        key = (sa_blocks, use_xla)
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(sa_blocks, use_xla)
+        return {name: tensor.numpy() for name, tensor in self._compiled[key](images).items()}
+
+    @property
+    def _pays_for_xla(self) -> bool:
+        few_patches = self.config.num_patches <= _XLA_UP_TO_PATCHES
+        return few_patches and self.config.sa_ffn_layers >= _XLA_FROM_BLOCKS
+
+    def _compile(self, sa_blocks: tuple[int, ...], use_xla: bool) -> Callable[[Any], _Answer]:
+        import tensorflow as tf
+
+        def run(images: Any) -> _Answer:
+            logits, sa_attention, ca_attention = self.model(images, training=False)
+            asked = {name: sa_attention[name] for name in sa_keys(sa_blocks)}
+            outputs = {"logits": logits, **asked, **ca_attention}
+            return {name: tf.cast(tensor, tf.float32) for name, tensor in outputs.items()}
+
+        compiled = tf.function(run, jit_compile=use_xla, autograph=False)
+        return lambda images: compiled(tf.convert_to_tensor(images, tf.float32))
 
 
-def _keys(sa_blocks: tuple[int, ...]) -> list[str]:
-    return [f"sa_ffn_block_{block}_att" for block in sa_blocks]
+def _sees_gpu() -> bool:
+    """Whether Keras' backend has a GPU."""
+    if keras.backend.backend() == "torch":  # whose devices Keras does not list
+        import torch
 
-
-def _checked(block: SupportsIndex, count: int) -> int:
-    if isinstance(block, SupportsIndex) and not isinstance(block, bool) and 0 <= index(block) < count:
-        return index(block)
-    raise SelectionError(
-        f"there is no self-attention block {block}; this model has blocks 0 to {count - 1}, counted from 0"
-    )
-
-
-def _pays_for_xla(model: CaiT) -> bool:
-    config = model.config
-    return config.num_patches <= _XLA_UP_TO_PATCHES and config.sa_ffn_layers >= _XLA_FROM_BLOCKS
-
-
-def _compile(model: CaiT, sa_blocks: tuple[int, ...], use_xla: bool) -> _Compiled:
-    import tensorflow as tf
-
-    # A strong reference from the compiled function would keep the model alive in `_compiled` for ever.
-    reference = weakref.ref(model)
-
-    def run(images: Any) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        model = reference()
-        assert model is not None
-        logits, sa_attention, ca_attention = model(images, training=False)
-        outputs = (logits, {name: sa_attention[name] for name in _keys(sa_blocks)}, ca_attention)
-        return keras.tree.map_structure(lambda tensor: tf.cast(tensor, tf.float32), outputs)
-
-    compiled = tf.function(run, jit_compile=use_xla, autograph=False)
-    return lambda images: compiled(tf.convert_to_tensor(images, tf.float32))
+        return torch.cuda.is_available()
+    try:
+        return bool(keras.distribution.list_devices("gpu"))
+    except RuntimeError:  # JAX without one
+        return False

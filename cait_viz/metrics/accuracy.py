@@ -1,11 +1,13 @@
 """Accuracy: how often a network names the class of an image."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cait_viz.attention.probabilities import probabilities
 
 Scores = NDArray[np.floating]
 # (B, classes) scores and (B,) labels to (B,) bool: which of the images count as right.
@@ -35,9 +37,23 @@ def top1_among(classes: Iterable[int]) -> Measure:
     return lambda scores, labels: chosen[scores[:, chosen].argmax(axis=1)] == labels
 
 
-def usual_measures(classes: int) -> dict[str, Measure]:
-    """The measures "top1" and, for a network of more than five classes, "top5"."""
-    return {"top1": top(1)} | ({"top5": top(5)} if classes > 5 else {})
+def kind_within(kinds: Sequence[str], count: int) -> Measure:
+    """Right if the kind of the class is among the `count` most probable; a kind sums its classes.
+
+    Args:
+        kinds: the kind of each class.
+        count: how many kinds are looked at.
+    """
+    names, kind_of = np.unique(kinds, return_inverse=True)
+    member = np.eye(len(names))[kind_of]
+    within = top(count)
+    return lambda scores, labels: within(probabilities(scores) @ member, kind_of[labels])
+
+
+def usual_measures(classes: int, kinds: Sequence[str] = ()) -> dict[str, Measure]:
+    """The measures "top1"; of more than five classes "top5"; where kinds are known, "kind" and "kind3"."""
+    measures = {"top1": top(1)} | ({"top5": top(5)} if classes > 5 else {})
+    return measures | ({"kind": kind_within(kinds, 1), "kind3": kind_within(kinds, 3)} if kinds else {})
 
 
 def accuracy(

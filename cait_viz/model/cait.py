@@ -1,30 +1,18 @@
 """CaiT: patches, self-attention blocks, class-attention blocks, classifier."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 from keras import ops
 
-from cait_viz.model.config import CaiTConfig
-from cait_viz.model.layers import ClassAttentionBlock, SelfAttentionBlock, dense, weight_initializer
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightsSource:
-    """Where the weights of a network came from.
-
-    Attributes:
-        name: what results call the model.
-        file: name of the weights file.
-        sha256: of that file, in hexadecimal.
-        saliency_block: index of the class-attention block that serves best as saliency.
-    """
-
-    name: str
-    file: str
-    sha256: str
-    saliency_block: int
+from cait_viz.model.config import CaiTConfig, WeightsSource
+from cait_viz.model.layers import (
+    ClassAttentionBlock,
+    LayerNorm,
+    SelfAttentionBlock,
+    dense,
+    weight_initializer,
+)
 
 
 @keras.saving.register_keras_serializable(package="cait_viz")
@@ -38,7 +26,7 @@ class CaiT(keras.Model):
     - the class attention, a dict "ca_ffn_block_{i}_att" -> (B, H, 1, 1 + N), index 0 being the
       class token itself.
 
-    That is 1.9 GB for one image and cait_m48_448; `cait_viz.engine.keras` computes only what is asked for.
+    That is 1.9 GB for one image and cait_m48_448; an engine (`cait_viz.engine`) keeps what is asked for.
 
     Args:
         config: the architecture.
@@ -48,6 +36,7 @@ class CaiT(keras.Model):
     Attributes:
         source: where its weights came from, if it was filled.
         labels: name of each class, if they are known.
+        engine: what runs it in compiled form, once something has.
     """
 
     def __init__(self, config: CaiTConfig | None = None, *, dtype: Any = "float32", **kwargs: Any) -> None:
@@ -55,6 +44,7 @@ class CaiT(keras.Model):
         self.config = config = config or CaiTConfig()
         self.source: WeightsSource | None = None
         self.labels: tuple[str, ...] = ()
+        self.engine: Any = None
         policy = self.dtype_policy
         shared = {
             "num_heads": config.num_heads,
@@ -82,7 +72,7 @@ class CaiT(keras.Model):
         self.blocks_token_only = [
             ClassAttentionBlock(name=f"ca_ffn_block_{i}", **shared) for i in range(config.ca_ffn_layers)
         ]
-        self.norm = keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, name="norm", dtype=policy)
+        self.norm = LayerNorm(epsilon=config.layer_norm_eps, name="norm", dtype=policy)
         self.head = None if config.pre_logits else dense(config.num_classes, "head", policy)
         self.build((None, config.image_size, config.image_size, 3))
 
@@ -133,7 +123,7 @@ class CaiT(keras.Model):
 
     def classify(self, patches: Any) -> tuple[Any, dict[str, Any]]:
         """The class stage: logits (B, classes), or pooled features, and the class attention."""
-        class_token = ops.repeat(ops.cast(self.cls_token, patches.dtype), ops.shape(patches)[0], axis=0)
+        class_token = ops.zeros_like(patches[:, :1]) + ops.cast(self.cls_token, patches.dtype)
         ca_attention: dict[str, Any] = {}
         for block in self.blocks_token_only:
             class_token, ca_attention[f"{block.name}_att"] = block(patches, class_token)
@@ -144,9 +134,7 @@ class CaiT(keras.Model):
 
     def check(self, images: Any) -> None:
         """Refuse `images` of another shape than (B, S, S, 3), with a ValueError that names both."""
-        size = self.config.image_size
-        if tuple(images.shape[1:]) != (size, size, 3):
-            raise ValueError(f"images must have shape (B, {size}, {size}, 3), not {tuple(images.shape)}")
+        self.config.check_images(images.shape)
 
     def get_config(self) -> dict[str, Any]:
         """The architecture's options and Keras' own (name, dtype)."""

@@ -1,5 +1,6 @@
 """The options of one CaiT: plain data, no Keras."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import isclose, nan
 from sys import float_info
@@ -103,9 +104,32 @@ class CaiTConfig:
         """Width of the hidden layer of the feed-forward networks."""
         return round(self.projection_dim * self.mlp_ratio)
 
+    def check_images(self, shape: Sequence[int | None]) -> None:
+        """Refuse images of another shape than (B, S, S, 3), with a ValueError that names both."""
+        size = self.image_size
+        if tuple(shape[1:]) != (size, size, 3):
+            raise ValueError(f"images must have shape (B, {size}, {size}, 3), not {tuple(shape)}")
+
     def to_dict(self) -> dict[str, object]:
         """The options as keyword arguments."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsSource:
+    """Where the weights of a network came from.
+
+    Attributes:
+        name: what results call the model.
+        file: name of the weights file.
+        sha256: of that file, in hexadecimal.
+        saliency_block: index of the class-attention block that serves best as saliency.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    saliency_block: int
 
 
 def _number(value: object) -> float:

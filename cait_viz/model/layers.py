@@ -114,7 +114,7 @@ class FeedForward(_Layer):
         flat = ops.reshape(x, (-1, x.shape[-1]))
         flat = self.drop(ops.gelu(self.fc1(flat), approximate=False), training=training)
         flat = self.drop(self.fc2(flat), training=training)
-        return ops.reshape(flat, ops.shape(x))
+        return ops.reshape(flat, (-1, *ops.shape(x)[1:]))
 
 
 class _Attention(_Layer):
@@ -188,10 +188,10 @@ class HeadMixing(_Layer):
 
     def call(self, x: Any) -> Any:
         """Mix the heads of `x`."""
-        batch, heads, rows, columns = ops.shape(x)
-        flat = ops.reshape(x, (batch, heads, rows * columns))
+        _, heads, rows, columns = ops.shape(x)  # -1 for the batch: an export would make its size a constant
+        flat = ops.reshape(x, (-1, heads, rows * columns))
         mixed = ops.matmul(ops.transpose(self.kernel), flat) + self.bias[:, None]
-        return ops.reshape(mixed, (batch, heads, rows, columns))
+        return ops.reshape(mixed, (-1, heads, rows, columns))
 
 
 @_registered
@@ -221,6 +221,20 @@ class ClassAttention(_Attention):
         return self.drop(x, training=training), attention
 
 
+@_registered
+class LayerNorm(keras.layers.LayerNormalization):
+    """Keras' layer norm over the channels, which OpenVINO runs as one operation (its MVN)."""
+
+    def call(self, x: Any) -> Any:
+        """Normalize each token."""
+        if keras.backend.backend() != "openvino":
+            return super().call(x)
+        # Keras takes the variance as E[x²] - E[x]², which OpenVINO leaves as seven operations.
+        centered = x - ops.mean(x, axis=[-1], keepdims=True)
+        variance = ops.mean(ops.square(centered), axis=[-1], keepdims=True)
+        return centered / ops.sqrt(variance + self.epsilon) * self.gamma + self.beta
+
+
 class _Block(_Layer):
     """What both kinds of block have: two norms, two LayerScales and the feed-forward network."""
 
@@ -240,8 +254,8 @@ class _Block(_Layer):
 
     def _build_shared(self, shape: tuple[Any, ...], dropout_rate: float) -> None:
         policy, epsilon = self.dtype_policy, self.layer_norm_eps
-        self.norm1 = keras.layers.LayerNormalization(epsilon=epsilon, name="norm1", dtype=policy)
-        self.norm2 = keras.layers.LayerNormalization(epsilon=epsilon, name="norm2", dtype=policy)
+        self.norm1 = LayerNorm(epsilon=epsilon, name="norm1", dtype=policy)
+        self.norm2 = LayerNorm(epsilon=epsilon, name="norm2", dtype=policy)
         scale = partial(LayerScale, self.init_values) if self.init_values else keras.layers.Identity
         self.layer_scale1 = scale(name="layer_scale1", dtype=policy)
         self.layer_scale2 = scale(name="layer_scale2", dtype=policy)
@@ -349,12 +363,12 @@ def _scores(query: Any, key: Any) -> Any:
 
 def _split_heads(x: Any, parts: int, num_heads: int) -> list[Any]:
     """(B, N, parts·C) -> `parts` arrays of (B, H, N, D)."""
-    batch, tokens, width = ops.shape(x)
-    x = ops.reshape(x, (batch, tokens, parts, num_heads, width // (parts * num_heads)))
+    _, tokens, width = ops.shape(x)
+    x = ops.reshape(x, (-1, tokens, parts, num_heads, width // (parts * num_heads)))
     return ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)), parts, axis=0)
 
 
 def _merge_heads(x: Any) -> Any:
     """(B, H, N, D) -> (B, N, H·D)."""
-    batch, heads, tokens, dim = ops.shape(x)
-    return ops.reshape(ops.swapaxes(x, 1, 2), (batch, tokens, heads * dim))
+    _, heads, tokens, dim = ops.shape(x)
+    return ops.reshape(ops.swapaxes(x, 1, 2), (-1, tokens, heads * dim))

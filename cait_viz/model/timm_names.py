@@ -64,6 +64,11 @@ def timm_tensors(config: CaiTConfig) -> dict[str, TimmTensor]:
     return tensors
 
 
+def count_parameters(config: CaiTConfig) -> int:
+    """The number of weights of that architecture."""
+    return sum(math.prod(tensor.shape) for tensor in timm_tensors(config).values())
+
+
 def assign(model: Any, tensors: Mapping[str, np.ndarray]) -> None:
     """Put a whole checkpoint into a `CaiT`.
 

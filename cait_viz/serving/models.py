@@ -1,13 +1,12 @@
 """The models that the app lists: those of the registry, and one of the person who started it."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from cait_viz._text import one_line
 from cait_viz.model.config import CaiTConfig
-from cait_viz.model.timm_names import timm_tensors
-from cait_viz.serving.worker import ModelChoice
+from cait_viz.model.timm_names import count_parameters
+from cait_viz.serving.engines import ModelChoice
 from cait_viz.weights.registry import VARIANTS, Variant
 from cait_viz.weights.resolve import FILENAME, Checkpoint
 
@@ -52,7 +51,7 @@ def user_model(checkpoint: Checkpoint, labels: Path | None = None) -> AvailableM
     return AvailableModel(
         name=name,
         config=checkpoint.config,
-        parameters=sum(math.prod(tensor.shape) for tensor in timm_tensors(checkpoint.config).values()),
+        parameters=count_parameters(checkpoint.config),
         saliency_block=checkpoint.saliency_block,
         accuracy=known or "whose accuracy is not known here",
         choice=ModelChoice(

@@ -1,27 +1,31 @@
-"""What the app's server holds for all its visitors: its models, its worker processes, its latest results."""
+"""What the app's server holds for all its visitors: its models, its engines, its latest results."""
 
 import os
 import runpy
 import sys
 import threading
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from cachetools import LRUCache
 
 from cait_viz._resources import APP
 from cait_viz.analysis import Analysis
+from cait_viz.engine import memory
+from cait_viz.engine.base import EngineName, Precision
 from cait_viz.errors import SelectionError
+from cait_viz.serving.engines import Analyzer, Answer, Engines, Request, load_choice
 from cait_viz.serving.models import AvailableModel, registry_model
-from cait_viz.serving.worker import Request, Workers
 from cait_viz.weights.hub import Progress
 from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant
 from cait_viz.weights.resolve import available, resolve
 
-# Settings in the environment: how many processes analyze images, and how many models each keeps.
-WORKERS_SETTING = "CAIT_VIZ_WORKERS"
-MODELS_SETTING = "CAIT_VIZ_MODELS_PER_WORKER"
+# Setting in the environment: how many megabytes of weights are kept ready. By default half of what is free.
+MEMORY_SETTING = "CAIT_VIZ_MODEL_MEGABYTES"
 
 # The published model that the app opens on where its weights are on the machine.
 _PREFERRED = "cait_xxs24_224"
@@ -34,34 +38,46 @@ class Analyses:
     arrays together; a larger result is not kept.
     """
 
-    def __init__(self, workers: Workers, entries: int = 16, size: int = 128 * 2**20) -> None:
-        self._workers = workers
+    def __init__(self, analyzer: Analyzer, entries: int = 16, size: int = 128 * 2**20) -> None:
+        self._analyzer = analyzer
         # A result counts for no less than its share of the entries.
         least = size // entries
         self._kept: LRUCache[Hashable, Analysis] = LRUCache(size, lambda result: max(result.nbytes, least))
-        self._pending: dict[Hashable, Future[Analysis]] = {}
+        self._pending: dict[Hashable, Answer] = {}
+        self._waiting: Counter[Answer] = Counter()
         self._lock = threading.Lock()
 
-    def ask(self, key: Hashable, request: Request) -> "Future[Analysis]":
-        """The analysis of an image: kept from before, on its way, or asked of a worker now.
+    def ask(self, key: Hashable, request: Request) -> Answer:
+        """The analysis of an image: kept from before, on its way, or asked for now.
 
         `key` tells the image, its name, the view and the model from all others; the request is not kept.
         """
         with self._lock:
             if key in self._pending:
+                self._waiting[self._pending[key]] += 1
                 return self._pending[key]
             if key in self._kept:
-                answer: Future[Analysis] = Future()
+                answer = Answer()
                 answer.set_result(self._kept[key])
                 return answer
-            answer = self._pending[key] = self._workers.analyze(request)
+            answer = self._pending[key] = self._analyzer.analyze(request)
+            self._waiting[answer] = 1
         answer.add_done_callback(lambda done: self._settle(key, done))
         return answer
 
+    def leave(self, answer: Answer) -> None:
+        """Wait for it no longer; it is not computed if nobody else waits and its turn has not come."""
+        with self._lock:
+            self._waiting[answer] -= 1
+            forgotten = self._waiting[answer] <= 0
+        if forgotten:
+            answer.cancel()
+
     def _settle(self, key: Hashable, done: "Future[Analysis]") -> None:
         with self._lock:
-            del self._pending[key]
-            if done.exception() is None:
+            if self._pending.get(key) is done:
+                del self._pending[key]
+            if not done.cancelled() and done.exception() is None:
                 with suppress(ValueError):  # too large to keep
                     self._kept[key] = done.result()
 
@@ -71,13 +87,21 @@ class Server:
 
     Args:
         user_model: the model of the person who started the app, listed first and opened on.
-        workers: what analyzes images; by default processes as the environment's settings say.
+        engine: which engine runs the networks, and no other.
+        precision: of the arithmetic.
+        analyzer: what analyzes images, in place of one of these options.
 
     Raises:
         SelectionError: a setting in the environment has no sensible value.
     """
 
-    def __init__(self, user_model: AvailableModel | None = None, workers: Workers | None = None) -> None:
+    def __init__(
+        self,
+        user_model: AvailableModel | None = None,
+        engine: EngineName | None = None,
+        precision: Precision = "float32",
+        analyzer: Analyzer | None = None,
+    ) -> None:
         models = [registry_model(variant) for variant in VARIANTS.values()]
         if user_model is not None:
             models.insert(0, user_model)
@@ -86,9 +110,8 @@ class Server:
         published = _PREFERRED if _PREFERRED in self._on_this_machine else BUNDLED.name
         self.first_model = user_model.name if user_model else published
         first = self.models[self.first_model].choice
-        self.analyses = Analyses(
-            workers or Workers(first, _setting(WORKERS_SETTING), _setting(MODELS_SETTING))
-        )
+        engines = Engines(_model_bytes(), partial(load_choice, engine=engine, precision=precision))
+        self.analyses = Analyses(analyzer or Analyzer(engines, first))
         self._downloading = threading.Lock()
 
     def missing(self, model: AvailableModel) -> Variant | None:
@@ -112,25 +135,27 @@ def server() -> Server:
         return _server or start()
 
 
-def start(user_model: AvailableModel | None = None, workers: Workers | None = None) -> Server:
+def start(*arguments: Any, **named: Any) -> Server:
     """Make the server's state anew. Arguments and errors as for `Server`."""
     global _server
-    _server = Server(user_model, workers)
+    _server = Server(*arguments, **named)
     return _server
 
 
-def launch(arguments: Sequence[str] = (), user_model: AvailableModel | None = None) -> None:
-    """Start the workers, then run the app as `streamlit run` with these arguments would, until it is stopped.
+def launch(arguments: Sequence[str] = (), **options: Any) -> None:
+    """Make a `Server` of the options, then run the app as `streamlit run` with these arguments would.
 
-    It ends with SystemExit, Streamlit's; errors as for `Server`.
+    It ends with SystemExit, Streamlit's, when the app is stopped; errors as for `Server`.
     """
-    start(user_model)
+    start(**options)
     sys.argv = ["streamlit", "run", str(APP), *arguments]
     runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
 
 
-def _setting(name: str) -> int:
-    text = os.environ.get(name, "1")
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise SelectionError(f"{name} must be a whole number of at least 1, not {text!r}")
-    return int(text)
+def _model_bytes() -> int:
+    text = os.environ.get(MEMORY_SETTING)
+    if text is None:
+        return memory.available() // 2
+    if not text.isascii() or not text.isdigit():
+        raise SelectionError(f"{MEMORY_SETTING} must be a whole number of megabytes, not {text!r}")
+    return int(text) * 10**6

@@ -13,7 +13,7 @@ import numpy as np
 from cait_viz._files import sha256
 from cait_viz._text import file_text, listed, one_line
 from cait_viz.errors import CheckpointError
-from cait_viz.model.config import CaiTConfig
+from cait_viz.model.config import CaiTConfig, WeightsSource
 from cait_viz.model.timm_names import timm_tensors
 from cait_viz.weights.registry import BUNDLED, Variant, same_architecture
 from cait_viz.weights.safetensors import Tensor, TensorFile
@@ -67,6 +67,13 @@ class Checkpoint:
         # from it, perhaps at another resolution.
         at_its_size = replace(self.config, image_size=BUNDLED.config.image_size)
         return BUNDLED.saliency_block if same_architecture(at_its_size, BUNDLED.config) else 0
+
+    @property
+    def source(self) -> WeightsSource:
+        """What a network with these weights says of them."""
+        return WeightsSource(
+            name=self.name, file=self.path.name, sha256=self.sha256, saliency_block=self.saliency_block
+        )
 
 
 def read_tensors(checkpoint: Checkpoint) -> dict[str, np.ndarray]:

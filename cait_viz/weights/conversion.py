@@ -4,16 +4,15 @@ TensorFlow and PyTorch read them in a process of their own, where what a damaged
 """
 
 import hashlib
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 from safetensors.numpy import save_file
 
 from cait_viz._files import placing, sha256, user_cache
+from cait_viz._process import REFUSED, run_module
 from cait_viz._text import file_text, one_line, path_text
-from cait_viz.errors import CaitVizError, CheckpointError
+from cait_viz.errors import CaitVizError, CheckpointError, ProcessDiedError
 from cait_viz.weights import pytorch, savedmodel
 
 _READERS = {"savedmodel": savedmodel.read, "pytorch": pytorch.read}
@@ -43,20 +42,10 @@ def as_safetensors(path: Path) -> Path:
 
 
 def _convert(reader: str, path: Path, target: Path) -> None:
-    root = str(Path(__file__).resolve().parents[2])
-    search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(
-        [sys.executable, "-m", "cait_viz.weights.conversion", reader, str(path.resolve()), str(target)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        env=os.environ | {"PYTHONPATH": search, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    if done.returncode:
-        # The message of `main`; a process that was killed has none.
-        reason = done.stdout.strip() or f"{file_text(path)}: the process that reads it died"
-        raise CheckpointError(one_line(reason, 600))
+    try:
+        run_module("cait_viz.weights.conversion", reader, str(path.resolve()), str(target))
+    except ProcessDiedError:
+        raise CheckpointError(f"{file_text(path)}: the process that reads it died") from None
 
 
 def main(reader: str, path: str, target: str) -> int:
@@ -67,7 +56,7 @@ def main(reader: str, path: str, target: str) -> int:
             save_file(tensors, part, metadata={"format": "pt"})
     except CaitVizError as error:
         print(error)
-        return 1
+        return REFUSED
     return 0
 
 

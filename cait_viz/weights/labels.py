@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cait_viz._resources import IMAGENET_LABELS, IMAGENET_SYNSETS
+from cait_viz._resources import IMAGENET_KINDS, IMAGENET_LABELS, IMAGENET_SYNSETS
 from cait_viz._text import file_text, one_line
 from cait_viz.errors import CheckpointError
 
@@ -50,6 +50,25 @@ def imagenet_names() -> tuple[str, ...]:
 def imagenet_synsets() -> tuple[str, ...]:
     """The WordNet ids of ImageNet-1k's classes ("n01440764"), in the same order."""
     return tuple(IMAGENET_SYNSETS.read_text(encoding="ascii").split())
+
+
+def class_kinds(names: Sequence[str]) -> tuple[str, ...]:
+    """The kind of each of ImageNet-1k's classes in plain words ("dog", "cup, glass or drink").
+
+    `scripts/make_kinds.py` makes them from WordNet's hypernyms.
+
+    Args:
+        names: the names of a model's classes.
+
+    Returns:
+        A kind for each class; nothing where the classes are not ImageNet-1k's.
+    """
+    return _imagenet_kinds() if tuple(names) == imagenet_names() else ()
+
+
+@cache
+def _imagenet_kinds() -> tuple[str, ...]:
+    return tuple(IMAGENET_KINDS.read_text(encoding="utf-8").splitlines())
 
 
 def class_index(names: Sequence[str]) -> dict[str, int]:

@@ -6,13 +6,13 @@ STYLE = """
 <style>
 .block-container {padding-top: 2.5rem; padding-bottom: 3rem; max-width: 76rem;}
 h1 {font-size: clamp(1.8rem, 5vw, 2.6rem) !important;}
-ol.predictions {list-style: none; margin: 0 !important; padding: 0 !important;}
-.predictions li {margin: 0 0 .7rem 0 !important; padding: 0 !important;}
-.predictions .line {display: flex; justify-content: space-between; gap: 1rem;}
-.predictions .share {font-variant-numeric: tabular-nums;}
-.predictions .bar {height: .35rem; border-radius: .2rem; background: currentColor; opacity: .3;}
-.predictions .confident .bar {opacity: .85;}
-.predictions .confident .line {font-weight: 600;}
+ol.ranked {list-style: none; margin: 0 !important; padding: 0 !important;}
+.ranked li {margin: 0 0 .7rem 0 !important; padding: 0 !important;}
+.ranked .line {display: flex; justify-content: space-between; gap: 1rem;}
+.ranked .share {font-variant-numeric: tabular-nums;}
+.ranked .bar {height: .35rem; border-radius: .2rem; background: currentColor; opacity: .3;}
+.ranked .confident .bar {opacity: .85;}
+.ranked .confident .line {font-weight: 600;}
 .notice {padding: .8rem 1rem; border-radius: .5rem; border-left: .3rem solid #d9483b; overflow-wrap: anywhere;
   background: color-mix(in srgb, #d9483b 14%, transparent);}
 [data-testid="stCaptionContainer"] {opacity: .8;}

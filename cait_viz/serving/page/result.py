@@ -1,7 +1,7 @@
 """The analysis of the chosen image, and what a session keeps of it."""
 
 from collections.abc import Hashable
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from dataclasses import dataclass
 
 import streamlit as st
@@ -9,11 +9,11 @@ import streamlit as st
 from cait_viz.analysis import Analysis
 from cait_viz.errors import CaitVizError, ImageError
 from cait_viz.images.preprocess import View
+from cait_viz.serving.engines import Request
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.markup import notice
 from cait_viz.serving.page.source import ChosenImage
 from cait_viz.serving.state import server
-from cait_viz.serving.worker import Request
 
 # Sides in pixels: of the large map on the screen, of a head's map in the grid.
 SCREEN_SIDE = 1024
@@ -21,7 +21,6 @@ TILE_SIDE = 132
 
 # After this many seconds of waiting the page says what it waits for.
 _PATIENCE = 0.3
-_WAITING = "The model is warming up or busy. The map appears here as soon as it is done."
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def analyze(image: ChosenImage, model: AvailableModel, view: View) -> ScreenResu
     failed_key, error = state.get("failure", (None, None))
     if failed_key != key:
         try:
-            analysis = _wait_for(server().analyses.ask(key, request), image)
+            analysis = _wait_for(key, request, image)
         except CaitVizError as failure:
             error = failure
             state.failure = (key, error)
@@ -75,15 +74,23 @@ def analyze(image: ChosenImage, model: AvailableModel, view: View) -> ScreenResu
     return result if still_there else None
 
 
-def _wait_for(answer: Future[Analysis], image: ChosenImage) -> Analysis:
+def _wait_for(key: Hashable, request: Request, image: ChosenImage) -> Analysis:
     """The answer; while it takes its time, the sample and what is going on."""
-    if not wait([answer], timeout=_PATIENCE).done:
-        place = st.empty()
-        with place.container(), st.spinner(_WAITING):
-            if image.sample is not None:
-                st.image(str(image.sample.path), alt=image.sample.alt)
-            pulse = st.empty()
-            while not wait([answer], timeout=_PATIENCE).done:
-                pulse.empty()  # lets Streamlit interrupt this run when the person chooses anew
-        place.empty()
-    return answer.result()
+    answer = server().analyses.ask(key, request)
+    try:
+        if not wait([answer], timeout=_PATIENCE).done:
+            place = st.empty()
+            with place.container():
+                told = st.empty()
+                if image.sample is not None:
+                    st.image(str(image.sample.path), alt=image.sample.alt)
+                pulse = st.empty()
+                while not answer.done():
+                    stage = answer.stage
+                    with told, st.spinner(stage):
+                        while answer.stage == stage and not wait([answer], timeout=_PATIENCE).done:
+                            pulse.empty()  # lets Streamlit interrupt this run when the person chooses anew
+            place.empty()
+        return answer.result()
+    finally:
+        server().analyses.leave(answer)

@@ -1,0 +1,42 @@
+"""Run a module of this program in a process of its own, for what must not enter this one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from cait_viz._text import one_line
+from cait_viz.errors import CheckpointError, ProcessDiedError
+
+# The exit status of a process that says on its standard output why it refuses.
+REFUSED = 3
+
+
+def run_module(name: str, *arguments: str, **environment: str) -> None:
+    """Run it and wait for it.
+
+    Args:
+        name: the module, with dots. It refuses with a sentence on its standard output and `REFUSED`.
+        *arguments: its command line.
+        **environment: variables that it gets beside this process's.
+
+    Raises:
+        CheckpointError: it refused what it was given.
+        ProcessDiedError: it died.
+        OSError: it cannot be started.
+    """
+    root = str(Path(__file__).resolve().parents[1])
+    search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    done = subprocess.run(
+        [sys.executable, "-m", name, *arguments],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env=os.environ | {"PYTHONPATH": search, "TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
+    )
+    if done.returncode == REFUSED and done.stdout.strip():
+        raise CheckpointError(one_line(done.stdout, 600))
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2] or f"status {done.returncode}"
+        raise ProcessDiedError(f"the process that ran {name} died ({one_line(reason, 300)})")

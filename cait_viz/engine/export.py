@@ -1,0 +1,73 @@
+"""The process that builds a network in Keras and exports it as an OpenVINO graph; see `graphs`.
+
+It is started with KERAS_BACKEND=openvino. Neither Keras nor what it imports enters the process that asks.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from cait_viz._backend import import_keras
+from cait_viz._process import REFUSED
+from cait_viz.engine.base import ca_keys, sa_keys
+from cait_viz.errors import CaitVizError, CheckpointError
+from cait_viz.model.config import CaiTConfig
+from cait_viz.model.folding import folded
+from cait_viz.model.timm_names import assign
+from cait_viz.weights.architecture import Checkpoint, read_tensors
+from cait_viz.weights.safetensors import open_safetensors
+
+
+def outputs(config: CaiTConfig) -> list[str]:
+    """The names of a graph's outputs, in their order."""
+    return ["logits", *ca_keys(config), *sa_keys(range(config.sa_ffn_layers))]
+
+
+def export(checkpoint: Checkpoint, path: Path) -> None:
+    """Write the graph of a checkpoint: PATH and, beside it, its weights.
+
+    Args:
+        checkpoint: the weights and their architecture.
+        path: the file to write, with the ending ".xml".
+
+    Raises:
+        CheckpointError: the weights cannot be used.
+    """
+    import keras
+
+    from cait_viz.model.cait import CaiT
+    from cait_viz.model.layers import zero_weights
+
+    tensors, config = folded(read_tensors(checkpoint), checkpoint.config)
+    with zero_weights():
+        network = CaiT(config)
+    assign(network, tensors)
+    size = checkpoint.config.image_size
+    images = keras.Input((size, size, 3), dtype="float32")
+    logits, sa_attention, ca_attention = network(images, training=False)
+    answer = {"logits": logits, **ca_attention, **sa_attention}
+    graph = keras.Model(images, [answer[name] for name in outputs(checkpoint.config)])
+    graph.export(str(path), format="openvino", verbose=False)
+
+
+def main(request: str, target: str) -> int:
+    """Export what a request says; a refusal goes to standard output."""
+    import_keras("openvino")
+    asked = json.loads(request)
+    config = CaiTConfig(**asked["config"])
+    try:
+        file = open_safetensors(Path(asked["weights"])).unwrapped()
+        checkpoint = Checkpoint(
+            name=asked["name"], config=config, variant=None, as_published=False, file=file
+        )
+        if checkpoint.sha256 != asked["sha256"]:
+            raise CheckpointError(f"{checkpoint.path.name}: has changed meanwhile; try again")
+        export(checkpoint, Path(target))
+    except CaitVizError as error:
+        print(error)
+        return REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,167 @@
+"""Networks as OpenVINO graphs, exported once a checkpoint and kept in the user's cache.
+
+An entry is a folder with the graph, its weights, and the hashes of both. Its key is made of everything that
+decides on it, so that a stale entry is never found; one that is damaged, or that somebody else could have
+written, is made anew. Entries are renamed into place whole, which two processes may do at once.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from cait_viz._files import placing, sha256, user_cache
+from cait_viz._process import run_module
+from cait_viz.errors import OutputError
+from cait_viz.weights.architecture import Checkpoint
+
+GRAPH, WEIGHTS, CONTENTS = "graph.xml", "graph.bin", "contents.json"
+
+# The entries used last are kept up to so many bytes.
+LIMIT = 4 * 2**30
+# What a process that was killed left is removed when it is so old, in seconds.
+_REMAINS_AFTER = 86_400.0
+
+
+class Entry(NamedTuple):
+    """A graph in the cache.
+
+    Attributes:
+        name: what its checkpoint was called when it was made.
+        folder: where it lies.
+        size: in bytes.
+        used: when it was last used, in seconds since 1970.
+    """
+
+    name: str
+    folder: Path
+    size: int
+    used: float
+
+
+def folder() -> Path:
+    """Where the graphs lie; it may not be there yet."""
+    return user_cache() / "graphs"
+
+
+@contextmanager
+def exported(checkpoint: Checkpoint) -> Iterator[Path]:
+    """The graph of a checkpoint, from the cache or made now; it stays at least as long as the block.
+
+    Where the cache cannot be written, it is made in a temporary folder.
+
+    Raises:
+        CheckpointError: the weights cannot be used.
+        ProcessDiedError: the export failed.
+    """
+    entry = folder() / _key(checkpoint)
+    if _intact(entry):
+        with suppress(OSError):
+            os.utime(entry / CONTENTS)
+        yield entry / GRAPH
+        return
+    try:
+        folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        entry.unlink(missing_ok=True)
+        with placing(entry) as part:
+            _export(checkpoint, part)
+    except (OSError, OutputError):
+        if not _intact(entry):  # else another process was faster
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+                _export(checkpoint, Path(temporary) / "graph")
+                yield Path(temporary) / "graph" / GRAPH
+            return
+    shrink(keep=entry)
+    yield entry / GRAPH
+
+
+def entries() -> list[Entry]:
+    """What the cache holds, the latest used first."""
+    found = []
+    for contents in folder().glob(f"*/{CONTENTS}"):
+        with suppress(OSError, ValueError):
+            name = json.loads(contents.read_text(encoding="utf-8"))["name"]
+            size = sum(file.stat().st_size for file in contents.parent.iterdir())
+            found.append(Entry(name, contents.parent, size, contents.stat().st_mtime))
+    return sorted(found, key=lambda entry: -entry.used)
+
+
+def shrink(limit: int = LIMIT, keep: Path | None = None) -> int:
+    """Remove what was not used for longest until the rest fits.
+
+    Args:
+        limit: how many bytes may stay; 0 removes everything.
+        keep: an entry that stays in any case.
+
+    Returns:
+        How many bytes were removed.
+    """
+    removed, kept = 0, 0
+    for entry in sorted(entries(), key=lambda entry: entry.folder != keep):  # a stable sort
+        if kept + entry.size <= limit or entry.folder == keep:
+            kept += entry.size
+        else:
+            shutil.rmtree(entry.folder, ignore_errors=True)
+            removed += entry.size
+    for part in folder().glob(".cait-viz-*.part"):
+        with suppress(OSError):
+            if not limit or time.time() - part.stat().st_mtime > _REMAINS_AFTER:
+                shutil.rmtree(part, ignore_errors=True)
+    return removed
+
+
+def _key(checkpoint: Checkpoint) -> str:
+    facts = [checkpoint.sha256, checkpoint.config.to_dict(), _maker()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
+
+
+@cache
+def _maker() -> str:
+    """What would make a graph now: the versions, and this program's own code for it."""
+    package = Path(__file__).resolve().parents[1]
+    code = [*sorted((package / "model").glob("*.py")), *sorted((package / "engine").glob("*.py"))]
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in code]
+    return json.dumps([*hashes, *(version(name) for name in ("keras", "openvino"))])
+
+
+def _export(checkpoint: Checkpoint, target: Path) -> None:
+    target.mkdir()
+    request = {
+        "name": checkpoint.name,
+        "weights": str(checkpoint.path.resolve()),
+        "sha256": checkpoint.sha256,
+        "config": checkpoint.config.to_dict(),
+    }
+    run_module("cait_viz.engine.export", json.dumps(request), str(target / GRAPH), KERAS_BACKEND="openvino")
+    hashes = {name: sha256(target / name) for name in (GRAPH, WEIGHTS)}
+    contents = json.dumps({"name": checkpoint.name, "sha256": hashes})
+    (target / CONTENTS).write_text(contents, encoding="utf-8")
+
+
+def _intact(entry: Path) -> bool:
+    """Whether an entry is whole, and nobody else's."""
+    try:
+        if hasattr(os, "geteuid"):  # not on Windows, where the user's cache is the user's alone
+            places = [entry.parent, entry, *entry.iterdir()]
+            if any(_is_open_to_others(place.lstat()) for place in places):
+                return False
+        hashes = json.loads((entry / CONTENTS).read_text(encoding="utf-8"))["sha256"]
+        return {name: sha256(entry / name) for name in (GRAPH, WEIGHTS)} == hashes
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _is_open_to_others(status: os.stat_result) -> bool:
+    writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return status.st_uid != os.geteuid() or bool(writable) or stat.S_ISLNK(status.st_mode)

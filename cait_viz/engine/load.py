@@ -1,0 +1,88 @@
+"""Which engine runs a checkpoint."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+from cait_viz.engine.base import Engine, EngineName, Precision
+from cait_viz.engine.openvino import OpenVINOEngine
+from cait_viz.errors import EngineError, ProcessDiedError, SelectionError
+from cait_viz.weights.architecture import Checkpoint
+
+# Names the engine where nothing else does.
+ENGINE_SETTING = "CAIT_VIZ_ENGINE"
+
+LoadKeras = Callable[[Checkpoint, str | Path | None, Precision], Engine]
+
+_NVIDIA = Path("/proc/driver/nvidia/gpus")
+
+
+def chosen_engine(name: EngineName | None = None) -> EngineName | None:
+    """The engine that was asked for: by name, else by the environment; None leaves it to the program.
+
+    Raises:
+        SelectionError: the environment names another.
+    """
+    if name is not None:
+        return name
+    setting = os.environ.get(ENGINE_SETTING) or None
+    for known in get_args(EngineName):
+        if setting == known:
+            return known
+    if setting is not None:
+        raise SelectionError(
+            f"{ENGINE_SETTING} must be one of {', '.join(get_args(EngineName))}, not {setting!r}"
+        )
+    return None
+
+
+def load_keras(checkpoint: Checkpoint, labels: str | Path | None, precision: Precision) -> Engine:
+    """A checkpoint's network in Keras, in this process. Errors as for `load_engine`."""
+    from cait_viz.engine.keras import KerasEngine, load_network
+
+    dtype = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
+    return KerasEngine(load_network(checkpoint, labels, dtype))
+
+
+def load_engine(
+    checkpoint: Checkpoint,
+    labels: str | Path | None = None,
+    *,
+    engine: EngineName | None = None,
+    precision: Precision = "float32",
+    load_keras: LoadKeras = load_keras,
+    tell: Callable[[str], object] = lambda _: None,
+) -> Engine:
+    """A checkpoint's network, ready to run.
+
+    By default OpenVINO runs it, without Keras in this process. Keras does where it sees a GPU, and where
+    OpenVINO is missing or refuses the network.
+
+    Args:
+        checkpoint: the weights and their architecture.
+        labels: a file with the names of the classes.
+        engine: which engine, and no other.
+        precision: of the arithmetic; the weights and the answers are float32.
+        load_keras: loads the network in Keras, with the arguments of the function of that name.
+        tell: gets a sentence where Keras runs the network although nobody asked for it.
+
+    Raises:
+        CheckpointError: the weights or the labels cannot be used.
+        EngineError: the engine that was asked for is missing, or refuses the network.
+        SelectionError: the environment names no engine.
+    """
+    name = chosen_engine(engine)
+    if name is None and _NVIDIA.is_dir():
+        found = load_keras(checkpoint, labels, precision)
+        if found.on_gpu:
+            tell("Keras sees a GPU and runs the network on it; --engine openvino uses the processor")
+            return found
+    if name != "keras":
+        try:
+            return OpenVINOEngine(checkpoint, labels, precision)
+        except (EngineError, ProcessDiedError) as error:
+            if name is not None:
+                raise
+            tell(f"{error}; Keras runs the network")
+    return load_keras(checkpoint, labels, precision)

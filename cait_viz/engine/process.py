@@ -1,0 +1,77 @@
+"""Keras in a process of its own, for a server that must not import it.
+
+Streamlit clears Keras after every rerun of every visitor, which costs the next forward pass its compiled
+kernels.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from loky import ProcessPoolExecutor
+from loky.process_executor import BrokenProcessPool
+
+from cait_viz._backend import import_keras, installed_backend
+from cait_viz.engine.base import Engine, Precision
+from cait_viz.engine.load import load_keras
+from cait_viz.errors import ProcessDiedError
+from cait_viz.weights.architecture import Checkpoint
+from cait_viz.weights.labels import class_names
+
+# Where loky finds psutil, it ends a process that grew by 300 MB, as leaking; a larger model is no leak.
+_ENVIRONMENT = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}
+
+
+class KerasProcess(Engine):
+    """Runs a checkpoint's network in Keras, in another process, which ends with this object.
+
+    Args:
+        checkpoint: the weights and their architecture.
+        labels: a file with the names of the classes.
+        precision: of the arithmetic.
+
+    Raises:
+        CheckpointError: the weights or the labels cannot be used.
+        ProcessDiedError: the process ended, now or at a later question.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, labels: str | Path | None = None, precision: Precision = "float32"
+    ) -> None:
+        self.config, self.source = checkpoint.config, checkpoint.source
+        self.labels = class_names(checkpoint.config.num_classes, labels)
+        self._pool = ProcessPoolExecutor(1, timeout=None, env=_ENVIRONMENT)
+        self.on_gpu = self._ask(_load, checkpoint, precision)
+
+    def _run(self, images: np.ndarray, sa_blocks: tuple[int, ...]) -> dict[str, np.ndarray]:
+        answer: dict[str, np.ndarray] = self._ask(_forward, images, sa_blocks)
+        return answer
+
+    def _ask(self, function: Any, *arguments: Any) -> Any:
+        try:
+            return self._pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            raise ProcessDiedError(
+                "the process that runs the network ended before it could answer (out of memory, perhaps); "
+                "try again, or choose a smaller model"
+            ) from None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_pool"):
+            self._pool.shutdown(wait=False, kill_workers=True)
+
+
+_engine: Engine
+
+
+def _load(checkpoint: Checkpoint, precision: Precision) -> bool:
+    """In that process: load the network, and say whether a GPU runs it."""
+    import_keras(installed_backend())
+    global _engine
+    _engine = load_keras(checkpoint, None, precision)
+    return _engine.on_gpu
+
+
+def _forward(images: np.ndarray, sa_blocks: tuple[int, ...]) -> dict[str, np.ndarray]:
+    logits, sa_attention, ca_attention = _engine.forward(images, sa_blocks)
+    return {"logits": logits, **sa_attention, **ca_attention}

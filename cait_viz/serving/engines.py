@@ -1,0 +1,220 @@
+"""The threads that analyze images for all visitors, and the networks that they keep.
+
+OpenVINO computes outside Python's lock, so that the page answers meanwhile. One image is computed at a time,
+by all cores; a network that is being exported or compiled keeps no image of another one waiting.
+"""
+
+import threading
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cait_viz._text import one_line
+from cait_viz.analysis import Analysis
+from cait_viz.api import analyze
+from cait_viz.engine import memory
+from cait_viz.engine.base import Engine, EngineName, Precision
+from cait_viz.engine.load import load_engine
+from cait_viz.engine.process import KerasProcess
+from cait_viz.errors import CaitVizError, CheckpointError, ProcessDiedError
+from cait_viz.images.preprocess import View
+from cait_viz.weights.resolve import resolve
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model to ask: a variant's name, or a user's own files; nothing is the bundled model.
+
+    Attributes:
+        name: the variant's name.
+        weights: the path of a checkpoint.
+        labels: a file with the names of the classes.
+        sha256: SHA-256 that the checkpoint must have, in hexadecimal; None for any.
+        display_name: what the results call the model; by default they name it after its checkpoint.
+    """
+
+    name: str | None = None
+    weights: Path | None = None
+    labels: Path | None = None
+    sha256: str | None = None
+    display_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image to analyze: the bytes and name of its file, the part to look at and the model to ask."""
+
+    image: bytes
+    image_name: str
+    view: View
+    model: ModelChoice
+
+
+class Answer(Future[Analysis]):
+    """An analysis that is on its way.
+
+    Attributes:
+        stage: what it waits for, a sentence for a person.
+    """
+
+    stage = "Waiting for the images before it."
+
+
+class Engines:
+    """Networks that are ready; those unused for longest make room. Safe for several threads.
+
+    Args:
+        limit: how many bytes of weights are kept; the network used last is kept in any case.
+        load: makes the network of a choice.
+    """
+
+    def __init__(self, limit: int, load: Callable[[ModelChoice], Engine]) -> None:
+        self._limit = limit
+        self._load = load
+        self._kept: OrderedDict[Any, Engine] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, choice: ModelChoice) -> Engine | None:
+        """The network, if it is kept and its checkpoint was not written since."""
+        with self._lock:
+            key = _key(choice)
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def load(self, choice: ModelChoice) -> Engine:
+        """The network, loaded if it is not kept."""
+        engine = self.find(choice)
+        if engine is None:
+            engine = self._load(choice)
+            with self._lock:
+                self._kept[_key(choice)] = engine
+                sizes = {key: memory.weight_bytes(kept.config) for key, kept in self._kept.items()}
+                for key in list(self._kept)[:-1]:
+                    if sum(sizes.values()) > self._limit:
+                        del self._kept[key], sizes[key]
+        return engine
+
+    def drop(self, choice: ModelChoice) -> None:
+        """Keep the network no longer."""
+        with self._lock:
+            self._kept.pop(_key(choice), None)
+
+
+class Analyzer:
+    """Analyzes images, one after the other.
+
+    Args:
+        engines: the networks.
+        first: the model that is made ready at once.
+    """
+
+    def __init__(self, engines: Engines, first: ModelChoice | None = None) -> None:
+        self._engines = engines
+        self._loading = ThreadPoolExecutor(1, "loading")
+        self._looking = ThreadPoolExecutor(1, "looking")
+        if first is not None:
+            # Whoever asks for a model that cannot be loaded gets the error.
+            self._loading.submit(self._engines.load, first)
+
+    def analyze(self, request: Request) -> Answer:
+        """Ask for the analysis of one image.
+
+        The answer raises what `cait_viz.analyze` and `cait_viz.load_engine` raise. It can be cancelled until
+        its turn comes.
+        """
+        answer = Answer()
+        engine = self._engines.find(request.model)
+        if engine is not None:
+            self._looking.submit(self._look, answer, request, engine)
+        else:
+            answer.stage = "Waiting for a model that is loaded before it."
+            self._loading.submit(self._load_and_look, answer, request)
+        return answer
+
+    def stop(self) -> None:
+        """Finish what has begun, and nothing else."""
+        self._loading.shutdown(wait=False, cancel_futures=True)
+        self._looking.shutdown(wait=False, cancel_futures=True)
+
+    def _load_and_look(self, answer: Answer, request: Request) -> None:
+        if answer.cancelled():
+            return
+        answer.stage = (
+            "Loading the model. The first time, it is compiled for this machine, which takes longer."
+        )
+        try:
+            engine = self._engines.load(request.model)
+        except BaseException as error:
+            if answer.set_running_or_notify_cancel():
+                answer.set_exception(_for_a_person(error, request))
+            return
+        answer.stage = Answer.stage
+        self._looking.submit(self._look, answer, request, engine)
+
+    def _look(self, answer: Answer, request: Request, engine: Engine) -> None:
+        if not answer.set_running_or_notify_cancel():
+            return
+        try:
+            analysis = analyze(request.image, engine, request.view, request.image_name)
+            if name := request.model.display_name:
+                analysis = replace(analysis, model=replace(analysis.model, name=name))
+            answer.set_result(analysis)
+        except BaseException as error:
+            if isinstance(error, ProcessDiedError):
+                self._engines.drop(request.model)  # the next image gets a new process
+            answer.set_exception(_for_a_person(error, request))
+
+
+def _for_a_person(error: BaseException, request: Request) -> BaseException:
+    if isinstance(error, CaitVizError):
+        return error
+    traceback.print_exception(error)
+    kind = type(error).__name__
+    return CaitVizError(
+        f"{request.image_name}: the model failed ({kind}: {one_line(str(error))}); "
+        "try again, or choose a smaller model"
+    )
+
+
+def load_choice(
+    choice: ModelChoice,
+    engine: EngineName | None = None,
+    precision: Precision = "float32",
+    tell: Callable[[str], object] = print,
+) -> Engine:
+    """The network of a choice, ready to run.
+
+    Args:
+        choice: the model, whose weights are on this machine.
+        engine: which engine, and no other.
+        precision: of the arithmetic.
+        tell: gets a sentence where Keras runs the network although nobody asked for it.
+
+    Raises:
+        CheckpointError: the weights or the labels cannot be used, or have changed.
+        EngineError: the memory has no room for the network, or the engine refuses it.
+    """
+    checkpoint = resolve(choice.name, choice.weights, download=False, progress=False)
+    # Another checkpoint may have other heads and classes than those on the page.
+    if choice.sha256 not in (None, checkpoint.sha256):
+        raise CheckpointError(
+            f"{one_line(checkpoint.path.name)}: has changed since the app was started; start the app again"
+        )
+    memory.require(checkpoint.name, checkpoint.config)
+    return load_engine(
+        checkpoint, choice.labels, engine=engine, precision=precision, load_keras=KerasProcess, tell=tell
+    )
+
+
+def _key(choice: ModelChoice) -> tuple[Any, ...]:
+    """What tells a network from all others: the choice, and the state of its checkpoint."""
+    try:
+        status = choice.weights and choice.weights.stat()
+    except OSError:
+        status = None
+    return (choice, status and (status.st_ino, status.st_size, status.st_mtime_ns))

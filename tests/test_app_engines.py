@@ -1,0 +1,269 @@
+"""The threads that analyze images for the app's visitors, and the networks that they keep."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cait_viz._files import sha256
+from cait_viz.engine import memory
+from cait_viz.engine.base import Engine
+from cait_viz.errors import (
+    CaitVizError,
+    CheckpointError,
+    EngineError,
+    ImageError,
+    ProcessDiedError,
+    UnknownModelError,
+)
+from cait_viz.model.config import CaiTConfig, WeightsSource
+from cait_viz.serving.engines import Analyzer, Engines, ModelChoice, Request, load_choice
+
+PATIENCE = 120  # seconds after which a test is given up
+LIMIT = 10**9
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_weights):
+    return ModelChoice(weights=tiny_weights)
+
+
+@pytest.fixture(scope="module")
+def analyzer():
+    analyzer = Analyzer(Engines(LIMIT, load_choice), first=ModelChoice("no such model"))
+    yield analyzer
+    analyzer.stop()
+
+
+@pytest.fixture(scope="module")
+def ask(analyzer, tiny):
+    """Ask for an image and wait for the answer."""
+
+    def ask(image, choice=tiny, name="photo.png", view="crop"):
+        return analyzer.analyze(Request(image, name, view, choice)).result(PATIENCE)
+
+    return ask
+
+
+@pytest.mark.parametrize("view", ["crop", "whole"])
+def test_the_answer_is_the_one_of_the_package(ask, photo, tiny_model, view):
+    from cait_viz.api import analyze
+
+    found, expected = ask(photo, view=view), analyze(photo, tiny_model, view, "photo.png")
+    for name in ("image", "image_name", "image_sha256", "model", "view", "box", "labels"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+    assert found.class_attention.keys() == expected.class_attention.keys()
+    for key, attention in expected.class_attention.items():
+        np.testing.assert_allclose(found.class_attention[key], attention, atol=1e-6)
+
+
+def test_a_refusal_comes_as_it_was_worded(ask):
+    from cait_viz.images.read import read_image
+
+    with pytest.raises(ImageError) as here:
+        read_image(b"not an image")
+    with pytest.raises(ImageError) as there:
+        ask(b"not an image", name="letter.txt")
+    assert str(there.value).partition(": ")[2] == str(here.value).partition(": ")[2] != ""
+    assert "letter.txt" in str(there.value)
+
+
+def test_a_model_that_cannot_be_loaded_is_told_and_the_next_image_is_answered(ask, photo):
+    with pytest.raises(UnknownModelError, match="'cait_xl'"):
+        ask(photo, ModelChoice("cait_xl"))
+    with pytest.raises(CaitVizError, match=r"nowhere\.safetensors"):
+        ask(photo, ModelChoice(weights=Path("nowhere.safetensors")))
+    assert len(ask(photo).labels) == 10
+
+
+def test_results_name_the_model_as_it_was_called(ask, photo, tiny_weights):
+    found = ask(photo, ModelChoice(weights=tiny_weights, display_name="petals"))
+    assert (found.model.name, found.model.weights) == ("petals", "tiny.safetensors")
+    assert ask(photo).model.name == "tiny"
+
+
+def test_weights_that_have_changed_are_refused_even_while_the_old_ones_are_in_memory(
+    ask, photo, tiny_weights, tmp_path
+):
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(tiny_weights.read_bytes())
+    choice = ModelChoice(weights=path, sha256=sha256(path))
+    assert len(ask(photo, choice).labels) == 10
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(CheckpointError, match=r"^mine\.safetensors: has changed since the app was started"):
+        ask(photo, choice)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"^mine\.safetensors: .*there is no such file"):
+        ask(photo, choice)
+
+
+def test_people_who_ask_at_once_get_each_their_own_image(analyzer, tiny, photo):
+    answers = {
+        name: analyzer.analyze(Request(photo, name, "crop", tiny)) for name in (f"{i}.png" for i in range(8))
+    }
+    for name, answer in answers.items():
+        assert answer.result(PATIENCE).image_name == name
+
+
+def test_a_model_that_the_memory_has_no_room_for_is_refused_before_with_its_estimate(
+    ask, photo, tiny_weights, monkeypatch, tmp_path
+):
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(tiny_weights.read_bytes())
+    monkeypatch.setattr(memory, "available", lambda: 100_000_000)
+    with pytest.raises(EngineError, match=r"needs about 0\.3 GB of memory and 0\.1 GB are free"):
+        ask(photo, ModelChoice(weights=path))
+
+
+# --- the order --------------------------------------------------------------------------------------------
+
+
+class Blind(Engine):
+    """A network that sees nothing."""
+
+    def __init__(self):
+        self.config, self.labels = CaiTConfig(num_classes=2, num_heads=1), ("a", "b")
+        self.source = WeightsSource(name="blind", file="", sha256="", saliency_block=0)
+
+    def _run(self, images, sa_blocks):
+        row = np.full((1, 1, 1, 197), 1 / 197, np.float32)
+        return {"logits": np.zeros((1, 2), np.float32), "ca_ffn_block_0_att": row, "ca_ffn_block_1_att": row}
+
+
+@pytest.fixture
+def slow():
+    """What analyzes images with models that load when their event is set; and the events by name."""
+    events = {name: threading.Event() for name in ("slow", "fast")}
+
+    def load(choice):
+        assert events[choice.name].wait(PATIENCE)
+        return Blind()
+
+    analyzer = Analyzer(Engines(LIMIT, load))
+    yield analyzer, events
+    analyzer.stop()
+
+
+def test_a_model_that_takes_long_to_load_keeps_no_image_of_another_waiting(slow, photo):
+    analyzer, events = slow
+    events["fast"].set()
+    ask = lambda name, model: analyzer.analyze(Request(photo, name, "crop", ModelChoice(model)))  # noqa: E731
+    assert ask("1", "fast").result(PATIENCE).image_name == "1"
+    waiting = ask("2", "slow")
+    assert ask("3", "fast").result(PATIENCE).image_name == "3"
+    assert not waiting.done()
+    events["slow"].set()
+    assert waiting.result(PATIENCE).image_name == "2"
+
+
+def test_who_waits_is_told_for_what(slow, photo):
+    analyzer, events = slow
+    answers = [analyzer.analyze(Request(photo, name, "crop", ModelChoice(name))) for name in events]
+    while "Loading" not in answers[0].stage:
+        time.sleep(0.01)
+    assert "before it" in answers[1].stage
+    for event in events.values():
+        event.set()
+    assert [answer.result(PATIENCE).image_name for answer in answers] == list(events)
+
+
+def test_an_error_of_the_program_comes_as_one_sentence(photo, capsys):
+    class Broken(Blind):
+        def _run(self, images, sa_blocks):
+            raise RuntimeError("first line\nsecond line")
+
+    analyzer = Analyzer(Engines(LIMIT, lambda _: Broken()))
+    with pytest.raises(CaitVizError) as caught:
+        analyzer.analyze(Request(photo, "photo.png", "crop", ModelChoice())).result(PATIENCE)
+    analyzer.stop()
+    assert type(caught.value) is CaitVizError
+    assert str(caught.value).startswith("photo.png: the model failed (RuntimeError: first line second line)")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_image_that_nobody_waits_for_is_not_computed(slow, photo):
+    analyzer, events = slow
+    answers = [analyzer.analyze(Request(photo, name, "crop", ModelChoice("slow"))) for name in "ab"]
+    assert answers[1].cancel()
+    events["slow"].set()
+    assert answers[0].result(PATIENCE).image_name == "a"
+    assert answers[1].cancelled()
+
+
+# --- the networks that are kept -----------------------------------------------------------------------------
+
+
+def kept_after(names, limit):
+    """The models that were loaded when these were asked for in turn, each of 100 bytes of weights."""
+    loaded = []
+    engines = Engines(limit, lambda choice: loaded.append(choice.name) or Blind())
+    for name in names:
+        engines.load(ModelChoice(name))
+    return "".join(loaded)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(memory, "weight_bytes", lambda _: 100)
+
+
+def test_the_models_used_last_are_kept_within_the_limit(small):
+    assert kept_after("abacb", 250) == "abcb"
+    assert kept_after("ababab", 250) == "ab"
+
+
+def test_a_model_larger_than_the_limit_is_kept_while_it_is_the_last_one(small):
+    assert kept_after("aaba", 50) == "aba"
+
+
+def test_a_checkpoint_is_loaded_once_for_all_images_and_again_when_it_was_written_anew(tmp_path, small):
+    loaded, path = [], tmp_path / "mine.safetensors"
+    engines = Engines(LIMIT, lambda choice: loaded.append(path.read_text()) or Blind())
+    for content in ("first", "other", "other"):
+        if not path.exists() or path.read_text() != content:
+            path.write_text(content)
+            os.utime(path, ns=(0, len(loaded)))
+        for _ in range(2):
+            engines.load(ModelChoice(weights=path))
+    assert loaded == ["first", "other"]
+
+
+# --- Keras, where it is needed ------------------------------------------------------------------------------
+
+
+def test_keras_runs_in_a_process_of_its_own_and_one_that_is_killed_is_told(photo, tiny, ask):
+    analyzer = Analyzer(Engines(LIMIT, partial(load_choice, engine="keras")))
+    request = Request(photo, "photo.png", "crop", tiny)
+    answer = analyzer.analyze(request).result(PATIENCE)
+    np.testing.assert_allclose(answer.logits, ask(photo).logits, atol=1e-5)
+    for pid in children(os.getpid()):
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ProcessDiedError, match="try again"):
+        analyzer.analyze(request).result(PATIENCE)
+    assert analyzer.analyze(request).result(PATIENCE).image_name == "photo.png"
+    analyzer.stop()
+
+
+def children(pid):
+    import psutil
+
+    return [
+        child.pid for child in psutil.Process(pid).children() if "popen_loky" in " ".join(child.cmdline())
+    ]
+
+
+def test_the_app_falls_back_to_keras_and_says_so_once(photo, tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    said = []
+    analyzer = Analyzer(Engines(LIMIT, partial(load_choice, tell=said.append)))
+    for name in ("1.png", "2.png"):
+        assert analyzer.analyze(Request(photo, name, "crop", tiny)).result(PATIENCE).image_name == name
+    assert len(said) == 1
+    analyzer.stop()

@@ -1,0 +1,164 @@
+"""The cache of exported graphs: made once, whole, by whomever first; never trusted blindly."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cait_viz.engine import graphs
+from cait_viz.engine.openvino import OpenVINOEngine
+from cait_viz.errors import ProcessDiedError
+from cait_viz.weights.resolve import resolve
+
+IMAGES = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def weights(make_small_weights):
+    return make_small_weights(5)
+
+
+@pytest.fixture(scope="module")
+def expected(weights, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        return answer(weights)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "cait-viz" / "graphs"
+
+
+def answer(weights):
+    return OpenVINOEngine(resolve(weights=weights)).forward(IMAGES)[0]
+
+
+def contents(cache):
+    return {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.name != "contents.json"}
+
+
+def test_a_graph_is_made_once(cache, weights, expected):
+    np.testing.assert_array_equal(answer(weights), expected)
+    made = contents(cache)
+    np.testing.assert_array_equal(answer(weights), expected)
+    assert contents(cache) == made
+    [entry] = graphs.entries()
+    assert entry.name == weights.stem
+    assert entry.size == sum(file.stat().st_size for file in entry.folder.iterdir())
+
+
+def cut(entry):
+    with (entry / graphs.WEIGHTS).open("rb+") as file:
+        file.truncate(100)
+
+
+def overwrite(entry):
+    with (entry / graphs.WEIGHTS).open("rb+") as file:
+        file.seek(1000)
+        file.write(b"\x12\x34\x56\x78")
+
+
+def lose_contents(entry):
+    (entry / graphs.CONTENTS).write_text("[]")
+
+
+def empty_graph(entry):
+    (entry / graphs.GRAPH).write_text("")
+
+
+def open_to_all(entry):
+    (entry / graphs.GRAPH).chmod(0o666)
+
+
+def be_a_file(entry):
+    for file in entry.iterdir():
+        file.unlink()
+    entry.rmdir()
+    entry.write_text("no folder")
+
+
+def make_once_more(entry):
+    """What a process leaves that was killed while it wrote."""
+    (entry.parent / ".cait-viz-0123456789abcdef.part").mkdir()
+    (entry / graphs.WEIGHTS).unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [cut, overwrite, lose_contents, empty_graph, open_to_all, be_a_file, make_once_more]
+)
+def test_what_is_damaged_or_may_be_somebody_elses_is_made_anew(cache, weights, expected, damage):
+    answer(weights)
+    [entry] = [entry.folder for entry in graphs.entries()]
+    damage(entry)
+    np.testing.assert_array_equal(answer(weights), expected)
+    assert not (entry / graphs.GRAPH).stat().st_mode & 0o022
+    made = contents(cache)
+    answer(weights)
+    assert contents(cache) == made
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch, weights, expected):
+    (tmp_path / "cait-viz").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    np.testing.assert_array_equal(answer(weights), expected)
+    assert (tmp_path / "cait-viz").read_text() == "in the way"
+
+
+def test_two_processes_at_once_leave_one_whole_entry(cache, weights, expected, environment):
+    script = """
+import sys
+import numpy as np
+from cait_viz.engine.openvino import OpenVINOEngine
+from cait_viz.weights.resolve import resolve
+images = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype(np.float32)
+print(repr(OpenVINOEngine(resolve(weights=sys.argv[1])).forward(images)[0].tolist()))
+"""
+    command = [sys.executable, "-c", script, str(weights)]
+    both = environment | {"XDG_CACHE_HOME": str(cache.parents[1])}
+    processes = [subprocess.Popen(command, env=both, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in processes:
+        out, _ = process.communicate()
+        assert process.returncode == 0
+        np.testing.assert_array_equal(np.array(json.loads(out), np.float32), expected)
+    assert len(list(cache.iterdir())) == 1
+    np.testing.assert_array_equal(answer(weights), expected)
+
+
+def test_an_export_that_dies_leaves_nothing(cache, weights, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ProcessDiedError):
+        answer(weights)
+    assert not list(cache.iterdir())
+
+
+def make_entry(cache, name, size, used):
+    folder = cache / name
+    folder.mkdir(parents=True)
+    (folder / graphs.WEIGHTS).write_bytes(bytes(size))
+    (folder / graphs.CONTENTS).write_text(json.dumps({"name": name}))
+    os.utime(folder / graphs.CONTENTS, (used, used))
+    return folder
+
+
+def test_the_cache_keeps_what_was_used_last_within_its_limit(cache):
+    folders = [make_entry(cache, name, 1000, used) for name, used in (("old", 1), ("new", 3), ("mid", 2))]
+    assert [entry.name for entry in graphs.entries()] == ["new", "mid", "old"]
+    graphs.shrink(limit=2100, keep=folders[0])
+    assert {entry.name for entry in graphs.entries()} == {"new", "old"}
+    assert graphs.shrink(limit=0) > 2000
+    assert graphs.entries() == []
+
+
+def test_nothing_is_removed_but_graphs(cache):
+    make_entry(cache, "old", 10, 1)
+    other = cache.parent / "converted"
+    other.mkdir()
+    (cache / "notes.txt").write_text("mine")
+    graphs.shrink(limit=0)
+    assert other.is_dir()
+    assert (cache / "notes.txt").exists()

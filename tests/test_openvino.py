@@ -1,0 +1,208 @@
+"""The engine that looks: the same numbers as Keras', without Keras in the process."""
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from reference import lively_weights, timm_shapes
+from safetensors.numpy import save_file
+
+from cait_viz.engine.base import Engine
+from cait_viz.engine.load import ENGINE_SETTING, load_engine
+from cait_viz.engine.openvino import OpenVINOEngine
+from cait_viz.errors import CheckpointError, EngineError, SelectionError
+from cait_viz.model.config import CaiTConfig
+from cait_viz.weights.architecture import Checkpoint
+from cait_viz.weights.resolve import resolve
+from cait_viz.weights.safetensors import open_safetensors
+
+ARCHITECTURES = {
+    "usual": CaiTConfig(image_size=64, projection_dim=48, sa_ffn_layers=3, num_classes=10),
+    "one head, mean of the patches": CaiTConfig(
+        image_size=24,
+        patch_size=8,
+        projection_dim=20,
+        sa_ffn_layers=2,
+        ca_ffn_layers=1,
+        num_heads=1,
+        num_classes=3,
+        global_pool="avg",
+    ),
+    "one patch, no LayerScale": CaiTConfig(
+        image_size=16,
+        projection_dim=24,
+        sa_ffn_layers=1,
+        ca_ffn_layers=3,
+        num_heads=2,
+        mlp_ratio=2.5,
+        layer_norm_eps=1e-3,
+        init_values=None,
+        num_classes=1,
+    ),
+    "features": CaiTConfig(image_size=32, projection_dim=24, sa_ffn_layers=2, num_heads=2, pre_logits=True),
+}
+
+
+def noise(batch, size):
+    return np.random.default_rng(batch).standard_normal((batch, size, size, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv(ENGINE_SETTING, raising=False)
+        yield
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def checkpoint(request, tmp_path_factory):
+    config = ARCHITECTURES[request.param]
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_file(lively_weights(timm_shapes(config)), path)
+    return Checkpoint(
+        name="mine", config=config, variant=None, as_published=False, file=open_safetensors(path)
+    )
+
+
+@pytest.fixture(scope="module")
+def engines(checkpoint):
+    return load_engine(checkpoint), load_engine(checkpoint, engine="keras")
+
+
+def assert_same(found, expected, tolerance=1e-5):
+    assert [list(part) for part in found[1:]] == [list(part) for part in expected[1:]]
+    for one, other in zip(arrays(found), arrays(expected), strict=True):
+        assert type(one) is np.ndarray
+        assert one.dtype == np.float32
+        assert one.shape == other.shape
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
+
+
+def arrays(answer):
+    logits, *attention = answer
+    return [logits, *(array for part in attention for array in part.values())]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_every_architecture_and_batch_gives_kerass_numbers(engines, batch):
+    openvino, keras = engines
+    images = noise(batch, openvino.config.image_size)
+    assert_same(openvino.forward(images), keras.forward(images))
+
+
+def test_each_self_attention_block_gives_kerass_numbers(engines):
+    openvino, keras = engines
+    images = noise(2, openvino.config.image_size)
+    depth = openvino.config.sa_ffn_layers
+    for blocks in [*((block,) for block in range(depth)), (0, depth - 1)]:
+        assert_same(openvino.forward(images, blocks), keras.forward(images, blocks))
+
+
+def test_an_answer_is_not_changed_by_the_next(engines):
+    openvino, _ = engines
+    size = openvino.config.image_size
+    answer = openvino.forward(noise(2, size))
+    kept = [array.copy() for array in arrays(answer)]
+    openvino.forward(noise(2, size) + 1)
+    for array, before in zip(arrays(answer), kept, strict=True):
+        np.testing.assert_array_equal(array, before)
+
+
+def test_threads_get_their_own_answers(engines):
+    openvino, _ = engines
+    batches = [noise(batch, openvino.config.image_size) for batch in (1, 2, 3, 4)] * 5
+    alone = [openvino.forward(images) for images in batches]
+    with ThreadPoolExecutor(4) as threads:
+        for found, expected in zip(threads.map(openvino.forward, batches), alone, strict=True):
+            assert_same(found, expected)
+
+
+def test_bfloat16_is_float32_outside_and_near_it(bundled_engine):
+    images = noise(2, 224)
+    rough = load_engine(resolve(), precision="bfloat16").forward(images)
+    assert_same(rough, bundled_engine.forward(images), tolerance=0.2)
+
+
+def test_float32_is_float32_on_processors_that_have_bfloat16(bundled_engine, bundled):
+    images = noise(2, 224)
+    assert_same(bundled_engine.forward(images), load_engine(resolve(), engine="keras").forward(images))
+    assert bundled_engine.labels == bundled.labels
+    assert bundled_engine.source == bundled.source
+
+
+@pytest.fixture(scope="module")
+def bundled_engine():
+    return load_engine(resolve())
+
+
+LOOK = """
+import json, sys
+connections = []
+def note(event, details):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        connections.append(event)
+sys.addaudithook(note)
+import cait_viz
+from cait_viz._resources import SAMPLES
+engine = cait_viz.load_engine()
+analysis = cait_viz.analyze(sorted(SAMPLES.glob("*.jpg"))[0], engine)
+analysis.png()
+heavy = {"keras", "tensorflow", "torch", "jax"} & set(sys.modules)
+print(json.dumps([sorted(heavy), connections, analysis.top(1)]))
+"""
+
+
+def test_who_only_looks_imports_no_keras_and_sends_nothing(run_python):
+    modules, connections, _ = json.loads(run_python(LOOK)[0])
+    assert modules == []
+    assert connections == []
+
+
+def test_the_users_keras_settings_change_nothing(
+    run_python, environment, monkeypatch, tmp_path, bundled_engine
+):
+    (tmp_path / "keras.json").write_text(json.dumps({"floatx": "bfloat16", "backend": "jax"}))
+    monkeypatch.setitem(environment, "KERAS_HOME", str(tmp_path))
+    monkeypatch.setitem(environment, "KERAS_BACKEND", "torch")
+    monkeypatch.setitem(environment, "XDG_CACHE_HOME", str(tmp_path))  # exported anew
+    usual = json.loads(run_python(LOOK)[0])[2]
+    monkeypatch.undo()
+    assert usual == json.loads(run_python(LOOK)[0])[2]
+
+
+def test_without_openvino_keras_looks_and_says_so(tiny_weights, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    said = []
+    engine = load_engine(resolve(weights=tiny_weights), tell=said.append)
+    assert not isinstance(engine, OpenVINOEngine)
+    assert engine.forward(noise(1, 64))[0].shape == (1, 10)
+    assert len(said) == 1
+    assert "OpenVINO cannot be imported" in said[0]
+    with pytest.raises(EngineError, match="OpenVINO cannot be imported"):
+        load_engine(resolve(weights=tiny_weights), engine="openvino")
+
+
+def test_the_environment_names_the_engine(tiny_weights, monkeypatch):
+    checkpoint = resolve(weights=tiny_weights)
+    monkeypatch.setenv(ENGINE_SETTING, "keras")
+    assert not isinstance(load_engine(checkpoint), OpenVINOEngine)
+    assert isinstance(load_engine(checkpoint, engine="openvino"), OpenVINOEngine)
+    monkeypatch.setenv(ENGINE_SETTING, "tensorrt")
+    with pytest.raises(SelectionError, match="openvino, keras, not 'tensorrt'"):
+        load_engine(checkpoint)
+    monkeypatch.setenv(ENGINE_SETTING, "")
+    assert isinstance(load_engine(checkpoint), Engine)
+
+
+def test_a_checkpoint_that_changed_before_the_export_is_refused(tiny_weights, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(tiny_weights.read_bytes())
+    checkpoint = resolve(weights=path)
+    assert checkpoint.sha256
+    path.write_bytes(path.read_bytes()[:-4] + b"\x01\x02\x03\x04")
+    with pytest.raises(CheckpointError, match="has changed"):
+        load_engine(checkpoint, engine="openvino")
