@@ -52,6 +52,8 @@ def export(checkpoint: Checkpoint, path: Path) -> None:
 
 def main(request: str, target: str) -> int:
     """Export what a request says; a refusal goes to standard output."""
+    # Keras imports both where they are installed, for what nobody needs here, in a second.
+    sys.modules.update({"jax": None, "matplotlib": None})  # type: ignore[dict-item]
     import_keras("openvino")
     asked = json.loads(request)
     config = CaiTConfig(**asked["config"])
