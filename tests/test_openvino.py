@@ -1,6 +1,7 @@
 """The engine that looks: the same numbers as Keras', without Keras in the process."""
 
 import json
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -140,25 +141,38 @@ def bundled_engine():
 
 LOOK = """
 import json, sys
-connections = []
-def note(event, details):
-    if event in ("socket.connect", "socket.getaddrinfo"):
-        connections.append(event)
-sys.addaudithook(note)
 import cait_viz
 from cait_viz._resources import SAMPLES
 engine = cait_viz.load_engine()
-analysis = cait_viz.analyze(sorted(SAMPLES.glob("*.jpg"))[0], engine)
+analysis = cait_viz.analyze(SAMPLES / "cat.jpg", engine)
 analysis.png()
 heavy = {"keras", "tensorflow", "torch", "jax"} & set(sys.modules)
-print(json.dumps([sorted(heavy), connections, analysis.top(1)]))
+print(json.dumps([sorted(heavy), analysis.top(1)]))
+"""
+
+# Of every Python process that is started: what it would have sent.
+WATCH = """
+import os, sys
+def note(event, details):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        with open(os.environ["WATCHED"], "a") as file:
+            file.write(f"{event} {details}\\n")
+sys.addaudithook(note)
+with open(os.environ["WATCHED"], "a") as file:
+    file.write("started\\n")
 """
 
 
-def test_who_only_looks_imports_no_keras_and_sends_nothing(run_python):
-    modules, connections, _ = json.loads(run_python(LOOK)[0])
-    assert modules == []
-    assert connections == []
+def test_who_only_looks_imports_no_keras_and_no_process_sends_anything(
+    run_python, environment, monkeypatch, tmp_path
+):
+    (tmp_path / "sitecustomize.py").write_text(WATCH)
+    monkeypatch.setitem(environment, "WATCHED", str(tmp_path / "watched"))
+    monkeypatch.setitem(environment, "PYTHONPATH", f"{tmp_path}{os.pathsep}{environment['PYTHONPATH']}")
+    monkeypatch.setitem(environment, "XDG_CACHE_HOME", str(tmp_path))  # exported anew
+    assert json.loads(run_python(LOOK)[0])[0] == []
+    assert set((tmp_path / "watched").read_text().splitlines()) == {"started"}
+    assert (tmp_path / "watched").read_text().count("started") >= 2
 
 
 def test_the_users_keras_settings_change_nothing(
@@ -168,9 +182,9 @@ def test_the_users_keras_settings_change_nothing(
     monkeypatch.setitem(environment, "KERAS_HOME", str(tmp_path))
     monkeypatch.setitem(environment, "KERAS_BACKEND", "torch")
     monkeypatch.setitem(environment, "XDG_CACHE_HOME", str(tmp_path))  # exported anew
-    usual = json.loads(run_python(LOOK)[0])[2]
+    usual = json.loads(run_python(LOOK)[0])[1]
     monkeypatch.undo()
-    assert usual == json.loads(run_python(LOOK)[0])[2]
+    assert usual == json.loads(run_python(LOOK)[0])[1]
 
 
 def test_without_openvino_keras_looks_and_says_so(tiny_weights, monkeypatch):
