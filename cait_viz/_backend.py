@@ -53,7 +53,7 @@ def import_openvino() -> Any:
         ImportError: it is not installed.
     """
     if "openvino" in sys.modules:
-        return sys.modules["openvino"]
+        return importlib.import_module("openvino")
     usual = sys.modules.get(_TELEMETRY)
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # as if it were not installed
     try:
