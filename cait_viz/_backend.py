@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -42,6 +43,27 @@ def standard_error_held() -> Iterator[None]:
             os.close(kept)
 
 
+_TELEMETRY = "openvino_telemetry"
+
+
+def import_openvino() -> Any:
+    """OpenVINO, imported without its telemetry, which reports every import to its makers.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    if "openvino" in sys.modules:
+        return importlib.import_module("openvino")
+    usual = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[_TELEMETRY]
+        if usual is not None:
+            sys.modules[_TELEMETRY] = usual
+
+
 def installed_backend() -> str:
     """The backend that KERAS_BACKEND names, else the first that is installed."""
     chosen = os.environ.get("KERAS_BACKEND")
@@ -66,7 +88,7 @@ def import_keras(backend: str, threads: int | None = None) -> None:
     os.environ["KERAS_BACKEND"] = backend
     os.environ.pop("KERAS_NNX_ENABLED", None)
     with _interrupted_at_once(), standard_error_held(), _no_keras_settings():
-        importlib.import_module(backend)
+        import_openvino() if backend == "openvino" else importlib.import_module(backend)
         importlib.import_module("keras")
         # Keras asks of every input whether it is a tensor of TensorFlow's, and imports that for it. An export
         # to OpenVINO has no input.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cait_viz._backend import import_openvino
 from cait_viz._text import one_line
 from cait_viz.engine import graphs
 from cait_viz.engine.base import Engine, Precision, ca_keys, sa_keys
@@ -70,7 +71,7 @@ class OpenVINOEngine(Engine):
 
     def _compile(self, sa_blocks: tuple[int, ...]) -> Any:
         try:
-            import openvino
+            openvino = import_openvino()
         except ImportError as error:
             raise EngineError(f"OpenVINO cannot be imported ({error})") from None
         with graphs.exported(self._checkpoint) as path:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cait_viz._backend import import_openvino
 from cait_viz._files import sha256
 from cait_viz._text import file_text, listed, one_line
 from cait_viz.errors import TeacherError
@@ -125,7 +126,7 @@ class Teacher:
 
 def _read(path: Path) -> Any:
     try:
-        import openvino
+        openvino = import_openvino()
     except ImportError:
         raise TeacherError(
             "distilling needs OpenVINO to run the teacher; install it with `pip install openvino`"
@@ -141,7 +142,7 @@ def _read(path: Path) -> Any:
 
 
 def _compile(network: Any, shape: tuple[int, ...], precision: Precision, threads: int | None) -> Any:
-    import openvino
+    openvino = import_openvino()
 
     network.reshape(shape)
     options = {

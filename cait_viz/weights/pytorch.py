@@ -35,8 +35,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError:
         raise CheckpointError(
-            f"{file_text(path)}: reading a PyTorch checkpoint needs PyTorch; install it with `pip install "
-            f"torch`, or where it is installed {_SAVE}"
+            f"{file_text(path)}: this is a PyTorch pickle, which can run code when it is opened; reading it "
+            f"safely needs PyTorch: install it with `pip install torch`, or where it is installed {_SAVE}"
         ) from None
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # the options of a training
