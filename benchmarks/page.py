@@ -6,7 +6,7 @@
 - Start: from starting the program to the first analyzed image in the browser.
 - Image: from handing over a new image (640 × 480 noise, JPEG) to its map on the page.
 - Script: how long the script runs after a new block, head or color, without the browser.
-- Memory: of the server and of its worker after 20 images and after N.
+- Memory: of the server and of what it started after 20 images and after N.
 
 With --screenshot nothing is measured: it keeps the first screen.
 """
@@ -110,7 +110,7 @@ def family(pid: int) -> list[int]:
 def memory(pid: int) -> str:
     """What the server and what its other processes hold."""
     server, *others = map(resident, family(pid))
-    return f"server {server} MB, its worker {sum(others)} MB"
+    return f"server {server} MB, its processes {sum(others)} MB"
 
 
 def report(what: str, times: list[float]) -> None:
