@@ -1,6 +1,8 @@
 """What the app's server holds: the results it keeps, its models and settings, and how it starts."""
 
+import gc
 import tomllib
+import weakref
 from dataclasses import dataclass
 
 import pytest
@@ -119,6 +121,18 @@ def test_an_image_that_nobody_waits_for_any_longer_is_cancelled_and_may_be_asked
     analyzer.answers[1].set_result(Result(1))
     analyses.leave(again)
     assert again.result() is analyses.ask("key", None).result()
+
+
+def test_an_image_that_was_answered_is_held_no_longer_than_its_result_is_kept():
+    analyses, answers = Analyses(Answering(), entries=1, size=100), []
+    for key in "abc":
+        answer = analyses.ask(key, Result(10))
+        answer.result()
+        analyses.leave(answer)
+        answers.append(weakref.ref(answer))
+        del answer
+    gc.collect()
+    assert [answer() for answer in answers] == [None, None, None]
 
 
 # --- settings -----------------------------------------------------------------------------------------

@@ -59,8 +59,10 @@ class Answer(Future[Analysis]):
 
     Attributes:
         stage: what it waits for, a sentence for a person.
+        waiting: how many wait for it.
     """
 
+    waiting = 1
     stage = "Waiting for the images before it."
 
 

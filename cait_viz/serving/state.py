@@ -4,7 +4,6 @@ import os
 import runpy
 import sys
 import threading
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -44,7 +43,6 @@ class Analyses:
         least = size // entries
         self._kept: LRUCache[Hashable, Analysis] = LRUCache(size, lambda result: max(result.nbytes, least))
         self._pending: dict[Hashable, Answer] = {}
-        self._waiting: Counter[Answer] = Counter()
         self._lock = threading.Lock()
 
     def ask(self, key: Hashable, request: Request) -> Answer:
@@ -54,23 +52,21 @@ class Analyses:
         """
         with self._lock:
             if key in self._pending:
-                self._waiting[self._pending[key]] += 1
+                self._pending[key].waiting += 1
                 return self._pending[key]
             if key in self._kept:
                 answer = Answer()
                 answer.set_result(self._kept[key])
                 return answer
             answer = self._pending[key] = self._analyzer.analyze(request)
-            self._waiting[answer] = 1
         answer.add_done_callback(lambda done: self._settle(key, done))
         return answer
 
     def leave(self, answer: Answer) -> None:
         """Wait for it no longer; it is not computed if nobody else waits and its turn has not come."""
         with self._lock:
-            self._waiting[answer] -= 1
-            forgotten = self._waiting[answer] <= 0
-        if forgotten:
+            answer.waiting -= 1
+        if not answer.waiting:
             answer.cancel()
 
     def _settle(self, key: Hashable, done: "Future[Analysis]") -> None:
