@@ -64,8 +64,10 @@ def download(repo_id: str, filename: str, *, name: str, progress: bool | Progres
                 "a browser, and check HF_ENDPOINT and the proxy"
             )
         _require_space(name, metadata.size or 0)
-        if stale := cached(repo_id, filename):
-            discard(stale)
+        # What another process has fetched meanwhile is not removed under its hands.
+        found = cached(repo_id, filename)
+        if found and sha256(found) != metadata.etag:
+            discard(found)
         path = Path(hf_hub_download(repo_id, filename, tqdm_class=bar))
     except DownloadError:
         raise
