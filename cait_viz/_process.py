@@ -3,22 +3,22 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from cait_viz._text import one_line
-from cait_viz.errors import CheckpointError, ProcessDiedError
+from cait_viz.errors import CaitVizError, CheckpointError, ProcessDiedError
 
 # The exit status of a process that says on its standard output why it refuses.
-REFUSED = 3
+_REFUSED = 3
 
 
-def run_module(name: str, *arguments: str, **environment: str) -> None:
+def run_module(name: str, *arguments: str) -> None:
     """Run it and wait for it.
 
     Args:
-        name: the module, with dots. It refuses with a sentence on its standard output and `REFUSED`.
+        name: the module, with dots. It does its work in `status_of`.
         *arguments: its command line.
-        **environment: variables that it gets beside this process's.
 
     Raises:
         CheckpointError: it refused what it was given.
@@ -33,10 +33,20 @@ def run_module(name: str, *arguments: str, **environment: str) -> None:
         text=True,
         errors="replace",
         check=False,
-        env=os.environ | {"PYTHONPATH": search, "TF_CPP_MIN_LOG_LEVEL": "3"} | environment,
+        env=os.environ | {"PYTHONPATH": search, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
-    if done.returncode == REFUSED and done.stdout.strip():
+    if done.returncode == _REFUSED and done.stdout.strip():
         raise CheckpointError(one_line(done.stdout, 600))
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2] or f"status {done.returncode}"
         raise ProcessDiedError(f"the process that ran {name} died ({one_line(reason, 300)})")
+
+
+def status_of(work: Callable[..., object], *arguments: str) -> int:
+    """Do the work of a module that `run_module` runs; gives its exit status, and prints why it refuses."""
+    try:
+        work(*arguments)
+    except CaitVizError as error:
+        print(error)
+        return _REFUSED
+    return 0

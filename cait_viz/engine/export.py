@@ -1,6 +1,6 @@
 """The process that builds a network in Keras and exports it as an OpenVINO graph; see `graphs`.
 
-It is started with KERAS_BACKEND=openvino. Neither Keras nor what it imports enters the process that asks.
+Neither Keras nor what it imports enters the process that asks.
 """
 
 import json
@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from cait_viz._backend import import_keras
-from cait_viz._process import REFUSED
+from cait_viz._process import status_of
 from cait_viz.engine.base import ca_keys, sa_keys
-from cait_viz.errors import CaitVizError, CheckpointError
+from cait_viz.errors import CheckpointError
 from cait_viz.model.config import CaiTConfig
 from cait_viz.model.folding import folded
 from cait_viz.model.timm_names import assign
@@ -50,26 +50,19 @@ def export(checkpoint: Checkpoint, path: Path) -> None:
     graph.export(str(path), format="openvino", verbose=False)
 
 
-def main(request: str, target: str) -> int:
-    """Export what a request says; a refusal goes to standard output."""
+def answer(request: str, target: str) -> None:
+    """Export what a request of `graphs` says."""
     # Keras imports both where they are installed, for what nobody needs here, in a second.
     sys.modules.update({"jax": None, "matplotlib": None})  # type: ignore[dict-item]
     import_keras("openvino")
     asked = json.loads(request)
+    file = open_safetensors(Path(asked["weights"])).unwrapped()
     config = CaiTConfig(**asked["config"])
-    try:
-        file = open_safetensors(Path(asked["weights"])).unwrapped()
-        checkpoint = Checkpoint(
-            name=asked["name"], config=config, variant=None, as_published=False, file=file
-        )
-        if checkpoint.sha256 != asked["sha256"]:
-            raise CheckpointError(f"{checkpoint.path.name}: has changed meanwhile; try again")
-        export(checkpoint, Path(target))
-    except CaitVizError as error:
-        print(error)
-        return REFUSED
-    return 0
+    checkpoint = Checkpoint(name=asked["name"], config=config, variant=None, as_published=False, file=file)
+    if checkpoint.sha256 != asked["sha256"]:
+        raise CheckpointError(f"{checkpoint.path.name}: has changed meanwhile; try again")
+    export(checkpoint, Path(target))
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(status_of(answer, *sys.argv[1:]))

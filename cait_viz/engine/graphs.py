@@ -143,7 +143,7 @@ def _export(checkpoint: Checkpoint, target: Path) -> None:
         "sha256": checkpoint.sha256,
         "config": checkpoint.config.to_dict(),
     }
-    run_module("cait_viz.engine.export", json.dumps(request), str(target / GRAPH), KERAS_BACKEND="openvino")
+    run_module("cait_viz.engine.export", json.dumps(request), str(target / GRAPH))
     hashes = {name: sha256(target / name) for name in (GRAPH, WEIGHTS)}
     contents = json.dumps({"name": checkpoint.name, "sha256": hashes})
     (target / CONTENTS).write_text(contents, encoding="utf-8")

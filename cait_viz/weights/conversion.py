@@ -10,9 +10,9 @@ from pathlib import Path
 from safetensors.numpy import save_file
 
 from cait_viz._files import placing, sha256, user_cache
-from cait_viz._process import REFUSED, run_module
+from cait_viz._process import run_module, status_of
 from cait_viz._text import file_text, one_line, path_text
-from cait_viz.errors import CaitVizError, CheckpointError, ProcessDiedError
+from cait_viz.errors import CheckpointError, ProcessDiedError
 from cait_viz.weights import pytorch, savedmodel
 
 _READERS = {"savedmodel": savedmodel.read, "pytorch": pytorch.read}
@@ -48,17 +48,12 @@ def _convert(reader: str, path: Path, target: Path) -> None:
         raise CheckpointError(f"{file_text(path)}: the process that reads it died") from None
 
 
-def main(reader: str, path: str, target: str) -> int:
-    """Read weights and write them as safetensors; a refusal goes to standard output."""
-    try:
-        tensors = _READERS[reader](Path(path))
-        with placing(Path(target)) as part:
-            save_file(tensors, part, metadata={"format": "pt"})
-    except CaitVizError as error:
-        print(error)
-        return REFUSED
-    return 0
+def convert(reader: str, path: str, target: str) -> None:
+    """Read weights and write them as safetensors, in that process."""
+    tensors = _READERS[reader](Path(path))
+    with placing(Path(target)) as part:
+        save_file(tensors, part, metadata={"format": "pt"})
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(status_of(convert, *sys.argv[1:]))

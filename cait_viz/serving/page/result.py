@@ -43,7 +43,7 @@ class ScreenResult:
 
 
 def analyze(image: ChosenImage, model: AvailableModel, view: View) -> ScreenResult | None:
-    """The image's analysis: the session's last one, kept by the server, or asked of a worker.
+    """The image's analysis: the session's last one, kept by the server, or asked for now.
 
     If it fails the page says why, once and without asking again, and shows what it showed before, if that
     was of the same model.
