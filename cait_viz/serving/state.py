@@ -66,7 +66,10 @@ class Analyses:
         """Wait for it no longer; it is not computed if nobody else waits and its turn has not come."""
         with self._lock:
             answer.waiting -= 1
-        if not answer.waiting:
+            given_up = not answer.waiting
+            if given_up:  # whoever asks from here on gets an answer of their own
+                self._pending = {key: kept for key, kept in self._pending.items() if kept is not answer}
+        if given_up:
             answer.cancel()
 
     def _settle(self, key: Hashable, done: "Future[Analysis]") -> None:
