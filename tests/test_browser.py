@@ -3,6 +3,7 @@
 Needs Chromium. Without it these tests are skipped, or fail where CAIT_VIZ_REQUIRE_BROWSER=1 is set.
 """
 
+import re
 import shutil
 
 import pytest
@@ -14,6 +15,9 @@ from safetensors.numpy import save
 from cait_viz.weights.registry import BUNDLED, get_variant
 
 pytestmark = pytest.mark.browser
+
+# What a browser says of an image that the server no longer has, and Streamlit after it.
+SUPERSEDED = re.compile(r"404 \(Not Found\)|Image source error")
 
 
 # --- the first screen ---------------------------------------------------------------------------------
@@ -101,6 +105,11 @@ def test_choices_faster_than_the_page_are_all_kept(visitor):
     visitor.rest()
     for name in ("Paper", "CA block 1", "Patches"):
         assert page.get_by_role("radio", name=name, exact=True).get_attribute("aria-checked") == "true"
+    assert visitor.maps[0].endswith("class-attention block 1, mean of the heads.")
+    whole = "images => images.every(image => image.complete && image.naturalWidth)"
+    assert page.locator(MAPS).evaluate_all(whole)
+    # A map of a run that the next choice ended may be gone before the browser asks for it.
+    visitor.complaints[:] = [text for text in visitor.complaints if not SUPERSEDED.search(text)]
 
 
 # --- a model of one's own -----------------------------------------------------------------------------
