@@ -9,6 +9,7 @@ import streamlit as st
 from app_page import (
     analysis_of,
     chosen,
+    html_of,
     is_usable,
     maps,
     notices,
@@ -233,10 +234,19 @@ def test_a_sample_takes_the_place_of_an_upload():
     assert page.file_uploader[0].value is None
 
 
-def test_taking_an_upload_away_brings_the_sample_back():
-    page = upload(visit(sample="pagoda"), "mine.png", picture())
-    page.file_uploader[0].clear().run()
+def test_removing_an_upload_brings_the_sample_back():
+    page = upload(visit(sample="pagoda"), "mine <b>.png", picture())
+    assert [text for text in html_of(page) if "mine &lt;b&gt;.png" in text]
+    page.button(key="remove").click().run()
     assert "pagoda.jpg" in maps(page)[0][0]
+    assert not [text for text in html_of(page) if "mine" in text]
+
+
+def test_one_upload_after_another_runs_the_model_for_each_and_for_nothing_between(asked):
+    page = visit()
+    for number in range(3):
+        upload(page, f"{number}.png", picture(number))
+    assert [request.image_name for request in asked] == ["cat.jpg", "0.png", "1.png", "2.png"]
 
 
 def test_the_camera_is_off_until_it_is_asked_for_and_its_photograph_is_analyzed(asked):

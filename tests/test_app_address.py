@@ -120,6 +120,17 @@ def test_an_address_that_names_a_sample_takes_the_place_of_an_upload():
     assert page.query_params == before
 
 
+def test_an_address_from_before_an_upload_does_not_take_the_next_one_away():
+    page = visit(sample="pagoda", head="2")
+    before = dict(page.query_params)
+    upload(page, "mine.png", picture(1))
+    page.query_params.clear()
+    page.query_params.update(before)
+    upload(page, "other.png", picture(2))
+    assert maps(page)[0][0].endswith("other.png: class-attention block 2, head 3.")
+    assert "sample" not in page.query_params
+
+
 def test_an_upload_is_never_in_the_address_and_its_view_is_kept_on_reload():
     page = upload(visit(), "secret holiday.png", picture())
     page.button(key="tile_0_1").click().run()

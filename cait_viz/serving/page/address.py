@@ -52,10 +52,15 @@ def write_address(sample: str | None) -> None:
     """
     state = st.session_state
     view = {name: str(state[name]) for name in _IN_ADDRESS if name != "sample" or sample}
-    if view != state.said_by_address:
-        st.query_params.from_dict(view)
+    address = state.address_and_choices[0]
+    # The browser may not have got the last address yet, or never, if its run was ended.
+    late = st.query_params.to_dict() != address
+    changed = view != state.said_by_address
     state.said_by_address = view
-    state.address_and_choices = (st.query_params.to_dict(), _choices())
+    # First, because a newer choice may end this run when the address is sent.
+    state.address_and_choices = (view if changed or late else address, _choices())
+    if changed or late:
+        st.query_params.from_dict(view)
 
 
 def reset_block_and_head() -> None:
@@ -65,7 +70,10 @@ def reset_block_and_head() -> None:
 
 
 def _choices() -> list[Any]:
-    return [st.session_state.get(name) for name in (*_IN_ADDRESS, *_NOT_IN_ADDRESS)]
+    """All that a person has chosen, the image that they gave too."""
+    given = st.session_state.get("given")
+    names = (*_IN_ADDRESS, *_NOT_IN_ADDRESS)
+    return [given and given.key, *(st.session_state.get(name) for name in names)]
 
 
 def _parse(address: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:

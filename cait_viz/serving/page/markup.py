@@ -15,6 +15,7 @@ ol.ranked {list-style: none; margin: 0 !important; padding: 0 !important;}
 .ranked .confident .line {font-weight: 600;}
 .notice {padding: .8rem 1rem; border-radius: .5rem; border-left: .3rem solid #d9483b; overflow-wrap: anywhere;
   background: color-mix(in srgb, #d9483b 14%, transparent);}
+.given {font-weight: 600; overflow-wrap: anywhere;}
 [data-testid="stCaptionContainer"] {opacity: .8;}
 /* The only code here are names that Markdown must not read; they are to look like the text around them. */
 code {all: unset !important; overflow-wrap: anywhere !important;}

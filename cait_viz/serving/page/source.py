@@ -1,10 +1,10 @@
 """The image to look at: an upload, a photograph from the camera, a web address or a sample."""
 
+import html
 import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import streamlit as st
@@ -70,64 +70,69 @@ def choose_image() -> ChosenImage:
     """The image that was given last, by whichever of the widgets; a sample where none was."""
     st.subheader("Image")
     state = st.session_state
+    # A new uploader for each upload: one that holds an image gives it up before it takes the next, and the
+    # page would show a sample in between.
+    key = f"upload_{state.setdefault('uploads', 0)}"
+    st.file_uploader("Upload an image", key=key, on_change=_take_upload, args=(key,))
     number = state.setdefault("given_number", 0)
-    upload = st.file_uploader("Upload an image", key=f"upload_{number}", on_change=_latest, args=("upload",))
-    given = {"web": _web_image(number), "camera": None, "upload": _uploaded(upload)}
+    _ask_web(f"web_{number}")
     if st.toggle("Use the camera", key=f"camera_on_{number}"):
-        photograph = st.camera_input(
-            "Take a photograph", key=f"camera_{number}", on_change=_latest, args=("camera",)
-        )
-        given["camera"] = _uploaded(photograph)
+        key = f"camera_{number}"
+        st.camera_input("Take a photograph", key=key, on_change=_take, args=(key,))
+    given: ChosenImage | None = state.get("given")
+    if given is not None:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.html(f'<div class="given">{html.escape(given.name)}</div>')
+            st.button("Remove", key="remove", type="tertiary", on_click=clear_given_image)
     st.caption("Your image stays in this program's memory. It is never written to disk or sent anywhere.")
-    for way in (state.get("given_latest", "upload"), *given):
-        if image := given[way]:
-            return image
+    if given is not None:
+        return given
     sample = samples()[state.sample]
     return ChosenImage(sample.slug, sample.path.read_bytes(), sample.path.name, sample)
 
 
 def clear_given_image() -> None:
     """Let the sample be shown in place of an image that the person gave."""
+    state = st.session_state
+    state.given = None
     # A widget under a new key is a new one, and empty.
-    st.session_state.given_number = st.session_state.get("given_number", 0) + 1
+    state.given_number = state.get("given_number", 0) + 1
 
 
-def _latest(way: str) -> None:
-    st.session_state.given_latest = way
+def _take(key: str) -> None:
+    """Look at the file in the widget of that key; without one the image stays."""
+    if file := st.session_state[key]:
+        st.session_state.given = ChosenImage(file.file_id, file.getvalue(), file.name)
 
 
-def _uploaded(file: Any) -> ChosenImage | None:
-    return file and ChosenImage(file.file_id, file.getvalue(), file.name)
+def _take_upload(key: str) -> None:
+    _take(key)
+    st.session_state.uploads += 1
 
 
-def _web_image(number: int) -> ChosenImage | None:
-    """The image at the web address in the field; after a failure the one before it, beside a sentence."""
+def _ask_web(key: str) -> None:
+    """A field for a web address, whose image is taken once; after a failure the one before it stays."""
     state = st.session_state
     url = st.text_input(
         "or a web address",
-        key=f"web_{number}",
+        key=key,
         placeholder="https://…",
         help="Of an image: https or http, at most 20 MB. This program asks for it, not your browser.",
     ).strip()
-    if not url:
-        state.pop("web_image", None)
-        state.pop("web_answer", None)
-        return None
-    asked, error = state.get("web_answer", (None, None))
+    asked, error = state.get("web_answer", ("", None))
     if asked != url:
         error = None
-        try:
-            with st.spinner("Fetching the image"):
-                data = fetch(url, allow_private=False)
-            state.web_image = ChosenImage(uuid4().hex, data, address_name(url))
-            _latest("web")
-        except CaitVizError as failure:
-            error = str(failure)
+        if url:
+            try:
+                with st.spinner("Fetching the image"):
+                    data = fetch(url, allow_private=False)
+                state.given = ChosenImage(uuid4().hex, data, address_name(url))
+            except CaitVizError as failure:
+                error = str(failure)
         state.web_answer = (url, error)
     if error:
         st.html(notice(f"{error}."))
         st.button("Try again", key="retry_web", on_click=lambda: state.pop("web_answer"))
-    return state.get("web_image")
 
 
 def show_gallery(image: ChosenImage) -> None:
