@@ -60,12 +60,15 @@ class Analysis(Result):
         What is to be kept is better saved from the full one: this one's `image` and `box` are the copy's.
         """
         image, box = reduced(Image.fromarray(self.image), self.box, max_side)
-        return self if image.size == self.size else replace(self, image=np.asarray(image), box=box)
+        return self if image.size == self.size else self._with_image(np.asarray(image), box)
 
     def seen(self) -> "Analysis":
         """The same result with only what the network saw of the image."""
         part = Image.fromarray(self.image).crop(self.box.pixels())
-        return replace(self, image=np.asarray(part), box=Box(0.0, 0.0, float(part.width), float(part.height)))
+        return self._with_image(np.asarray(part), Box(0.0, 0.0, float(part.width), float(part.height)))
+
+    def _with_image(self, image: np.ndarray, box: Box) -> "Analysis":
+        return replace(self, image=image, box=box, file_sha256=self.image_sha256)
 
     def title(self, block: int | None = None, head: int | None = None) -> str:
         """What a map shows, in words: a title, or the text in place of the image."""

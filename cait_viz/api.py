@@ -103,7 +103,7 @@ def analyze(
     return Analysis(
         image=np.asarray(loaded.image),
         image_name=loaded.name,
-        image_sha256=loaded.sha256,
+        file_sha256=loaded.file_sha256,
         model=describe(engine),
         view=view,
         box=preprocessing.seen_box(loaded.image.size, model.config.image_size, view),

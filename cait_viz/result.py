@@ -4,8 +4,10 @@ Blocks and heads count from 0 in every argument and file name, as the tutorial's
 titles a person reads, as the paper does.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -49,7 +51,7 @@ class Result:
     Attributes:
         image: `(height, width, 3)` uint8, upright sRGB.
         image_name: the image's file name, or what it was called.
-        image_sha256: SHA-256 of the bytes that were given, or of the pixels where none were.
+        file_sha256: SHA-256 of the bytes that were given, in hexadecimal; None where none were.
         model: the model that was asked.
         view: "crop", the center square, or "whole", the whole image squashed to a square.
         box: the part of `image` that the network saw, in its pixels; the edges need not be whole.
@@ -67,7 +69,7 @@ class Result:
 
     image: NDArray[np.uint8]
     image_name: str
-    image_sha256: str
+    file_sha256: str | None
     model: ModelInfo
     view: View
     box: Box
@@ -80,12 +82,12 @@ class Result:
 
     def __post_init__(self) -> None:
         attention = {key: _frozen(array, np.float32) for key, array in self.class_attention.items()}
-        settle = object.__setattr__
-        settle(self, "image", _frozen(self.image))
-        settle(self, "labels", tuple(self.labels))
-        settle(self, "probabilities", _frozen(self.probabilities, np.float32))
-        settle(self, "logits", _frozen(self.logits, np.float32))
-        settle(self, "class_attention", MappingProxyType(attention))
+        set_field = object.__setattr__
+        set_field(self, "image", _frozen(self.image))
+        set_field(self, "labels", tuple(self.labels))
+        set_field(self, "probabilities", _frozen(self.probabilities, np.float32))
+        set_field(self, "logits", _frozen(self.logits, np.float32))
+        set_field(self, "class_attention", MappingProxyType(attention))
         numbers = (self.logits, self.probabilities, *attention.values())
         if not all(np.isfinite(array).all() for array in numbers):
             raise CheckpointError(
@@ -102,6 +104,11 @@ class Result:
         label, probability = self.predictions[0]
         said = f"{label!r}, {probability:.1%}"
         return f"<{type(self).__name__} of {self.image_name!r} by {self.model.name}: {said}>"
+
+    @cached_property
+    def image_sha256(self) -> str:
+        """SHA-256 of the bytes that were given, or of the pixels where none were, in hexadecimal."""
+        return self.file_sha256 or hashlib.sha256(self.image.tobytes()).hexdigest()
 
     @property
     def size(self) -> tuple[int, int]:

@@ -147,12 +147,25 @@ def get_config(
 
 
 def CaiT(  # noqa: N802
-    projection_dim: int, patch_size: int, num_patches: int, mlp_units: Sequence[int], **options: Any
+    projection_dim: int,
+    patch_size: int,
+    num_patches: int,
+    init_values: float | None,
+    mlp_units: Sequence[int],
+    sa_ffn_layers: int,
+    ca_ffn_layers: int,
+    num_heads: int,
+    layer_norm_eps: float,
+    dropout_rate: float,
+    sd_prob: float,
+    global_pool: str,
+    pre_logits: bool,
+    num_classes: int,
+    **options: Any,
 ) -> cait.CaiT:
     """A `cait_viz.CaiT` of that architecture, with fresh weights.
 
-    As in the paper, dropout acts in the patch stage only. `options` are the other ones of `get_config`, and
-    Keras' own (name, dtype).
+    As in the paper, dropout acts in the patch stage only. `options` are Keras' own (name, dtype).
 
     Raises:
         ValueError: the arguments make no CaiT; the message names the value.
@@ -165,13 +178,21 @@ def CaiT(  # noqa: N802
         raise ValueError(
             f"mlp_units must be a hidden width and projection_dim {projection_dim}, not {list(mlp_units)}"
         )
-    architecture = {name: options.pop(name) for name in get_config() if name in options}
     config = CaiTConfig(
         image_size=side * patch_size,
         patch_size=patch_size,
         projection_dim=projection_dim,
+        sa_ffn_layers=sa_ffn_layers,
+        ca_ffn_layers=ca_ffn_layers,
+        num_heads=num_heads,
         mlp_ratio=hidden / projection_dim,
-        **architecture,
+        layer_norm_eps=layer_norm_eps,
+        init_values=init_values,
+        dropout_rate=dropout_rate,
+        sd_prob=sd_prob,
+        global_pool=global_pool,  # type: ignore[arg-type]  # checked by the config
+        pre_logits=pre_logits,
+        num_classes=num_classes,
     )
     return cait.CaiT(config, **options)
 

@@ -28,7 +28,7 @@ def analysis_of(
     given = {
         "image": picture,
         "image_name": "my cat.jpg",
-        "image_sha256": "ab" * 32,
+        "file_sha256": "ab" * 32,
         "model": MODEL,
         "view": "crop",
         "box": Box(left, top, left + side, top + side),

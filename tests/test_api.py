@@ -106,6 +106,17 @@ def test_an_analysis_says_which_image_it_is_of(tiny_model, photo, tmp_path):
     assert from_path.image_sha256 == named.image_sha256 == hashlib.sha256(photo).hexdigest()
 
 
+def test_the_pixels_of_an_image_without_a_file_are_hashed_when_that_is_asked_for(
+    tiny_model, photo, monkeypatch
+):
+    pixels = np.asarray(picture_of(photo))
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "sha256", None)
+        analysis = analyze(pixels, tiny_model)
+    assert analysis.image_sha256 == hashlib.sha256(pixels.tobytes()).hexdigest()
+    assert analysis.reduced(20).image_sha256 == analysis.seen().image_sha256 == analysis.image_sha256
+
+
 def test_an_analysis_says_which_model_made_it(bundled, photo):
     model = analyze(photo, bundled).model
     assert (model.name, model.weights, model.saliency_block) == ("bundled", "bundled.safetensors", 1)

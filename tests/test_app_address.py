@@ -120,6 +120,26 @@ def test_an_address_that_names_a_sample_takes_the_place_of_an_upload():
     assert page.query_params == before
 
 
+def test_back_and_forward_bring_an_upload_back_but_not_one_that_was_removed():
+    page = visit()
+    page.button(key="sample_rocket").click().run()
+    at_rocket = dict(page.query_params)
+    upload(page, "mine.png", picture())
+    at_mine = dict(page.query_params)
+
+    def go(address):
+        page.query_params.clear()
+        page.query_params.update(address)
+        page.run()
+        return maps(page)[0][0]
+
+    assert " rocket.jpg: " in go(at_rocket)
+    assert " mine.png: " in go(at_mine)
+    page.button(key="remove").click().run()
+    assert " rocket.jpg: " in go(at_mine)
+    assert is_usable(page)
+
+
 def test_an_address_from_before_an_upload_does_not_take_the_next_one_away():
     page = visit(sample="pagoda", head="2")
     before = dict(page.query_params)

@@ -194,7 +194,7 @@ for module in sys.argv[2:]:
 picture = cait_viz.read_image(sys.argv[1])
 prepare(sys.argv[1], 64)
 analysis = cait_viz.Analysis(
-    image=np.asarray(picture), image_name="photo.png", image_sha256="0" * 64,
+    image=np.asarray(picture), image_name="photo.png", file_sha256="0" * 64,
     model=ModelInfo("mine", "mine.safetensors", "0" * 64, 0, 64, 16), view="crop",
     box=seen_box(picture.size, 64, "crop"), labels=("a", "b"),
     probabilities=np.full(2, 0.5, np.float32), logits=np.zeros(2, np.float32),

@@ -37,9 +37,9 @@ def test_text_that_is_no_list_of_stages_is_refused(text):
 
 
 def test_a_resolution_left_open_is_the_networks_own():
-    assert FINETUNING.settled(384).sizes == (384,)
-    assert TrainingConfig(stages=(Stage(96, 1), Stage(None, 1))).settled(224).sizes == (96, 224)
-    with pytest.raises(ValueError, match="settle it"):
+    assert FINETUNING.resolved(384).sizes == (384,)
+    assert TrainingConfig(stages=(Stage(96, 1), Stage(None, 1))).resolved(224).sizes == (96, 224)
+    with pytest.raises(ValueError, match="choose it"):
         _ = DISTILLATION.sizes
 
 
@@ -61,6 +61,14 @@ def test_a_resolution_left_open_is_the_networks_own():
         ("kept_views", -1),
         ("precision", "float16"),
         ("seed", -1),
+        ("seed", 1.5),
+        ("batch_size", 2.5),
+        ("batch_size", "4"),
+        ("kept_views", True),
+        ("learning_rate", "1e-3"),
+        ("stages", "112:5"),
+        ("stages", (32,)),
+        ("augmentation", None),
     ],
 )
 def test_a_value_out_of_its_range_is_named(name, value):

@@ -27,7 +27,7 @@ from cait_viz.training.state import SavedState
 
 def test_resuming_with_other_options_is_refused_before_anything_is_done(image_folder, teacher_file, tmp_path):
     config = replace(QUICK, kept_views=1)
-    state = {"identity": {"config": asdict(config.settled(224))}}
+    state = {"identity": {"config": asdict(config.resolved(224))}}
     np.savez(tmp_path / "checkpoint.npz", state=np.array(json.dumps(state)))
     with pytest.raises(TrainingError, match="saved with other config, architecture"):
         distil(

@@ -146,7 +146,7 @@ def test_an_image_is_loaded_from_its_address_and_named_after_it(site):
     assert loaded.image.getpixel((0, 0)) == (200, 100, 50)
     assert loaded.name == "red cat.png"
     assert load_image(f"{site.url}/cat.png", "mine").name == "mine"
-    assert loaded.sha256 == load_image(png()).sha256
+    assert loaded.file_sha256 == load_image(png()).file_sha256
     assert site.requests[0][1]["User-Agent"].startswith("cait-viz/")
 
 

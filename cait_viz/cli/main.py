@@ -14,9 +14,9 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, UnusedCliTokensError
 from cyclopts.help.formatters.plain import PlainFormatter
 
 from cait_viz import __version__
@@ -113,7 +113,21 @@ def _run(words: list[str]) -> int:
 
 
 def _see_help(error: Exception, command: Sequence[str]) -> str:
-    return f"{str(error).rstrip('.')}; see {' '.join(['cait-viz', *command])} --help"
+    problem = str(error)
+    if isinstance(error, UnusedCliTokensError):
+        problem = f"unexpected argument {' '.join(error.unused_tokens or ())}"
+    if not problem.endswith("..."):  # of a list
+        problem = problem.removesuffix(".")
+    return f"{problem}; see {' '.join(['cait-viz', *command])} --help"
+
+
+def _refuse_fractions(_: Any, __: Any, arguments: ArgumentCollection) -> None:
+    """Refuse a fraction where a whole number is wanted; cyclopts would round it."""
+    for argument in arguments:
+        kinds = (argument.hint, *get_args(argument.hint))
+        for token in argument.tokens if int in kinds and float not in kinds else ():
+            if "." in token.value:
+                raise UsageError(f"{argument.name}: {token.value} is not a whole number")
 
 
 def application(chosen: str) -> App:
@@ -125,6 +139,7 @@ def application(chosen: str) -> App:
         help_format="plaintext",
         help_formatter=_PlainHelp(),
         default_parameter=Parameter(negative=()),
+        config=_refuse_fractions,
         exit_on_error=False,
         print_error=False,
     )

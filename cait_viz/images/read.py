@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -63,10 +62,10 @@ class LoadedImage:
     remark: str = ""
     _file: bytes | None = field(default=None, repr=False)
 
-    @cached_property
-    def sha256(self) -> str:
-        """Hex digest of the file's bytes; of the RGB pixels where no file was given."""
-        return hashlib.sha256(self.image.tobytes() if self._file is None else self._file).hexdigest()
+    @property
+    def file_sha256(self) -> str | None:
+        """Hex digest of the file's bytes; None where no file was given."""
+        return None if self._file is None else hashlib.sha256(self._file).hexdigest()
 
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | LoadedImage

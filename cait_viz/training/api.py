@@ -31,13 +31,13 @@ __all__ = ["Outcome", "distil", "finetune"]
 
 
 def finetune(
-    images: Path,
-    out: Path,
+    images: str | Path,
+    out: str | Path,
     *,
     model: str | None = None,
-    weights: Path | None = None,
-    labels: Path | None = None,
-    validation: Path | float = 0.1,
+    weights: str | Path | None = None,
+    labels: str | Path | None = None,
+    validation: str | Path | float = 0.1,
     config: TrainingConfig = FINETUNING,
     options: RunOptions = RunOptions(),
 ) -> Outcome:
@@ -63,7 +63,10 @@ def finetune(
         OutputError: the output cannot be written.
         KeyboardInterrupt: Ctrl-C; the state has been saved.
     """
-    elsewhere = [validation] if isinstance(validation, Path) else []
+    images, out = Path(images), Path(out)
+    elsewhere = [Path(validation)] if isinstance(validation, str | Path) else []
+    share = 0.0 if isinstance(validation, str | Path) else validation
+    datasets.check_share(share)
     _refuse_output_among_images(out, options.cache, [images, *elsewhere])
     skipped: list[str] = []
 
@@ -74,21 +77,21 @@ def finetune(
     folder = images
     if parts := datasets.find_split(images):
         folder = parts[0]
-        if validation and not elsewhere:
+        if share and not elsewhere:
             elsewhere = [parts[1]]
         used = [f"trains on {folder.name}/", *(f"validates with {path.name}/" for path in elsewhere)]
         options.tell(f"{path_text(images)}: holds a split; {' and '.join(used)}")
         datasets.report_loose_images(images, note)
     found, folders = datasets.find_classes(folder, note, elsewhere)
-    if isinstance(validation, Path) or elsewhere:
+    if elsewhere:
         index = {name: label for label, name in enumerate(folders)}
         training, held_back = _hold_back(found, elsewhere, index, options.tell)
     else:
-        training, held_back = datasets.split(found, validation, config.seed)
+        training, held_back = datasets.split(found, share, config.seed)
     synsets = dict(zip(imagenet_synsets(), imagenet_names(), strict=True))
     names = tuple(synsets[name] for name in folders) if set(folders) <= set(synsets) else folders
     start = resolve(model, weights)
-    config = _settled(config, start.config)
+    config = _resolved(config, start.config)
     architecture = replace(start.config, num_classes=len(names), pre_logits=False)
     tensors = read_tensors(start)
     if start.config.pre_logits or class_names(start.config.num_classes, labels) != names:
@@ -119,16 +122,16 @@ def finetune(
 
 
 def distil(
-    images: Sequence[Path],
-    out: Path,
+    images: Sequence[str | Path],
+    out: str | Path,
     *,
-    teacher: Path,
-    folder_weights: Mapping[Path, float] = MappingProxyType({}),
+    teacher: str | Path,
+    folder_weights: Mapping[str | Path, float] = MappingProxyType({}),
     teacher_size: int | None = None,
     model: str | None = None,
-    weights: Path | None = None,
-    labels: Path | None = None,
-    validation: Sequence[Path] = (),
+    weights: str | Path | None = None,
+    labels: str | Path | None = None,
+    validation: Sequence[str | Path] = (),
     config: TrainingConfig = DISTILLATION,
     options: RunOptions = RunOptions(),
 ) -> Outcome:
@@ -154,13 +157,15 @@ def distil(
         config: how to train.
         options: what does not decide on the weights.
     """
-    if len(set(images)) < len(images):
+    folders, out, held_folders = [*map(Path, images)], Path(out), [*map(Path, validation)]
+    weight_of = {Path(folder): weight for folder, weight in folder_weights.items()}
+    if len(set(folders)) < len(folders):
         raise DatasetError("a folder is named twice; give it a weight of 2 to show its images twice as often")
-    _refuse_output_among_images(out, options.cache, [*images, *validation])
+    _refuse_output_among_images(out, options.cache, [*folders, *held_folders])
     start = None if weights is None else resolve(model, weights)
     architecture = start.config if start else (BUNDLED if model is None else get_variant(model)).config
-    config = _settled(config, architecture)
-    network = Teacher(teacher, teacher_size, config.precision, options.threads)
+    config = _resolved(config, architecture)
+    network = Teacher(Path(teacher), teacher_size, config.precision, options.threads)
     names = class_names(network.classes, labels)
     if start and (start.config.pre_logits or start.config.num_classes != network.classes):
         raise CheckpointError(
@@ -168,9 +173,9 @@ def distil(
             f"{network.classes}; start from weights with the teacher's classes, or from none"
         )
     index = class_index(names)
-    found = [example for folder in images for example in datasets.find_images(folder, index)]
-    training, held_back = _hold_back(found, validation, index, options.tell)
-    shares = datasets.example_weights(training, folder_weights)
+    found = [example for folder in folders for example in datasets.find_images(folder, index)]
+    training, held_back = _hold_back(found, held_folders, index, options.tell)
+    shares = datasets.example_weights(training, weight_of)
     datasets.report_classes(names, training, held_back, options.tell)
     return train(
         Job(
@@ -187,9 +192,9 @@ def distil(
             validation=held_back,
             teacher=network,
             data={
-                "folders": [str(folder) for folder in images],
-                "folder_weights": {str(folder): weight for folder, weight in folder_weights.items()},
-                "validation": [str(folder) for folder in validation],
+                "folders": [str(folder) for folder in folders],
+                "folder_weights": {str(folder): weight for folder, weight in weight_of.items()},
+                "validation": [str(folder) for folder in held_folders],
                 "classes": len(names),
                 "labeled": sum(example.label >= 0 for example in training),
             },
@@ -227,17 +232,17 @@ def _hold_back(
     return training, labeled
 
 
-def _settled(config: TrainingConfig, architecture: CaiTConfig) -> TrainingConfig:
+def _resolved(config: TrainingConfig, architecture: CaiTConfig) -> TrainingConfig:
     """The config with every resolution given; each has to be a multiple of the patch size."""
-    settled = config.settled(architecture.image_size)
+    resolved = config.resolved(architecture.image_size)
     patch = architecture.patch_size
-    for size in settled.sizes:
+    for size in resolved.sizes:
         if size % patch:
             raise SelectionError(
                 f"a resolution of {size} pixels is not a multiple of the patch size of {patch}; choose "
                 f"{max(size - size % patch, patch)}"
             )
-    return settled
+    return resolved
 
 
 def _new_head(architecture: CaiTConfig, seed: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -27,11 +28,13 @@ _RANGES: dict[str, Callable[[float], bool]] = {
 }
 
 
-def _require(options: object, wanted: str, *names: str) -> None:
-    """Refuse options whose fields of those names are out of one of `_RANGES`."""
+def _require(options: object, wanted: str, *names: str, whole: bool = False) -> None:
+    """Refuse options whose fields of those names are no numbers, or out of one of `_RANGES`."""
     for name in names:
         value = getattr(options, name)
-        if not _RANGES[wanted](value):
+        if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+            raise ValueError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}")
+        if not _RANGES[wanted](float(value)):
             raise ValueError(f"{name} must be {wanted}, not {value!r}")
 
 
@@ -50,7 +53,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         if self.image_size is not None:
-            _require(self, "at least 1", "image_size")
+            _require(self, "at least 1", "image_size", whole=True)
         _require(self, "above 0", "epochs")
 
 
@@ -99,11 +102,11 @@ class TrainingConfig:
         label_weight: share of the label, where an image has one, in what the student learns; the rest is the
             teacher's.
         feature_weight: weight of the teacher's feature map in the loss.
-        kept_views: number of views of each image for which the teacher's answers are kept; 0 draws every
-            view anew.
+        kept_views: number of views of each image for which the teacher's answers are kept; 0 for a
+            new view each time.
         augmentation: how views differ.
         precision: of the arithmetic; the weights are float32.
-        seed: decides on all that is random.
+        seed: random seed.
     """
 
     stages: tuple[Stage, ...] = (Stage(None, 10),)
@@ -123,26 +126,29 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.stages:
-            raise ValueError("stages must be at least one, not ()")
+        if not self.stages or not all(isinstance(stage, Stage) for stage in self.stages):
+            raise ValueError(f"stages must be at least one Stage, not {self.stages!r}")
+        if not isinstance(self.augmentation, Augmentation):
+            raise ValueError(f"augmentation must be an Augmentation, not {self.augmentation!r}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
-        _require(self, "at least 1", "batch_size")
+        _require(self, "at least 1", "batch_size", whole=True)
         _require(self, "above 0", "learning_rate", "clip_norm")
-        _require(self, "at least 0", "weight_decay", "feature_weight", "kept_views")
+        _require(self, "at least 0", "weight_decay", "feature_weight")
+        _require(self, "at least 0", "kept_views", whole=True)
         _require(self, "from 0 to 1", "label_weight")
         _require(self, "at least 0 and below 1", "warmup", "label_smoothing", "sd_prob", "ema")
-        _require(self, "at least 0 and below 2**32", "seed")
+        _require(self, "at least 0 and below 2**32", "seed", whole=True)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The resolution of each stage, in pixels; a ValueError unless they are `settled`."""
+        """The resolution of each stage, in pixels; a ValueError unless they are `resolved`."""
         known = tuple(stage.image_size for stage in self.stages if stage.image_size is not None)
         if len(known) < len(self.stages):
-            raise ValueError("the config leaves a resolution to the network; settle it first")
+            raise ValueError("the config leaves a resolution to the network; choose it first")
         return known
 
-    def settled(self, image_size: int) -> "TrainingConfig":
+    def resolved(self, image_size: int) -> "TrainingConfig":
         """The config for a network whose own input has that side."""
         stages = tuple(Stage(stage.image_size or image_size, stage.epochs) for stage in self.stages)
         return replace(self, stages=stages)
@@ -194,7 +200,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         _require(self, "at least 0", "checkpoint_minutes")
         if self.threads is not None:
-            _require(self, "at least 1", "threads")
+            _require(self, "at least 1", "threads", whole=True)
 
 
 def parse_stages(text: str) -> tuple[Stage, ...]:

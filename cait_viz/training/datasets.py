@@ -119,14 +119,19 @@ def example_weights(examples: Sequence[Example], folder_weights: Mapping[Path, f
     return np.array([1.0 if folder is None else weights[folder] for folder in folders])
 
 
+def check_share(share: float) -> None:
+    """Refuse a share of images to validate with that is not in [0, 1), with a DatasetError."""
+    if not 0 <= share < 1:
+        raise DatasetError(f"the share of images to validate with must be from 0 to below 1, not {share}")
+
+
 def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
     """Split images for training and validation, class by class; the same seed gives the same split.
 
-    The share of each class is validated with, a DatasetError unless it is in [0, 1). Every class keeps an
-    image to train on; a class of one image has none to validate with.
+    The share of each class is validated with, see `check_share`. Every class keeps an image to train on; a
+    class of one image has none to validate with.
     """
-    if not 0 <= share < 1:
-        raise DatasetError(f"the share of images to validate with must be from 0 to below 1, not {share}")
+    check_share(share)
     generator = np.random.default_rng(seed)
     held_back: set[int] = set()
     labels = np.array([example.label for example in examples])

@@ -12,7 +12,7 @@ import streamlit as st
 from cait_viz._text import one_line
 from cait_viz.drawing.overlay import STYLES
 from cait_viz.images.preprocess import VIEWS
-from cait_viz.serving.page.source import clear_given_image, samples
+from cait_viz.serving.page.source import samples, show_given_image, shown_given_image
 from cait_viz.serving.state import server
 
 MEAN = "mean"
@@ -37,10 +37,9 @@ def follow_address() -> None:
         return
     view, unknown = _parse(address)
     state.update(view)
-    if "sample" in address or not address:
-        clear_given_image()
+    show_given_image("sample" not in address and bool(address))
     if unknown:
-        state.notice = f"The address asks for {', '.join(unknown)}, which is not there (it counts from 0)."
+        state.notice = f"The address asks for what is not there: {', '.join(unknown)} (counted from 0)."
     state.address_and_choices = (address, _choices())
     state.said_by_address = None if unknown else {name: str(value) for name, value in view.items()}
 
@@ -71,7 +70,7 @@ def reset_block_and_head() -> None:
 
 def _choices() -> list[Any]:
     """All that a person has chosen, the image that they gave too."""
-    given = st.session_state.get("given")
+    given = shown_given_image()
     names = (*_IN_ADDRESS, *_NOT_IN_ADDRESS)
     return [given and given.key, *(st.session_state.get(name) for name in names)]
 
@@ -91,7 +90,8 @@ def _parse(address: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     models = server().models
     take("model", (server().first_model, *models))
     model = models[view["model"]]
-    take("sample", list(samples()))
+    shown = st.session_state.get("sample")  # stays where the address is of an image that the person gave
+    take("sample", [shown, *samples()] if shown and address else list(samples()))
     take("block", (model.saliency_block, *range(model.config.ca_ffn_layers)))
     take("head", (MEAN, *range(model.config.num_heads)))
     take("style", STYLES)

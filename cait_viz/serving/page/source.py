@@ -33,6 +33,11 @@ class Sample:
     credit: str
 
     @cached_property
+    def data(self) -> bytes:
+        """The file's bytes."""
+        return self.path.read_bytes()
+
+    @cached_property
     def thumbnail(self) -> Image.Image:
         """The photograph, small and square."""
         with Image.open(self.path) as image:
@@ -79,30 +84,47 @@ def choose_image() -> ChosenImage:
     if st.toggle("Use the camera", key=f"camera_on_{number}"):
         key = f"camera_{number}"
         st.camera_input("Take a photograph", key=key, on_change=_take, args=(key,))
-    given: ChosenImage | None = state.get("given")
+    given = shown_given_image()
     if given is not None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.html(f'<div class="given">{html.escape(given.name)}</div>')
-            st.button("Remove", key="remove", type="tertiary", on_click=clear_given_image)
+            st.button("Remove", key="remove", type="tertiary", on_click=_remove_given_image)
     st.caption("Your image stays in this program's memory. It is never written to disk or sent anywhere.")
     if given is not None:
         return given
     sample = samples()[state.sample]
-    return ChosenImage(sample.slug, sample.path.read_bytes(), sample.path.name, sample)
+    return ChosenImage(sample.slug, sample.data, sample.path.name, sample)
 
 
-def clear_given_image() -> None:
-    """Let the sample be shown in place of an image that the person gave."""
+def shown_given_image() -> ChosenImage | None:
+    """The image that the person gave, unless a sample is shown in its place."""
     state = st.session_state
-    state.given = None
-    # A widget under a new key is a new one, and empty.
-    state.given_number = state.get("given_number", 0) + 1
+    given: ChosenImage | None = state.get("given") if state.get("shows_given") else None
+    return given
+
+
+def show_given_image(shows: bool) -> None:
+    """Show the image that the person gave last, or a sample in its place."""
+    state = st.session_state
+    state.shows_given = shows
+    if not shows:
+        # A widget under a new key is a new one, and empty.
+        state.given_number = state.get("given_number", 0) + 1
+
+
+def _give(image: ChosenImage) -> None:
+    st.session_state.update(given=image, shows_given=True)
+
+
+def _remove_given_image() -> None:
+    st.session_state.given = None
+    show_given_image(False)
 
 
 def _take(key: str) -> None:
     """Look at the file in the widget of that key; without one the image stays."""
     if file := st.session_state[key]:
-        st.session_state.given = ChosenImage(file.file_id, file.getvalue(), file.name)
+        _give(ChosenImage(file.file_id, file.getvalue(), file.name))
 
 
 def _take_upload(key: str) -> None:
@@ -126,7 +148,7 @@ def _ask_web(key: str) -> None:
             try:
                 with st.spinner("Fetching the image"):
                     data = fetch(url, allow_private=False)
-                state.given = ChosenImage(uuid4().hex, data, address_name(url))
+                _give(ChosenImage(uuid4().hex, data, address_name(url)))
             except CaitVizError as failure:
                 error = str(failure)
         state.web_answer = (url, error)
@@ -158,4 +180,4 @@ def show_gallery(image: ChosenImage) -> None:
 
 def _take_sample(slug: str) -> None:
     st.session_state.sample = slug
-    clear_given_image()
+    show_given_image(False)
