@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = {
+_MODULES = {
     "Analysis": "analysis",
     "CaiT": "model.cait",
     "CaiTConfig": "model.config",
@@ -73,10 +73,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name's room when the name is first used (PEP 562)."""
-    if name not in _ROOMS:
+    """Import a public name's module when the name is first used (PEP 562)."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -14,7 +14,7 @@ from cait_viz.weights.registry import get_variant
 PUBLISHED = "cait_xxs24_224"
 REPOSITORY = get_variant(PUBLISHED).repo_id
 
-# A worker that has to start takes seconds, on a busy machine many.
+# A model that has to be loaded takes seconds, on a busy machine many.
 TIMEOUT = 180
 
 

@@ -29,7 +29,7 @@ WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 # The last thing on the page; where it stands the rest does too.
 LAST = "What you are looking at"
 MAPS = 'img[alt^="Where "]'
-# Milliseconds. A worker that has to start takes seconds, on a busy machine many.
+# Milliseconds. A model that has to be loaded takes seconds, on a busy machine many.
 PATIENCE = 90_000
 
 

@@ -1,4 +1,4 @@
-"""Images in the app: from the web, damaged, with hostile names, of several people; and a worker that dies."""
+"""Images in the app: from the web, damaged, with hostile names, of several people; a process that dies."""
 
 import html
 import socket
@@ -189,7 +189,7 @@ def test_the_names_of_classes_are_never_read_as_html(counted):
     assert {label for label, _, _ in predictions(page)} <= set(labels)
 
 
-# --- several people, and a worker that dies -----------------------------------------------------------
+# --- several people, and a process that dies -----------------------------------------------------------
 
 
 def test_two_people_at_once_never_see_each_others_image():

@@ -82,7 +82,7 @@ def test_the_bundled_weights_keep_what_is_known_of_them_under_another_name(tmp_p
     assert copy.saliency_block == BUNDLED.saliency_block
 
 
-def test_a_worker_finds_the_files_from_any_folder_and_knows_these_weights(make, tmp_path):
+def test_the_engine_finds_the_files_from_any_folder_and_knows_these_weights(make, tmp_path):
     (tmp_path / "names.txt").write_text("".join(f"{index}\n" for index in range(10)))
     mine = make("petals.safetensors", Path("names.txt"))
     assert mine.choice == ModelChoice(

@@ -166,9 +166,7 @@ def test_weights_of_one_s_own_answer_with_their_own_labels(succeed, tiny_weights
     names = [f"Käse №{index}" for index in range(tiny_config.num_classes)]
     labels.write_text("\n".join(names), encoding="utf-8")
     out = succeed("predict", CAT, "--weights", tiny_weights, "--labels", labels)
-    assert out.splitlines()[0] == (
-        "cat.jpg, seen by tiny with the weights of tiny.safetensors, whose accuracy is not known here"
-    )
+    assert out.splitlines()[0] == "cat.jpg, seen by tiny.safetensors (accuracy unknown)"
     assert "Käse №" in out
     answer = json.loads(succeed("predict", CAT, "--weights", tiny_weights, "--json", "--top", 99))
     assert {given["label"] for given in answer["predictions"]} == {f"class {index}" for index in range(10)}

@@ -69,7 +69,7 @@ def test_figure_takes_several_images_and_the_options_of_drawing(succeed, small, 
     coffee = SAMPLES / "coffee.jpg"
     figure = ["figure", CAT, coffee, *small, "--kind", "saliency"]
     succeed(*figure, "-o", tmp_path / "plain.png", "--block", 0)
-    look = ["--colormap", "grey", "--interpolation", "nearest", "--scale", "shared"]
+    look = ["--colormap", "gray", "--interpolation", "nearest", "--scale", "shared"]
     succeed(*figure, "-o", tmp_path / "two.png", "--block", 0, *look)
     plain, drawn = pixels_of(tmp_path / "plain.png"), pixels_of(tmp_path / "two.png")
     assert plain.shape == drawn.shape

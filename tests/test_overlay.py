@@ -50,7 +50,7 @@ def pixels(picture):
 
 @pytest.mark.parametrize("name", COLORMAPS)
 def test_colors_are_those_of_matplotlib(name):
-    table = colormaps["gray" if name == "grey" else name](np.linspace(0, 1, 256), bytes=True)[:, :3]
+    table = colormaps[name](np.linspace(0, 1, 256), bytes=True)[:, :3]
     assert (color_table(name) == table).all()
 
 
@@ -63,12 +63,12 @@ def test_an_unknown_colormap_is_refused_with_the_known_ones():
     with pytest.raises(SelectionError) as refused:
         Look(colormap="jet")
     assert str(refused.value) == (
-        "there is no colormap 'jet'; choose one of viridis, cividis, inferno, magma, plasma, grey"
+        "there is no colormap 'jet'; choose one of viridis, cividis, inferno, magma, plasma, gray"
     )
 
 
 def test_values_from_0_to_1_take_the_colors_from_first_to_last():
-    drawn = pixels(colored(np.array([[0, 0.5, 1]], np.float32), "grey"))
+    drawn = pixels(colored(np.array([[0, 0.5, 1]], np.float32), "gray"))
     assert drawn[0, :, 0].tolist() == [0, 128, 255]
 
 
@@ -126,7 +126,7 @@ def test_the_paper_style_colors_the_grey_levels_times_the_map():
 def test_every_style_has_a_colormap_of_its_own():
     assert {style: Look(style=style).colors for style in STYLES} == DEFAULT_COLORMAPS
     assert DEFAULT_COLORMAPS["paper"] == "cividis"
-    assert Look(style="paper", colormap="grey").colors == "grey"
+    assert Look(style="paper", colormap="gray").colors == "gray"
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -191,7 +191,7 @@ def test_what_was_not_seen_is_dimmed_on_request():
     ("options", "sentence"),
     [
         ({"style": "heat"}, "there is no style 'heat'; choose one of overlay, paper, map"),
-        ({"colormap": "gray"}, "there is no colormap 'gray'; choose one of viridis, cividis, inferno"),
+        ({"colormap": "grey"}, "there is no colormap 'grey'; choose one of viridis, cividis, inferno"),
         ({"interpolation": None}, "there is no interpolation None; choose one of bicubic, nearest"),
         ({"scale": "block"}, "there is no scale 'block'; choose one of head, shared"),
         ({"alpha": 1.5}, "alpha must be a number from 0 to 1, not 1.5"),

@@ -44,17 +44,16 @@ def predict(
             {"index": int(index), "label": label, "probability": probability}
             for index, (label, probability) in zip(analysis.ranking, best, strict=False)
         ]
-        told = {"model": analysis.model.name, "image": image, "predictions": predictions}
+        answer = {"model": analysis.model.name, "image": image, "predictions": predictions}
         if analysis.kinds():
-            told["kinds"] = [{"kind": kind, "probability": share} for kind, share in analysis.kinds()[:top]]
-        print(json_format.dumps(told))
+            answer["kinds"] = [{"kind": kind, "probability": share} for kind, share in analysis.kinds()[:top]]
+        print(json_format.dumps(answer))
         return
     checkpoint = given.checkpoint
     if checkpoint.as_published and checkpoint.variant:
         model = f"{checkpoint.name} ({checkpoint.variant.accuracy})"
     else:
-        weights = one_line(checkpoint.path.name)
-        model = f"{checkpoint.name} with the weights of {weights}, whose accuracy is not known here"
+        model = f"{one_line(checkpoint.path.name)} (accuracy unknown)"
     print(f"{analysis.image_name}, seen by {model}")
     # The bundled model is better at kinds than at classes.
     for kind, share in analysis.kinds()[: 3 if checkpoint.variant is BUNDLED else 1]:
@@ -136,7 +135,7 @@ def attention(
 ) -> None:
     """Write the attention tensors of an image to a NumPy archive.
 
-    The archive holds, in float32: pixels (1, H, W, 3), normalised; logits (1, C); for each class-attention
+    The archive holds, in float32: pixels (1, H, W, 3), normalized; logits (1, C); for each class-attention
     block I ca_ffn_block_I_att (1, heads, 1, 1 + N), index 0 being the class token itself; for each
     self-attention block K asked for sa_ffn_block_K_att (1, heads, N, N).
 

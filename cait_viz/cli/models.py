@@ -57,7 +57,7 @@ def cache(*, clear: bool = False) -> None:
     program have changed. Those unused for longest go when the cache is full.
 
     Args:
-        clear: remove all of them.
+        clear: remove all cached networks.
     """
     if clear:
         print(f"{graphs.shrink(limit=0) / 1e6:.0f} MB removed from {graphs.folder()}")

@@ -32,11 +32,12 @@ class ModelOptions:
     Attributes:
         model: a name that `cait-viz models` lists (default: bundled, or the architecture that --weights
             show); downloaded if it is not on this machine.
-        weights: a checkpoint, in place of the model's own: a safetensors file with timm's tensor names.
-        labels: the names of the classes, one a line.
-        view: what the network sees: the centre square, or the whole image squashed to a square.
-        engine: what runs the network (default: OpenVINO; Keras where it sees a GPU, and where OpenVINO is
-            missing or refuses).
+        weights: a checkpoint, in place of the model's own: safetensors with timm's tensor names, a
+            SavedModel's folder or the authors' .pth (default: the model's own).
+        labels: the names of the classes, one a line or as JSON (default: the model's own).
+        view: what the network sees: the center square, or the whole image squashed to a square.
+        engine: what runs the network (default: what CAIT_VIZ_ENGINE names, else OpenVINO; Keras where it
+            sees a GPU, and where OpenVINO is missing or refuses).
         precision: of the arithmetic; bfloat16 is faster on processors that have it, and coarser.
     """
 

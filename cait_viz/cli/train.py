@@ -50,7 +50,7 @@ Stages = Annotated[
         show_default=False,
         metavar="SIZE:EPOCHS,…",
         help="in place of --epochs, several resolutions one after the other, in pixels, such as "
-        "112:20,224:4; low first saves time.",
+        "112:20,224:4; low first saves time (default: none).",
     ),
 ]
 
@@ -108,7 +108,7 @@ def finetune(
 
     Args:
         images: a folder that holds a folder of images for each class.
-        validation: a folder of images to validate with, in folders of the same names.
+        validation: a folder of images to validate with, in folders of the same names (default: none).
         validation_share: share of each class that is held back to validate with where --validation names no
             folder.
     """

@@ -22,7 +22,7 @@ from cait_viz.images.preprocess import Box
 
 Style = Literal["overlay", "paper", "map"]
 STYLES: tuple[Style, ...] = get_args(Style)
-COLORMAPS = ("viridis", "cividis", "inferno", "magma", "plasma", "grey")
+COLORMAPS = ("viridis", "cividis", "inferno", "magma", "plasma", "gray")
 
 # Half and half: the brightest patch is unmistakable and the image below it is still recognizable.
 DEFAULT_ALPHA = 0.5
@@ -41,7 +41,8 @@ class Look:
     Attributes:
         style: "overlay", the colored map over the color image; "paper", the gray-level image
             multiplied by the map and colored (Figure 7); "map", the colored map alone.
-        colormap: one of `COLORMAPS` (default: the own one of the style or figure).
+        colormap: viridis, cividis, inferno, magma, plasma or gray (default: inferno for the overlay, cividis
+            for the paper's style, viridis for maps alone).
         alpha: opacity of the map in the style "overlay", from 0 (the image) to 1 (the map).
         interpolation: "bicubic", or "nearest", which shows the patches as squares.
         scale: "head" stretches each map to the full range by itself; "shared" uses one range for
@@ -88,7 +89,7 @@ def color_table(colormap: str) -> NDArray[np.uint8]:
     with exclusive_matplotlib():
         from matplotlib import colormaps
 
-        colors = colormaps["gray" if colormap == "grey" else colormap]
+        colors = colormaps[colormap]
         table = np.ascontiguousarray(colors(np.arange(_LEVELS + 1), bytes=True)[:, :3])
     table.flags.writeable = False
     return table

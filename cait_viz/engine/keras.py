@@ -78,7 +78,7 @@ class KerasEngine(Engine):
         if keras.backend.backend() != "tensorflow":
             logits, sa_attention, ca_attention = self.model.predict_on_batch(images)
             return {"logits": logits, **sa_attention, **ca_attention}
-        # Self-attention is asked for once in a while; compiling that with XLA would not pay either.
+        # Self-attention is asked for once in a while; compiling that with XLA is not worth it either.
         use_xla = not sa_blocks and len(images) == 1 and self._pays_for_xla
         key = (sa_blocks, use_xla)
         if key not in self._compiled:

@@ -19,7 +19,7 @@ _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 
 def chosen_engine(name: EngineName | None = None) -> EngineName | None:
-    """The engine that was asked for: by name, else by the environment; None leaves it to the program.
+    """The engine that was asked for: by name, else by the environment; None for automatic.
 
     Raises:
         SelectionError: the environment names another.

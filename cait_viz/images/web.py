@@ -74,7 +74,7 @@ def fetch(url: str, *, allow_private: bool) -> bytes:
         data = outcome.result(MAX_SECONDS)
     except (TimeoutError, httpx2.TimeoutException):
         raise ImageError(
-            f"{name}: did not arrive within {MAX_SECONDS} s; try again, or download it and give the file"
+            f"{name}: timed out after {MAX_SECONDS} s; try again, or download it and give the file"
         ) from None
     except ImageError:  # a ValueError too
         raise
@@ -88,9 +88,10 @@ def fetch(url: str, *, allow_private: bool) -> bytes:
 
 
 def _download(client: "httpx2.Client", url: str, name: str, allow_private: bool) -> bytes:
-    for _ in range(MAX_REDIRECTS + 1):
+    for redirects in range(MAX_REDIRECTS + 1):
         if not is_web_address(url):
-            raise ImageError(f"{name}: leads to what is no https or http address; give the image's own")
+            what = "redirects to what" if redirects else "this"
+            raise ImageError(f"{name}: {what} is no https or http address; give the image's own")
         request = client.build_request("GET", url)
         asked = request.url
         if not allow_private:
@@ -111,7 +112,7 @@ def _download(client: "httpx2.Client", url: str, name: str, allow_private: bool)
             if len(data) > MAX_BYTES:
                 raise ImageError(f"{name}: has more than {MAX_BYTES // 10**6} MB; give a smaller image")
         return bytes(data)
-    raise ImageError(f"{name}: is redirected more than {MAX_REDIRECTS} times; give the image's own address")
+    raise ImageError(f"{name}: more than {MAX_REDIRECTS} redirects; give the image's own address")
 
 
 def _public_address(url: "httpx2.URL", name: str) -> str:
@@ -119,7 +120,7 @@ def _public_address(url: "httpx2.URL", name: str) -> str:
     found = socket.getaddrinfo(url.raw_host.decode("ascii"), url.port, type=socket.SOCK_STREAM)
     addresses = [str(entry[4][0]) for entry in found]
     if not all(map(_is_public, addresses)):
-        raise ImageError(f"{name}: lies in a private network, which is not asked; upload the image instead")
+        raise ImageError(f"{name}: is on a private network; upload the image instead")
     return addresses[0]
 
 

@@ -1,1 +1,1 @@
-"""What the web app's server holds: its models, its worker processes, its results."""
+"""What the web app's server holds: its models, its engines, its results."""

@@ -23,7 +23,7 @@ class AvailableModel:
     parameters: int
     saliency_block: int  # index of the class-attention block that serves best as saliency
     accuracy: str  # what is known of it, in a few words for a person
-    choice: ModelChoice  # how a worker is asked for it
+    choice: ModelChoice  # what the engines know it by
     variant: Variant | None = None  # the registry's entry; None for a user's own model
     weights: str = ""  # name of the file of a user's own model
     remark: str = ""  # what a person should know of that file, a sentence

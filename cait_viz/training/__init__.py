@@ -1,4 +1,4 @@
-"""Training a CaiT of one's own: `finetune` on labeled images, `distil` from a teacher.
+"""Training your own CaiT: `finetune` on labeled images, `distil` from a teacher.
 
 Keras is imported with `finetune`, `distil` or `Outcome`: the command line describes a training without it.
 """

@@ -1,4 +1,4 @@
-"""From folders of images to a CaiT of one's own: fine-tuned on labels, or distilled from a teacher.
+"""From folders of images to your own CaiT: fine-tuned on labels, or distilled from a teacher.
 
 The result is what the rest of the program takes: a safetensors file with timm's tensor names and a text file
 with the names of the classes; and a card, in JSON, that says how they were made.
@@ -41,7 +41,7 @@ def finetune(
     config: TrainingConfig = FINETUNING,
     options: RunOptions = RunOptions(),
 ) -> Outcome:
-    """Teach a pretrained CaiT the classes of one's own images.
+    """Teach a pretrained CaiT the classes of your images.
 
     The classifier is new, unless its classes are those of the images; the rest starts from the weights.
 

@@ -1,4 +1,4 @@
-"""Which weights to use: the bundled ones, a published model's, or a file of one's own; no Keras."""
+"""Which weights to use: the bundled ones, a published model's, or your own file; no Keras."""
 
 from pathlib import Path
 
