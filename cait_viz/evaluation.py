@@ -14,13 +14,14 @@ from tqdm import tqdm
 from cait_viz._text import file_text, listed, path_text
 from cait_viz.engine.base import Engine
 from cait_viz.engine.load import load_engine
-from cait_viz.errors import CheckpointError, TeacherError
+from cait_viz.errors import CheckpointError, DatasetError, TeacherError
 from cait_viz.images.folders import UNKNOWN, Example, labeled_files, loose_files, read_pixels, spread
 from cait_viz.images.preprocess import normalize
 from cait_viz.metrics.accuracy import accuracy, top1_among, usual_measures
 from cait_viz.metrics.faithfulness import BATCH, measure
 from cait_viz.metrics.report import faithfulness_lines, published_remark, row, table_head
 from cait_viz.model.timm_names import count_parameters
+from cait_viz.training.datasets import find_split
 from cait_viz.weights.labels import class_index, class_kinds, class_names
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def evaluate(
     classes = class_names(config.num_classes, labels)
     index = class_index(classes)
     others = 1 if config.num_classes == 1 else UNKNOWN
-    found = {folder: labeled_files(folder, index, others) for folder in folders}
+    found = {folder: _labeled(folder, index, others) for folder in folders}
     # A file is read for every measurement; it is reported once.
     note = cache(lambda sentence: tqdm.write(sentence, file=sys.stderr))
     for folder in found:
@@ -113,6 +114,17 @@ def evaluate(
         areas = measure(images, lambda images: _forward(engine, images), seed)
         yield ""
         yield from faithfulness_lines(areas, checkpoint.saliency_block, seed)
+
+
+def _labeled(folder: Path, index: Mapping[str, int], others: int) -> list[Example]:
+    split = find_split(folder)
+    if split and split[0].name not in index:
+        training, validation = split
+        raise DatasetError(
+            f"{path_text(folder)}: holds a split; give the part to measure on, {path_text(validation)} or "
+            f"{path_text(training)}"
+        )
+    return labeled_files(folder, index, others)
 
 
 def _open_teacher(path: Path, size: int | None, checkpoint: "Checkpoint") -> "Teacher":

@@ -1,7 +1,8 @@
-"""What a folder may import follows from where it stands; the rules hold for new files too."""
+"""What a file may import follows from where it stands; the rules hold for new files too."""
 
 import ast
 import json
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,19 +12,12 @@ import cait_viz
 
 PACKAGE = Path(cait_viz.__file__).parent
 ROOT = PACKAGE.parent
-HEAVY = {"keras", "tensorflow", "torch", "jax"}
 
-# Each folder, or module beside them, with what it may import of the package and of heavy libraries.
-# `shared` are the helpers beside the folders, `all` what stands in a row above.
-SHARED = {"errors", "_text", "_files", "_checks", "_resources", "_backend", "_process", "__init__"}
+# What a folder, or a module beside the folders, may import of the package beside itself and `HELPERS`, which
+# import nothing but each other. The innermost folder with a row decides.
+HELPERS = {"errors", "_text", "_files", "_checks", "_resources", "_backend", "_process"}
 RULES: dict[str, set[str]] = {
-    "errors": set(),
-    "_text": set(),
-    "_files": set(),
-    "_checks": set(),
-    "_resources": set(),
-    "_backend": set(),
-    "_process": set(),
+    **{helper: set() for helper in HELPERS},
     "__init__": set(),
     "images": set(),
     "model": set(),
@@ -39,48 +33,129 @@ RULES: dict[str, set[str]] = {
     "tutorial": {"images", "model", "attention", "weights", "engine", "analysis", "api"},
     "evaluation": {"images", "model", "attention", "weights", "engine", "metrics", "training"},
     "serving": {"images", "model", "attention", "weights", "engine", "drawing", "analysis", "api"},
+    "serving/page": {"images", "weights", "drawing", "analysis", "serving"},
+    "app": {"images", "weights", "drawing", "analysis", "serving"},  # app.py, beside the package
     "cli": {"images", "model", "attention", "weights", "engine", "drawing", "metrics", "analysis", "training"}
     | {"api", "serving", "evaluation"},
     "__main__": {"cli"},
 }
-# Folders whose modules may import Keras at their top; `_backend` and `serving` do so within functions.
-NETWORK = {"model", "engine", "training", "api", "tutorial"}
-# Modules that import heavy libraries in functions: what they do there runs in a process of its own.
-CONVERTERS = {"weights/pytorch.py", "weights/savedmodel.py"}
+
+# Who may import a library, or a function that imports it. What is not named here is free.
+MAY_IMPORT: dict[str, set[str]] = {
+    "keras": {"model", "training", "tutorial", "engine/keras", "engine/export", "_backend"},
+    "tensorflow": {"_backend", "engine/keras", "model/export", "weights/savedmodel"},
+    "torch": {"_backend", "engine/keras", "training/trainer", "weights/pytorch"},
+    "jax": set(),
+    "openvino": {"_backend"},
+    "cait_viz._backend.import_keras": {"engine", "cli"},
+    "cait_viz._backend.import_tensorflow": {"cli"},
+    "cait_viz._backend.import_openvino": {"engine", "training/teacher"},
+    "streamlit": {"app", "serving/page"},
+    "matplotlib.pyplot": set(),
+    "matplotlib.pylab": set(),
+    "pylab": set(),
+}
+# These libraries are imported in functions alone, but for those named after them.
+HEAVY = {"keras", "tensorflow", "torch", "jax", "openvino"}
+MAY_IMPORT_AT_ONCE = {"keras": {"model", "training", "tutorial", "engine/keras"}}
 LIGHT = {"numpy", "PIL", "matplotlib", "pillow_heif", "httpx2"}
 
 
 class Import(NamedTuple):
-    module: str  # with dots
+    module: str  # with dots, and with the name that is taken from it
     place: str  # "top", "function" or "types"
 
 
-def imports(path):
-    """Everything that a file imports, wherever in it."""
-    found = []
-
-    def visit(node, place):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            place = "function"
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            place = "types"
-        if isinstance(node, ast.Import):
-            found.extend(Import(alias.name, place) for alias in node.names)
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports by a relative path"
-            found.append(Import(node.module, place))
-            if node.module.partition(".")[0] == "cait_viz":
-                found.extend(Import(f"{node.module}.{alias.name}", place) for alias in node.names)
-        for child in ast.iter_child_nodes(node):
-            visit(child, place)
-
-    visit(ast.parse(path.read_text(encoding="utf-8")), "top")
+def imports(text):
+    """Everything that a Python file imports: by a statement, by a call, or as an attribute of a package."""
+    tree = ast.parse(text)
+    meant = imported_names(tree)
+    found = set()
+    for node, place in nodes(tree, "top"):
+        match node:
+            case ast.Import():
+                found |= {Import(alias.name, place) for alias in node.names}
+            case ast.ImportFrom():
+                found |= {Import(f"{node.module}.{alias.name}", place) for alias in node.names}
+            case ast.Attribute():
+                first, *rest = ast.unparse(node).split(".")
+                if first in meant:
+                    found.add(Import(".".join((meant[first], *rest)), place))
+            case ast.Call(args=[ast.Constant(value=str(module)), *_]):
+                first, *rest = ast.unparse(node.func).split(".")
+                if ".".join((meant.get(first, first), *rest)) in ("importlib.import_module", "__import__"):
+                    found.add(Import(module, place))
     return found
 
 
+def imported_names(tree):
+    """What each name that a file imports stands for, with dots."""
+    meant = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = {alias.name.partition(".")[0] for alias in node.names if not alias.asname}
+            meant |= {name: name for name in names}
+            meant |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import hides where it leads"
+            assert node.names[0].name != "*", "a star hides what is imported"
+            meant |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return meant
+
+
+def nodes(node, place):
+    """Everything in a syntax tree, with its place."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        place = "function"
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        place = "types"
+    yield node, place
+    for child in ast.iter_child_nodes(node):
+        yield from nodes(child, place)
+
+
+def beginnings(text, separator):
+    """All beginnings of a text in parts, the longest first: "a.b" and "a" of "a.b"."""
+    parts = text.split(separator)
+    return [separator.join(parts[:count]) for count in range(len(parts), 0, -1)]
+
+
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
-IMPORTS = {name: imports(path) for name, path in FILES.items()}
-APP = imports(ROOT / "app.py")
+MODULES = {
+    f"cait_viz.{name.removesuffix('.py')}".replace("/", ".").removesuffix(".__init__"): name for name in FILES
+}
+IMPORTS = {
+    name: imports(path.read_text(encoding="utf-8"))
+    for name, path in {**FILES, "app.py": ROOT / "app.py"}.items()
+}
+# Where the names come from that a package hands on, at once or when they are first used.
+HANDED_ON = {
+    f"{package}.{one.module.rpartition('.')[2]}": one.module
+    for package, name in MODULES.items()
+    for one in IMPORTS[name]
+    if name.endswith("__init__.py") and one.place != "function" and one.module.startswith("cait_viz.")
+}
+
+
+def source(module):
+    """The file of the package in which an imported name is defined, or None."""
+    for beginning in beginnings(module, "."):
+        if beginning in MODULES:
+            return MODULES[beginning]
+        if beginning in HANDED_ON:
+            return source(HANDED_ON[beginning])
+    return None
+
+
+def sources(name, *places):
+    """The files of the package that a file imports."""
+    wanted = (one.module for one in IMPORTS[name] if not places or one.place in places)
+    return {file for file in map(source, wanted) if file}
+
+
+def row(name, table):
+    """The innermost part of a file's path that has a row in a table, or None."""
+    return next((place for place in beginnings(name.removesuffix(".py"), "/") if place in table), None)
 
 
 def place(name):
@@ -88,86 +163,94 @@ def place(name):
     return name.partition("/")[0].removesuffix(".py")
 
 
-def packages(found, *places):
-    return {one.module.partition(".")[0] for one in found if not places or one.place in places}
+def reached(files, follow):
+    """These files and all that they lead to."""
+    seen, ahead = set(), set(files)
+    while ahead:
+        file = ahead.pop()
+        seen.add(file)
+        ahead |= follow(file) - seen
+    return seen
 
 
-def places_used(found, *places):
-    """The folders and modules of the package that are imported."""
-    parts = [one.module.split(".") for one in found if not places or one.place in places]
-    known = {place(name) for name in FILES}
-    return {part[1] for part in parts if part[0] == "cait_viz" and len(part) > 1 and part[1] in known}
+def heavy(name):
+    """Whether importing a file imports a heavy library, itself or through what it imports at its top."""
+    files = reached({name}, lambda file: sources(file, "top"))
+    return any(one.place == "top" and package(one) in HEAVY for file in files for one in IMPORTS[file])
 
 
-@pytest.mark.parametrize("name", FILES)
+def package(one):
+    return one.module.partition(".")[0]
+
+
+def packages(name):
+    return set(map(package, IMPORTS[name]))
+
+
+@pytest.mark.parametrize("name", IMPORTS)
 def test_a_file_imports_what_its_folder_may(name):
-    assert place(name) in RULES, "a new folder needs a rule"
-    allowed = RULES[place(name)] | SHARED | {place(name)}
-    if name in ("__init__.py", "training/__init__.py"):  # the lazy public names
-        allowed |= set(RULES)
-    assert places_used(IMPORTS[name]) <= allowed
+    assert row(name, RULES), "a new folder needs a rule"
+    places = ("top", "function") if name == "__init__.py" else ()  # as types it has the public names
+    allowed = RULES[row(name, RULES)] | HELPERS | {place(name), "__init__"}
+    assert set(map(place, sources(name, *places))) <= allowed
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_import_goes_in_a_circle_not_even_within_a_function(name):
-    def modules(file):
-        known = {file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): file for file in FILES}
-        wanted = {one.module.removeprefix("cait_viz.") for one in IMPORTS[file] if one.module != "cait_viz"}
-        return {known[module] for module in wanted & set(known)} - {"__init__.py", "training/__init__.py"}
+    def ahead_of(file):  # what a package hands on is looked up where it comes from
+        return sources(file, "top", "function") if file.endswith("__init__.py") else sources(file)
 
-    seen, ahead = set(), modules(name)
-    while ahead:
-        file = ahead.pop()
-        seen.add(file)
-        ahead |= modules(file) - seen
-    assert name not in seen
+    assert name not in reached(ahead_of(name), ahead_of)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_keras_stays_in_the_network(name):
-    if place(name) not in NETWORK:
-        assert not packages(IMPORTS[name], "top", "types") & HEAVY
-    if place(name) not in NETWORK | {"_backend", "serving"} and name not in CONVERTERS:
-        assert not packages(IMPORTS[name]) & HEAVY
+@pytest.mark.parametrize("name", IMPORTS)
+def test_a_library_is_imported_where_it_may_be(name):
+    def found(library, *places):
+        return {
+            one
+            for one in IMPORTS[name]
+            if f"{one.module}.".startswith(f"{library}.") and (not places or one.place in places)
+        }
+
+    for library, places in MAY_IMPORT.items():
+        assert row(name, places) or not found(library)
+    for library in HEAVY:
+        assert row(name, MAY_IMPORT_AT_ONCE.get(library, ())) or not found(library, "top", "types")
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if place(name) in ("model", "training")])
-def test_the_network_and_its_training_know_no_backend_but_through_keras(name):
-    if name != "model/export.py":  # two formats are TensorFlow's
-        assert "tensorflow" not in packages(IMPORTS[name])
-    assert not packages(IMPORTS[name], "top") & HEAVY - {"keras"}
+@pytest.mark.parametrize("name", IMPORTS)
+def test_what_imports_nothing_heavy_itself_does_so_through_no_other_file_and_no_package_does(name):
+    if name.endswith("__init__.py") or not row(name, MAY_IMPORT_AT_ONCE["keras"]):
+        assert not heavy(name)
 
 
-def test_the_tutorials_door_knows_no_backend_but_through_keras():
-    assert packages(IMPORTS["tutorial.py"]) & HEAVY == {"keras"}
+@pytest.mark.parametrize(
+    ("text", "module"),
+    [
+        ("from cait_viz import analyze", "api"),
+        ("def f():\n    from cait_viz import Analysis as Result", "analysis"),
+        ("import cait_viz as c\ndef f():\n    return c.load_model()", "api"),
+        ("from cait_viz import training\ntraining.finetune", "training/api"),
+        ("from cait_viz.training import Stage, distil", "training/api"),
+        ("import importlib\nimportlib.import_module('cait_viz.api')", "api"),
+        ("from importlib import import_module\nimport_module('cait_viz.model.cait')", "model/cait"),
+        ("__import__('cait_viz.serving.state')", "serving/state"),
+    ],
+)
+def test_an_import_is_seen_however_it_is_written(text, module):
+    assert f"{module}.py" in {source(one.module) for one in imports(text)}
 
 
 @pytest.mark.parametrize(
     "name", [name for name in FILES if place(name) in ("images", "attention", "drawing")]
 )
 def test_reading_and_drawing_know_numpy_pillow_matplotlib_and_httpx2_and_no_other_library(name):
-    import sys
-
-    assert packages(IMPORTS[name]) <= LIGHT | {"cait_viz", *sys.stdlib_module_names}
+    assert packages(name) <= LIGHT | {"cait_viz", *sys.stdlib_module_names}
 
 
-def test_streamlit_is_imported_by_the_page_alone_and_pyplot_by_nobody():
-    page = {name for name in FILES if name.startswith("serving/page/")}
-    assert not [name for name in set(FILES) - page if "streamlit" in packages(IMPORTS[name])]
-    stateful = ("matplotlib.pyplot", "matplotlib.pylab", "pylab")
-    assert not [
-        found for file in (*IMPORTS.values(), APP) for found in file if found.module.startswith(stateful)
-    ]
-
-
-@pytest.mark.parametrize("name", ["app.py", *(name for name in FILES if name.startswith("serving/page/"))])
-def test_the_page_holds_no_arithmetic_and_reaches_the_model_through_its_worker_alone(name):
-    found = IMPORTS.get(name, APP)
-    assert not packages(found) & {*HEAVY, "numpy"}
-    assert not places_used(found) & {"api", "engine", "training", "cli"}
-    assert not [
-        one for one in found if one.module.startswith(("cait_viz.model.cait", "cait_viz.model.layers"))
-    ]
+@pytest.mark.parametrize("name", [name for name in IMPORTS if row(name, {"app", "serving/page"})])
+def test_the_page_holds_no_arithmetic(name):
+    assert "numpy" not in packages(name)
 
 
 def test_every_public_name_is_listed_and_can_be_had():
@@ -203,31 +286,8 @@ analysis = cait_viz.Analysis(
 analysis.png(), analysis.archive(), analysis.npz(), analysis.figure("heads", "svg")
 print(json.dumps(sorted(sys.modules)))
 """
-    light = [
-        name
-        for name in FILES
-        if not place(name).startswith("__") and not heavy(name) and not name.startswith("serving/page/")
-    ]
-    names = [
-        f"cait_viz.{name.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}" for name in light
-    ]
-    assert len(names) > 25
-    modules = set(json.loads(run_python(script, tmp_path / "photo.png", *names)[0]))
+    apart = {"__init__", "__main__", "serving/page"}
+    light = [module for module, name in MODULES.items() if not heavy(name) and not row(name, apart)]
+    assert len(light) > 25
+    modules = set(json.loads(run_python(script, tmp_path / "photo.png", *light)[0]))
     assert not modules & {*HEAVY, "streamlit", "matplotlib.pyplot"}
-
-
-def heavy(name):
-    """Whether importing a file imports Keras, by itself or through what it imports at its top."""
-    seen, ahead = set(), {name}
-    while ahead:
-        file = ahead.pop()
-        seen.add(file)
-        if packages(IMPORTS[file], "top") & HEAVY:
-            return True
-        wanted = {
-            one.module.removeprefix("cait_viz.").replace(".", "/")
-            for one in IMPORTS[file]
-            if one.place == "top"
-        }
-        ahead |= {other for other in FILES if other.removesuffix(".py") in wanted} - seen
-    return False

@@ -115,10 +115,21 @@ def test_bfloat16_is_read_without_torch(tmp_path, weights):
             np.testing.assert_array_equal(tensors[name], truncated)
 
 
-WRAPPERS = st.lists(st.sampled_from(["module.", "_orig_mod.", "model.", "backbone."]), max_size=4).map(
-    "".join
+WRAPPERS = st.lists(
+    st.sampled_from(["module.", "_orig_mod.", "model.", "backbone.", "online_model.", "my net."]), max_size=4
+).map("".join)
+AVERAGES = st.sampled_from(
+    [
+        "ema.",
+        "model_ema.",
+        "model_EMA.",
+        "ema_model.",
+        "state_dict_ema.",
+        "averaged_model.",
+        "moving average.",
+    ]
 )
-AVERAGES = st.sampled_from(["ema.", "model_ema.", "ema_model.", "state_dict_ema."])
+COUNTERS = st.sets(st.sampled_from(["n_averaged", "step", "ema.num_updates", "ema.decay", "epoch.last"]))
 
 
 def saved_and_resolved(tensors):
@@ -130,9 +141,12 @@ def saved_and_resolved(tensors):
 
 
 @settings(max_examples=20, deadline=None)
-@given(prefix=WRAPPERS)
-def test_names_that_share_a_wrappers_prefix_load_as_if_they_had_none(weights, prefix):
-    checkpoint, tensors = saved_and_resolved({prefix + name: tensor for name, tensor in weights.items()})
+@given(prefix=WRAPPERS, counters=COUNTERS)
+def test_names_that_share_a_wrappers_prefix_load_as_if_they_had_none(weights, prefix, counters):
+    saved = {prefix + name: tensor for name, tensor in weights.items()}
+    if prefix:
+        saved |= dict.fromkeys(counters, np.array(7))
+    checkpoint, tensors = saved_and_resolved(saved)
     assert (checkpoint.config, checkpoint.remark) == (TINY, "")
     assert list(tensors) == list(timm_tensors(TINY))
     for name, tensor in tensors.items():
@@ -140,11 +154,23 @@ def test_names_that_share_a_wrappers_prefix_load_as_if_they_had_none(weights, pr
 
 
 @settings(max_examples=20, deadline=None)
-@given(wrapper=WRAPPERS, average=AVERAGES, inside=WRAPPERS)
-def test_of_a_model_and_its_ema_the_ema_is_read_and_the_remark_says_so(weights, wrapper, average, inside):
+@given(
+    wrapper=WRAPPERS,
+    average=AVERAGES,
+    inside=WRAPPERS,
+    counters=COUNTERS,
+    optimizer=st.integers(0, 2),
+)
+def test_of_a_model_and_its_ema_the_ema_is_read_and_the_remark_says_so(
+    weights, wrapper, average, inside, counters, optimizer
+):
     last_step = {wrapper + name: tensor + 1 for name, tensor in weights.items()}
     ema = {average + inside + name: tensor for name, tensor in weights.items()}
-    checkpoint, tensors = saved_and_resolved(last_step | ema)
+    state = dict.fromkeys(counters, np.array(7))
+    state |= {f"optimizer.state.{number}.exp_avg": np.zeros((3, 3)) for number in range(optimizer)}
+    if optimizer > 1:
+        state |= {f"optimizer.exp_avg.{name}": tensor for name, tensor in weights.items()}
+    checkpoint, tensors = saved_and_resolved(last_step | ema | state)
     assert checkpoint.remark == "The file holds a model and its EMA; the EMA is used."
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(tensor, weights[name])
@@ -162,8 +188,16 @@ def test_two_models_that_are_no_ema_of_each_other_are_refused(write_weights, wei
     assert "left over: ema." in refusal(resolve, weights=write_weights(dict(weights) | half))
 
 
-def test_a_prefix_that_is_not_known_is_named_with_what_to_do(write_weights, weights):
+@pytest.mark.parametrize("more", ["head_dist.weight", "aux.norm.weight", "blocks.0.attn.relative_bias"])
+def test_an_ema_that_is_more_than_a_cait_is_refused(write_weights, weights, more):
+    network = weights | {more: np.zeros((3, 3), np.float32)}
+    pair = {f"{part}.{name}": tensor for part in ("model", "ema") for name, tensor in network.items()}
+    assert more in refusal(resolve, weights=write_weights(pair))
+
+
+def test_a_cait_within_another_network_is_named_with_what_to_do(write_weights, weights):
     wrapped = {f"student.{name}": tensor for name, tensor in weights.items()}
+    wrapped["decoder.weight"] = np.zeros((3, 3), np.float32)
     assert "save it with names that lack 'student.'" in refusal(resolve, weights=write_weights(wrapped))
 
 

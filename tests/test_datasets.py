@@ -160,10 +160,19 @@ def make_folders(place, *paths):
     return place
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation", "test", "Val"])
-def test_a_split_is_found_by_the_names_of_its_folders(tmp_path, name):
-    make_folders(tmp_path, "train/cat", "train/dog", f"{name}/cat", f"{name}/dog")
-    assert find_split(tmp_path) == (tmp_path / "train", tmp_path / name)
+@pytest.mark.parametrize("training", ["train", "training", "Train"])
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev", "eval", "test", "Val"])
+@pytest.mark.parametrize("classes", [["cat"], ["cat", "dog"]])
+def test_a_split_is_found_by_the_usual_names_of_folders_with_the_same_classes(
+    tmp_path, training, name, classes
+):
+    make_folders(tmp_path, *(f"{part}/{kind}" for part in (training, name, "unused") for kind in classes))
+    assert find_split(tmp_path) == (tmp_path / training, tmp_path / name)
+
+
+def test_a_part_to_validate_with_may_lack_a_class_and_have_a_few_others(tmp_path):
+    make_folders(tmp_path, "train/a", "train/b", "train/c", "val/a", "val/b", "val/other")
+    assert find_split(tmp_path) == (tmp_path / "train", tmp_path / "val")
 
 
 def test_of_several_folders_to_validate_with_the_first_in_order_is_taken(tmp_path):
@@ -181,10 +190,11 @@ def test_a_test_folder_without_classes_does_not_hide_the_split(tmp_path):
 @pytest.mark.parametrize(
     "paths",
     [
+        ("train", "bus"),
+        ("train/a", "train/b", "bus/a", "bus/b"),
         ("train", "test", "bus"),  # three classes, one of them a vehicle
         ("train/steam", "train/diesel", "test/written", "test/oral", "bus"),
         ("train/a", "train/b"),
-        ("train/a", "val/a"),  # one class to train on
         ("a", "b", "val/a"),
     ],
 )

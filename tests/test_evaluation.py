@@ -229,6 +229,15 @@ def test_a_folder_that_cannot_be_used_is_refused_in_one_line(evaluate_tiny, tmp_
     assert len(str(refusal.value).splitlines()) == 1
 
 
+def test_of_a_folder_with_a_split_the_parts_are_named(evaluate_tiny, tmp_path):
+    for part in ("training", "dev"):
+        (tmp_path / part / "kind 1").mkdir(parents=True)
+    with pytest.raises(DatasetError) as refusal:
+        next(evaluate_tiny(tmp_path))
+    parts = f"{tmp_path / 'dev'} or {tmp_path / 'training'}"
+    assert str(refusal.value) == f"{tmp_path}: holds a split; give the part to measure on, {parts}"
+
+
 def test_a_folder_without_a_single_image_is_refused(measure, tmp_path):
     (tmp_path / "kind 1").mkdir()
     (tmp_path / "kind 1" / "notes.txt").write_text("no image")

@@ -103,6 +103,18 @@ def test_a_split_is_used_and_what_lies_beside_the_classes_is_skipped(split_folde
     assert f"{split_folder}: loose.png in no class folder; skipped" in data["skipped"]
 
 
+def test_distil_sees_a_split_as_finetune_does(split_folder, make_teacher, tmp_path):
+    how = {"teacher": make_teacher(), "teacher_size": 32, "config": QUICK, "labels": tmp_path / "names.txt"}
+    for names, used, held_back in (
+        ("red\ngreen\nblue\n", "trains on train/ and validates with val/", 2),
+        ("cyan\nmagenta\nyellow\n", "trains on train/", 0),  # no image has a label
+    ):
+        how["labels"].write_text(names)
+        lines = lines_before(lambda o: distil([split_folder], tmp_path / "out", options=o, **how))
+        assert f"{split_folder}: holds a split; {used}" in lines
+        assert f" {held_back} to validate with" in lines[-1]
+
+
 def test_another_folder_or_none_to_validate_with_is_taken_before_the_splits(
     split_folder, image_folder, tmp_path
 ):

@@ -145,8 +145,8 @@ def distil(
         teacher_size: side of its input in pixels (default: its own, or 224).
         folder_weight: show each image of a folder W times an epoch on average, 0.1 being a tenth of them; a
             folder within another may have a weight of its own (default: 1); can be repeated.
-        validation: a folder of images to validate with, in folders named as classes (default: none); can be
-            repeated.
+        validation: a folder of images to validate with, in folders named as classes (default: a split's own);
+            can be repeated.
     """
     arguments: dict[str, Any] = {"teacher": teacher, "teacher_size": teacher_size, "validation": validation}
     arguments["folder_weights"] = dict(map(_folder_weight, folder_weight))

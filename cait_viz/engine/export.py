@@ -14,7 +14,7 @@ from cait_viz.errors import CheckpointError
 from cait_viz.model.config import CaiTConfig
 from cait_viz.model.folding import folded
 from cait_viz.model.timm_names import assign
-from cait_viz.weights.architecture import Checkpoint, read_tensors
+from cait_viz.weights.architecture import Checkpoint, read_tensors, unwrapped
 from cait_viz.weights.safetensors import open_safetensors
 
 
@@ -56,7 +56,7 @@ def answer(request: str, target: str) -> None:
     sys.modules.update({"jax": None, "matplotlib": None})  # type: ignore[dict-item]
     import_keras("openvino")
     asked = json.loads(request)
-    file = open_safetensors(Path(asked["weights"])).unwrapped()
+    file = unwrapped(open_safetensors(Path(asked["weights"])))
     config = CaiTConfig(**asked["config"])
     checkpoint = Checkpoint(name=asked["name"], config=config, variant=None, as_published=False, file=file)
     if checkpoint.sha256 != asked["sha256"]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from cait_viz._text import one_line, path_text
 from cait_viz.errors import CheckpointError, DatasetError, OutputError, SelectionError
-from cait_viz.images.folders import Example
+from cait_viz.images.folders import UNKNOWN, Example
 from cait_viz.model.config import CaiTConfig
 from cait_viz.training import datasets
 from cait_viz.training.config import DISTILLATION, FINETUNING, RunOptions, TrainingConfig
@@ -46,8 +46,8 @@ def finetune(
     The classifier is new, unless its classes are those of the images; the rest starts from the weights.
 
     Args:
-        images: a folder with a folder of images for each class; or one that holds two such folders, train/ to
-            train on and val/, valid/, validation/ or test/ to validate with.
+        images: a folder with a folder of images for each class; or one that holds two such folders, one to
+            train on and one to validate with, under usual names such as train/ and val/.
         out: the folder to write to.
         model: name of a variant to start from; the bundled one by default.
         weights: a safetensors file to start from, in place of the variant's own.
@@ -64,23 +64,18 @@ def finetune(
         KeyboardInterrupt: Ctrl-C; the state has been saved.
     """
     images, out = Path(images), Path(out)
-    elsewhere = [Path(validation)] if isinstance(validation, str | Path) else []
+    named = [Path(validation)] if isinstance(validation, str | Path) else []
     share = 0.0 if isinstance(validation, str | Path) else validation
     datasets.check_share(share)
-    _refuse_output_among_images(out, options.cache, [images, *elsewhere])
+    _refuse_output_among_images(out, options.cache, [images, *named])
     skipped: list[str] = []
 
     def note(sentence: str) -> None:
         skipped.append(sentence)
         options.tell(sentence)
 
-    folder = images
-    if parts := datasets.find_split(images):
-        folder = parts[0]
-        if share and not elsewhere:
-            elsewhere = [parts[1]]
-        used = [f"trains on {folder.name}/", *(f"validates with {path.name}/" for path in elsewhere)]
-        options.tell(f"{path_text(images)}: holds a split; {' and '.join(used)}")
+    folder, elsewhere = _parts(images, named, lambda _: share > 0, options.tell)
+    if folder != images:
         datasets.report_loose_images(images, note)
     found, folders = datasets.find_classes(folder, note, elsewhere)
     if elsewhere:
@@ -144,7 +139,8 @@ def distil(
 
     Args:
         images: folders, searched to any depth. An image in a folder that is named after a class, or its
-            WordNet id, has a label.
+            WordNet id, has a label. Of a folder with a split, the part to train on is used, and the other one
+            is validated with if it has labels and `validation` is empty.
         out: the folder to write to.
         teacher: an ONNX file, see `Teacher`.
         folder_weights: how often an epoch shows each image of a folder, on average: 2 for twice, 0.1 for a
@@ -173,6 +169,13 @@ def distil(
             f"{network.classes}; start from weights with the teacher's classes, or from none"
         )
     index = class_index(names)
+
+    def labeled(folder: Path) -> bool:
+        return any(example.label != UNKNOWN for example in datasets.find_images(folder, index))
+
+    parts = [_parts(folder, held_folders, labeled, options.tell) for folder in folders]
+    folders = [folder for folder, _ in parts]
+    held_folders = list(dict.fromkeys(folder for _, others in parts for folder in others))
     found = [example for folder in folders for example in datasets.find_images(folder, index)]
     training, held_back = _hold_back(found, held_folders, index, options.tell)
     shares = datasets.example_weights(training, weight_of)
@@ -209,6 +212,23 @@ def _refuse_output_among_images(out: Path, cache: Path | None, folders: Sequence
             raise OutputError(
                 f"{path_text(place)}: lies among the images of {path_text(folder)}; choose a folder outside"
             )
+
+
+def _parts(
+    folder: Path, named: Sequence[Path], wanted: Callable[[Path], bool], tell: Callable[[str], None]
+) -> tuple[Path, Sequence[Path]]:
+    """The folder to train on and those to validate with: of a split its parts, unless others are named.
+
+    `wanted` says whether to validate with the split's own part.
+    """
+    split = datasets.find_split(folder)
+    if split is None:
+        return folder, named
+    training, own = split
+    validation = named or ([own] if wanted(own) else [])
+    used = [f"trains on {training.name}/", *(f"validates with {path.name}/" for path in validation)]
+    tell(f"{path_text(folder)}: holds a split; {' and '.join(used)}")
+    return training, validation
 
 
 def _hold_back(

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,9 @@ PrintLine = Callable[[str], None]
 _BEGINNING = 4096
 # Classes that are listed one by one before a training.
 _CLASSES_LISTED = 20
-# Names of a folder to validate with beside one called "train", in order of preference.
-_VALIDATION_NAMES = ("val", "valid", "validation", "test")
+# Usual names of the parts of a split, in order of preference.
+_TRAINING_NAMES = ("train", "training")
+_VALIDATION_NAMES = ("val", "valid", "validation", "dev", "eval", "test")
 
 
 def find_classes(
@@ -70,13 +72,15 @@ def find_split(folder: Path) -> tuple[Path, Path] | None:
     that happen to be called "train" and "test" are classes. A DatasetError if there is no such folder.
     """
     parts = {path.name.lower(): path for path in subfolders(folder)}
-    if "train" not in parts:
-        return None
-    classes = {path.name for path in subfolders(parts["train"])}
-    for name in _VALIDATION_NAMES:
-        names = {path.name for path in subfolders(parts[name])} if name in parts else set()
-        if len(classes) > 1 and 2 * len(names & classes) > len(names):
-            return parts["train"], parts[name]
+    usual = [name for name in (*_TRAINING_NAMES, *_VALIDATION_NAMES) if name in parts]
+    classes = {name: {path.name for path in subfolders(parts[name])} for name in usual}
+    for one, other in product(_TRAINING_NAMES, _VALIDATION_NAMES):
+        if (
+            one in classes
+            and other in classes
+            and 2 * len(classes[one] & classes[other]) > len(classes[other])
+        ):
+            return parts[one], parts[other]
     return None
 
 

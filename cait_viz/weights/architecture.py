@@ -23,6 +23,13 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 # No CaiT is deeper; a block number beyond it is an odd name and not an architecture.
 _MAX_BLOCKS = 1000
 _USUAL = CaiTConfig()
+# A tensor's name after whatever a training program put before it, such as "module._orig_mod.".
+_WRAPPED = re.compile(
+    r"((?:[^.]+\.)*?)((?:cls_token|pos_embed|patch_embed|blocks|blocks_token_only|norm|head)(?:\..+)?)",
+    re.DOTALL,
+)
+# What tells from the weights their exponential moving average (EMA), in what is put before a name.
+_EMA = re.compile(r"(?<![a-z])ema(?![a-z])|averag", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +109,42 @@ def with_head_of(header: Mapping[str, Tensor], config: CaiTConfig) -> CaiTConfig
     if not head.shape or head.shape[0] < 1:  # require_match names it
         return config
     return replace(config, num_classes=head.shape[0])
+
+
+def unwrapped(file: TensorFile) -> TensorFile:
+    """The file with its one CaiT, or of a model and its EMA the EMA, by timm's names.
+
+    These have lost their prefix, such as "module.". What a training saved beside the two is left out, and
+    beside a model alone its counters are. Any other file keeps all that it holds.
+    """
+    groups: dict[str, dict[str, Tensor]] = {}  # by prefix
+    for name, tensor in file.header.items():
+        if match := _WRAPPED.fullmatch(name):
+            groups.setdefault(match[1], {})[match[2]] = tensor
+    whole = [prefix for prefix, group in groups.items() if _is_whole(replace(file, header=group))]
+    averages = [prefix for prefix in whole if _EMA.search(prefix)]
+    beside_model = len(whole) > 1 and len(averages) == 1
+    chosen = averages if beside_model else whole
+    if len(chosen) == 1 and chosen != [""]:
+        group = groups[chosen[0]]
+        within = chosen[0] if beside_model else ""
+        used = {tensor.stored for tensor in group.values()}
+        others = [name for name in file.header if name not in used and name.startswith(within)]
+        if all(math.prod(file.header[name].shape) == 1 for name in others):  # counters
+            remark = "The file holds a model and its EMA; the EMA is used." if beside_model else ""
+            return replace(file, header=group, remark=remark)
+    shared = next(iter(groups), "")
+    if all(name.startswith(shared) for name in file.header):
+        return replace(file, header={name.removeprefix(shared): part for name, part in file.header.items()})
+    return file
+
+
+def _is_whole(file: TensorFile) -> bool:
+    """Whether all tensors of a CaiT are there, by their names."""
+    try:
+        return timm_tensors(infer_config(file)).keys() <= file.header.keys()
+    except CheckpointError:
+        return False
 
 
 def infer_config(file: TensorFile) -> CaiTConfig:

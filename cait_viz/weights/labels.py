@@ -4,10 +4,13 @@ ImageNet-1k's are the first two WordNet lemmas of each class, as in timm 1.0.31 
 to which WordNet gives the same name, are renamed by hand.
 """
 
+import ast
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,9 @@ IMAGENET_CLASSES = 1000
 
 # ImageNet-21k's names fill 1.5 MB; what is larger is another kind of file.
 _MAX_BYTES = 10_000_000
+_LINE_END = r"\r\n|\r|\n"
+# How a line of text begins that is a name and no damaged JSON, such as "[unused]".
+_BRACKETED_NAME = r"\s*[\[{][\w .-]+[\]}]"
 
 
 def class_names(num_classes: int, labels_file: Path | str | None = None) -> tuple[str, ...]:
@@ -27,8 +33,9 @@ def class_names(num_classes: int, labels_file: Path | str | None = None) -> tupl
 
     Args:
         num_classes: how many there are.
-        labels_file: UTF-8 text with one name a line, or JSON: a list of names, `{"0": "cat"}`, or a
-            config.json with either as `id2label`. Without it: ImageNet-1k's 1000 names, or "class 0", ….
+        labels_file: UTF-8 text with one name a line; or JSON, JSON lines or a Python literal: a list of
+            names, `{"0": "cat"}`, `{"cat": 0}`, Keras' `{"0": ["n02123045", "cat"]}`, or a config.json with
+            one of them as `id2label` or `label2id`. Without it: ImageNet-1k's 1000 names, or "class 0", ….
 
     Raises:
         CheckpointError: the file cannot be read, is of another kind, or names another number of classes.
@@ -97,11 +104,12 @@ def _named_in(path: Path, num_classes: int) -> tuple[str, ...]:
 def _read(path: Path, file: str) -> dict[str, str]:
     """The name of each class, by what to call its line or entry."""
     text = _text(path, file)
-    if path.suffix.lower() == ".json" or text.lstrip().startswith(("[", "{")):
+    json_file = path.suffix.lower() in (".json", ".jsonl")
+    if json_file or text.lstrip().startswith(("[", "{")):
         try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            if path.suffix.lower() == ".json":
+            content = _parsed(text)
+        except ValueError as error:
+            if json_file or not re.match(_BRACKETED_NAME, text):
                 raise CheckpointError(
                     f"{file}: is not valid JSON ({one_line(str(error))}); correct it, or give a text "
                     "with one name a line"
@@ -109,29 +117,81 @@ def _read(path: Path, file: str) -> dict[str, str]:
         else:
             return _entries(content, file)
     # Not str.splitlines: it also splits a name at rare characters such as U+2028.
-    names = [name.strip() for name in re.split(r"\r\n|\r|\n", text.rstrip())] if text.strip() else []
+    names = [name.strip() for name in re.split(_LINE_END, text.rstrip())] if text.strip() else []
     return {f"line {number}": name for number, name in enumerate(names, start=1)}
+
+
+def _parsed(text: str) -> Any:
+    """The content of JSON, even with a comma too many or one value a line, or of a Python literal.
+
+    A ValueError with JSON's fault if it is none of them.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        fault = str(error)
+    for parse in (_without_last_commas, _each_line, _python_literal):
+        with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            return parse(text)
+    raise ValueError(fault)
+
+
+def _without_last_commas(text: str) -> Any:
+    return json.loads(re.sub(r'("(?:[^"\\]|\\.)*"?)|,(?=\s*[\]}])', r"\1", text, flags=re.DOTALL))
+
+
+def _each_line(text: str) -> list[Any]:
+    return [json.loads(line) for line in re.split(_LINE_END, text.strip())]
+
+
+def _python_literal(text: str) -> Any:
+    with warnings.catch_warnings(action="ignore"):  # of backslashes
+        return ast.literal_eval(text.strip())
 
 
 def _entries(content: Any, file: str) -> dict[str, str]:
     if isinstance(content, dict):
         # In transformers' and in timm's config.json.
-        content = next((content[key] for key in ("id2label", "label_names") if key in content), content)
-    if isinstance(content, list):
-        content = {str(index): name for index, name in enumerate(content)}
-    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content.values()):
+        parts = (content.get(key) for key in ("id2label", "label_names", "label2id"))
+        content = next((part for part in parts if part is not None), content)
+    pairs = [_numbered(*entry) for entry in _pairs(content)]
+    usual = all(isinstance(key, int | str) and isinstance(name, str) for key, name in pairs)
+    if not usual or not isinstance(content, dict | list | tuple):
         raise CheckpointError(
             f'{file}: holds other JSON than names; give ["cat", "dog"], {{"0": "cat", "1": "dog"}}, or a '
             "config.json with id2label"
         )
-    numbers = list(map(str, range(len(content))))
-    missing = next((number for number in numbers if number not in content), None)
+    by_key = dict(pairs)
+    names = {number: by_key.get(number, by_key.get(str(number))) for number in range(len(pairs))}
+    missing = next((number for number, name in names.items() if name is None), None)
     if missing is not None:
         raise CheckpointError(
-            f"{file}: has {len(content)} names and none for class {missing}; number the "
+            f"{file}: has {len(names)} names and none for class {missing}; number the "
             "classes from 0 without gaps"
         )
-    return {f"class {number}": content[number].strip() for number in numbers}
+    return {f"class {number}": str(name).strip() for number, name in names.items()}
+
+
+def _pairs(content: Any) -> Iterable[tuple[Any, Any]]:
+    """The entries of a mapping; the values of a list by their places, or the entries that it holds."""
+    if isinstance(content, dict):
+        return content.items()
+    if not isinstance(content, list | tuple):
+        return []
+    if content and all(isinstance(one, dict) and len(one) == 1 for one in content):
+        return [entry for one in content for entry in one.items()]
+    if content and all(isinstance(one, dict) and len(one) == 2 for one in content):
+        return [tuple(one.values()) for one in content]  # {"id": 0, "name": "cat"}
+    return enumerate(content)
+
+
+def _numbered(key: Any, value: Any) -> tuple[Any, Any]:
+    """An entry as a class's number and its name."""
+    if type(value) is int and isinstance(key, str):  # label2id
+        return value, key
+    if isinstance(value, list | tuple) and len(value) == 2:  # Keras' class index: a WordNet id and a name
+        return key, value[1]
+    return key, value
 
 
 def _text(path: Path, file: str) -> str:

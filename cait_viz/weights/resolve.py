@@ -7,7 +7,7 @@ from cait_viz._resources import BUNDLED_WEIGHTS
 from cait_viz._text import one_line
 from cait_viz.errors import CheckpointError, DownloadError
 from cait_viz.weights import hub
-from cait_viz.weights.architecture import Checkpoint, infer_config, require_match, with_head_of
+from cait_viz.weights.architecture import Checkpoint, infer_config, require_match, unwrapped, with_head_of
 from cait_viz.weights.conversion import as_safetensors
 from cait_viz.weights.hub import Progress
 from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant, get_variant, match_variant
@@ -46,7 +46,7 @@ def resolve(
     """
     variant = None if model is None else get_variant(model)
     if weights is not None:
-        return _own_weights(open_safetensors(as_safetensors(Path(weights).expanduser())).unwrapped(), variant)
+        return _own_weights(unwrapped(open_safetensors(as_safetensors(Path(weights).expanduser()))), variant)
     variant = variant or BUNDLED
     file = locate(variant)
     if file is not None and not hub.is_intact(file.path):

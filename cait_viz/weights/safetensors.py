@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +11,6 @@ from safetensors import SafetensorError, safe_open
 
 from cait_viz._text import file_text, one_line
 from cait_viz.errors import CheckpointError
-
-# What training programs put before the names of a network, or of its exponential moving average (EMA).
-_EMA = ("ema", "ema_model", "model_ema", "state_dict_ema")
-_WRAPPERS = ("module", "_orig_mod", "model", "backbone", "state_dict", *_EMA)
-_PREFIX = re.compile(rf"((?:(?:{'|'.join(_WRAPPERS)})\.)*)(.*)", re.DOTALL)
 
 # Each kind by its first bytes, else by its ending.
 _OTHER_KINDS: tuple[tuple[bytes, tuple[str, ...], str], ...] = (
@@ -72,24 +67,6 @@ class TensorFile:
                 return {name: file.get_tensor(self.header[name].stored) for name in names}
         except (SafetensorError, OSError) as error:
             raise _unreadable(self.path, error) from None
-
-    def unwrapped(self) -> "TensorFile":
-        """The same tensors without the prefix that all names share, such as "module._orig_mod.".
-
-        Of a file that holds a network and its EMA, the EMA is kept. Any other mixture stays as it is.
-        """
-        groups: dict[str, dict[str, Tensor]] = {}  # by prefix
-        for name, tensor in self.header.items():
-            prefix, rest = _PREFIX.fullmatch(name).groups()  # type: ignore[union-attr]  # every name matches
-            groups.setdefault(prefix, {})[rest] = tensor
-        if len(groups) == 1:
-            return replace(self, header=next(iter(groups.values())))
-        averages = [group for prefix, group in groups.items() if set(prefix.split(".")) & set(_EMA)]
-        same_names = len(set(map(frozenset, groups.values()))) == 1
-        if len(groups) == 2 and len(averages) == 1 and same_names:
-            remark = "The file holds a model and its EMA; the EMA is used."
-            return replace(self, header=averages[0], remark=remark)
-        return self
 
 
 def open_safetensors(path: Path) -> TensorFile:
