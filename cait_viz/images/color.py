@@ -49,11 +49,17 @@ def upright_srgb(image: Image.Image, name: str) -> tuple[Image.Image, str]:
     # A profile or an orientation left here would be applied a second time; and Pillow fails to rewrite
     # metadata that is damaged.
     rgb.info = {}
-    with suppress(Exception):  # the parser meets hostile bytes
-        rgb.getexif()[ExifTags.Base.Orientation] = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    rgb.getexif()[ExifTags.Base.Orientation] = orientation(image)
     ImageOps.exif_transpose(rgb, in_place=True)
     rgb.getexif().clear()
     return rgb, remark
+
+
+def orientation(image: Image.Image) -> int:
+    """How the image has to be turned, by EXIF's number; 1, not at all, where that cannot be read."""
+    with suppress(Exception):  # the parser meets hostile bytes
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return 1
 
 
 def _color_and_alpha(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None, str]:

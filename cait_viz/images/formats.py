@@ -151,14 +151,15 @@ def jpeg_segments(data: bytes, limit: int) -> tuple[int, int]:
     return len(segments), segments.count(_JPEG_SCAN)
 
 
-def ended_jpeg(data: bytes) -> tuple[bytes, bytes] | None:
+def ended_jpeg(data: bytes) -> tuple[bytes, bytes, int] | None:
     """A JPEG without its last bytes, with an end; and the same with other pixels in what is missing.
 
-    From the first row that decodes differently, its last scan is lost. None where whole scans are missing.
+    From the first row that decodes differently, its last scan is lost. The third is how many bytes there are
+    of that scan if it only refines what earlier ones gave, else 0. None where whole scans are missing.
     """
     # Not half a marker; nor the zeros of a file that was allocated and not filled.
     data = data.rstrip(b"\0\xff")
-    components = 0
+    components = refining = 0
     missing_bits: dict[tuple[int, int], int] = {}  # by component and coefficient
     for marker, start in _jpeg_markers(data):
         content = data[start + 2 : start + 2 + 256]
@@ -170,10 +171,11 @@ def ended_jpeg(data: bytes) -> tuple[bytes, bytes] | None:
             for component in content[1 : 2 * count + 1 : 2]:
                 for coefficient in range(first, last + 1):
                     missing_bits[component, coefficient] = approximation & 15
+            refining = len(data) - start if approximation >> 4 else 0
     if len(missing_bits) < 64 * components or any(missing_bits.values()):
         return None
     end = b"\xff\xd9"
-    return data + end, data + _JPEG_NOISE + end
+    return data + end, data + _JPEG_NOISE + end, refining
 
 
 def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
