@@ -167,7 +167,7 @@ def _check_file_size(size: int, name: str) -> None:
 def _from_bytes(data: bytes, name: str) -> tuple[Image.Image, str]:
     """Decode a file's bytes, having looked at its header first."""
     image_format = formats.require_format(data, name)
-    tags: dict[int, int] = {}
+    tags, deep_pixels = dict[int, int](), ""
     if image_format == "JPEG":
         segments, scans = formats.jpeg_segments(data, MAX_JPEG_SEGMENTS)
         if segments >= MAX_JPEG_SEGMENTS or scans > MAX_JPEG_SCANS:
@@ -176,11 +176,11 @@ def _from_bytes(data: bytes, name: str) -> tuple[Image.Image, str]:
     if image_format == "PNG":
         data = formats.essential_png(data)
     if image_format == "TIFF":
-        pieces, data, tags = formats.readable_tiff(data)
+        pieces, data, tags, deep_pixels = formats.readable_tiff(data)
         if pieces > MAX_TIFF_PIECES:
             raise ImageError(f"{name}: the TIFF has more than {MAX_TIFF_PIECES} pieces; save it as PNG")
     with _decoding():
-        with _open(data, image_format, name) as image:
+        with _open(data, image_format, name, deep_pixels) as image:
             if isinstance(image, TiffImageFile):
                 _correct_tiff(image, tags)
             _check_size(image.size, name)
@@ -197,7 +197,7 @@ def _from_bytes(data: bytes, name: str) -> tuple[Image.Image, str]:
     raise ImageError(f"{name}: the file is damaged or cut short; download or export it again")
 
 
-def _open(data: bytes, image_format: str, name: str) -> Image.Image:
+def _open(data: bytes, image_format: str, name: str, deep_pixels: str) -> Image.Image:
     try:
         if image_format == "HEIF":  # not known to Pillow unless registered, for the whole process
             from pillow_heif import HeifImageFile
@@ -213,6 +213,8 @@ def _open(data: bytes, image_format: str, name: str) -> Image.Image:
         raise ImageError(_too_many_pixels(name, pixels)) from None
     except Exception:  # see _from_bytes
         trouble = "its header is damaged or of an unknown kind"
+        if deep_pixels:
+            trouble = f"its pixels are {deep_pixels}, which cannot be read"
         raise ImageError(f"{name}: {trouble}; save it again as JPEG or PNG") from None
 
 
@@ -264,7 +266,7 @@ def _from_array(array: np.ndarray, name: str) -> tuple[Image.Image, str]:
     elif array.dtype == np.bool_:
         pixels, remark = array.astype(np.uint8) * np.uint8(255), ""
     elif array.dtype.newbyteorder("=") == np.uint16:
-        pixels, remark = eight_bits(array, name, 16)
+        pixels, remark = eight_bits(array, name, 16, largest=2**16 - 1)
     elif array.dtype.kind == "f":
         low, high = array.min(), array.max()
         if np.isfinite([low, high]).all() and (low < 0 or high > 1):
