@@ -53,7 +53,7 @@ def predict(
     if checkpoint.as_published and checkpoint.variant:
         model = f"{checkpoint.name} ({checkpoint.variant.accuracy})"
     else:
-        weights = one_line(checkpoint.path.name)
+        weights = one_line(checkpoint.given.name)
         model = f"{checkpoint.name} with the weights of {weights}, whose accuracy is not known here"
     print(f"{analysis.image_name}, seen by {model}")
     # The bundled model is better at kinds than at classes.
