@@ -116,7 +116,7 @@ def draw(
         raise CaitVizError("there is no image to draw; name folders of class folders, images, or --samples")
     checkpoint = given.checkpoint
     footer = (
-        f"{checkpoint.name}, weights {checkpoint.path.name}, SHA-256 {checkpoint.sha256[:12]}…: what the "
+        f"{checkpoint.name}, weights {checkpoint.given.name}, SHA-256 {checkpoint.sha256[:12]}…: what the "
         "network sees, and the class attention of each block, the mean of its heads, each map from its own "
         "lowest to its own highest value. Below: the name of its class, and the first "
         f"{PREDICTIONS} predictions."

@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -64,12 +64,12 @@ def import_openvino() -> Any:
             sys.modules[_TELEMETRY] = usual
 
 
-def installed_backend() -> str:
-    """The backend that KERAS_BACKEND names, else the first that is installed."""
-    chosen = os.environ.get("KERAS_BACKEND")
-    if chosen in BACKENDS:
+def installed_backend(backends: Sequence[str] = BACKENDS) -> str:
+    """The one of these backends that KERAS_BACKEND names, else the first that is installed."""
+    chosen = os.environ.get("KERAS_BACKEND", "")
+    if chosen in backends:
         return chosen
-    return next(filter(importlib.util.find_spec, BACKENDS), BACKENDS[0])
+    return next((name for name in backends if importlib.util.find_spec(name)), backends[0])
 
 
 def import_tensorflow() -> None:

@@ -98,6 +98,10 @@ def placing(path: Path) -> Iterator[Path]:
                 target.rmdir()  # it is empty; only POSIX would let it be replaced
             elif target.exists():
                 shutil.copymode(target, part)
+            elif part.is_file():
+                with contextlib.suppress(OSError):  # a file system without permissions
+                    # The folder has what the user's umask leaves; safetensors makes files of mode 0600.
+                    part.chmod(folder.stat().st_mode & 0o666)
             part.replace(target)
     finally:
         _remove(folder)

@@ -5,11 +5,15 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from cait_viz._backend import standard_error_held
 from cait_viz.engine.keras import engine_of
+from cait_viz.errors import CheckpointError
+from cait_viz.weights.resolve import resolve
 
 LOGITS = """
 import sys
@@ -87,6 +91,71 @@ print([*sa_attention, *ca_attention])
     logits, reference = (np.frombuffer(bytes.fromhex(text), np.float32) for text in (answer, expected))
     np.testing.assert_allclose(logits, reference, atol=1e-4)
     assert names == "['sa_ffn_block_1_att', 'ca_ffn_block_0_att', 'ca_ffn_block_1_att']"
+
+
+# Finds no package of the names in the first argument, and runs the command line with the others.
+WITHOUT = """
+import importlib.machinery, sys
+found = importlib.machinery.PathFinder.find_spec
+hidden = sys.argv[1].split()
+def find_spec(name, path=None, target=None):
+    return None if name.partition(".")[0] in hidden else found(name, path, target)
+importlib.machinery.PathFinder.find_spec = find_spec
+from cait_viz.cli.main import main
+status = main(sys.argv[2:])
+assert not set(hidden) & set(sys.modules)
+sys.exit(status)
+"""
+
+
+@pytest.fixture
+def run_without(environment):
+    """Run the command line where packages are missing; its status and standard error."""
+
+    def run(missing, *arguments):
+        command = [sys.executable, "-c", WITHOUT, missing, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        return done.returncode, done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize("missing", ["tensorflow", "tensorflow jax torch"])
+@pytest.mark.parametrize("name", ["tiny.safetensors", "tiny.keras"])
+def test_timms_and_keras_files_are_written_without_tensorflow(
+    name, missing, run_without, tiny_weights, tiny_model, tmp_path
+):
+    kind = "timm" if name.endswith(".safetensors") else "keras"
+    given = ["--weights", tiny_weights, "--format", kind, "-o", tmp_path / name]
+    assert run_without(missing, "export", *given) == (0, "")
+    if kind == "timm":
+        assert load_file(tmp_path / name).keys() == load_file(tiny_weights).keys()
+    else:
+        weights = keras.models.load_model(tmp_path / name).weights
+        for one, other in zip(weights, tiny_model.weights, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", ["savedmodel", "onnx"])
+def test_what_tensorflow_writes_is_refused_without_it_in_a_sentence(
+    kind, run_without, tiny_weights, tmp_path
+):
+    output = tmp_path / {"savedmodel": "tiny", "onnx": "tiny.onnx"}[kind]
+    given = ["--weights", tiny_weights, "--format", kind, "-o", output]
+    status, told = run_without("tensorflow", "export", *given)
+    assert (status, told.count("\n")) == (1, 1)
+    assert f"the format {kind} is written with TensorFlow" in told
+    assert "`pip install tensorflow`" in told
+    assert not output.exists()
+
+
+def test_a_savedmodel_is_not_read_without_tensorflow_and_that_is_said(tmp_path, monkeypatch):
+    (tmp_path / "port" / "variables").mkdir(parents=True)
+    (tmp_path / "port" / "saved_model.pb").write_bytes(b"")
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('tensorflow')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(CheckpointError, match="port: reading a SavedModel needs TensorFlow"):
+        resolve(weights=tmp_path / "port")
 
 
 def test_importing_the_package_changes_no_setting_of_the_process(run_python):

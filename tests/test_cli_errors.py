@@ -278,7 +278,7 @@ def test_the_app_refuses_weights_and_labels_that_cannot_be_used_before_it_starts
     save_file({name: tensors[name] for name in tensors if "norm1" not in name}, "torn.safetensors")
     app = ["app", "--weights"]
     assert "missing.safetensors: there is no such" in refusal(FAILED, *app, "missing.safetensors")
-    assert refusal(FAILED, *app, "model.pth").startswith("model.pth: this is a PyTorch pickle")
+    assert refusal(FAILED, *app, "model.pth").startswith("model.pth: this PyTorch checkpoint is damaged")
     assert refusal(FAILED, *app, "headless.safetensors").startswith("headless.safetensors: has no classifier")
     assert refusal(FAILED, *app, "torn.safetensors").startswith("torn.safetensors: ")
     assert "two.txt: names 2 classes" in refusal(FAILED, *app, tiny_weights, "--labels", "two.txt")

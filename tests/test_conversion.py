@@ -1,6 +1,7 @@
 """Weights in other tools' files: the tutorial author's SavedModel and the authors' PyTorch checkpoints."""
 
 import argparse
+import hashlib
 import importlib
 import os
 import sys
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file
 
 from cait_viz.api import load_model
 from cait_viz.errors import CheckpointError
+from cait_viz.weights.architecture import read_tensors
 from cait_viz.weights.resolve import resolve
 
 DIM, HEADS, HIDDEN, PATCHES, CLASSES = 48, 4, 96, 16, 10
@@ -226,8 +228,9 @@ def test_a_damaged_savedmodel_is_refused_and_leaves_nothing_behind(port, tmp_pat
         (folder / file).write_bytes((port / file).read_bytes())
     data = (port / "variables" / "variables.data-00000-of-00001").read_bytes()
     (folder / "variables" / "variables.data-00000-of-00001").write_bytes(data[: len(data) // 2])
+    before = {path for path in cache.rglob("*") if path.is_file()}
     one_line_about(folder, "cannot be read", "export it again")
-    assert not [path for path in cache.rglob("*") if path.is_file() and path.stem == "damaged"]
+    assert {path for path in cache.rglob("*") if path.is_file()} == before
 
 
 def test_the_savedmodel_of_another_network_is_refused(tmp_path):
@@ -325,7 +328,72 @@ def test_without_pytorch_the_way_out_is_said(pth, tmp_path, monkeypatch):
     one_line_about(pth, "needs PyTorch", "pip install torch", "safetensors.torch.save_file")
 
 
-def test_a_cache_that_cannot_be_written_is_named(pth, tmp_path, monkeypatch):
+def test_where_the_cache_cannot_be_written_weights_are_converted_all_the_same(
+    pth, port, images, tmp_path, monkeypatch, tiny_model
+):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    one_line_about(pth, "XDG_CACHE_HOME")
+    assert_same_weights(pth, tiny_model)
+    assert load_model(weights=port)(images)[0].shape == (2, CLASSES)
+
+
+def test_what_was_converted_for_lack_of_a_cache_is_gone_with_its_process(pth, tmp_path, run_python):
+    script = """
+import os, sys
+os.environ |= {"XDG_CACHE_HOME": sys.argv[2], "TMPDIR": sys.argv[3]}
+from cait_viz.weights.resolve import resolve
+assert resolve(weights=sys.argv[1]).path.is_file()
+"""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "tmp").mkdir()
+    run_python(script, pth, tmp_path / "file", tmp_path / "tmp")
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old format"])
+@pytest.mark.parametrize("name", ["mine.bin", "mine.ckpt", "mine.pth", "mine", "mine.safetensors"])
+def test_a_pytorch_checkpoint_is_known_by_its_content(name, zipped, state, tmp_path, tiny_model):
+    import torch
+
+    torch.save(state, tmp_path / name, _use_new_zipfile_serialization=zipped)
+    assert_same_weights(tmp_path / name, tiny_model)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old format"])
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_pytorch_checkpoint_cut_short_is_told_as_damaged(share, zipped, state, tmp_path):
+    import torch
+
+    path = tmp_path / "mine.bin"
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(CheckpointError, match="PyTorch checkpoint is damaged") as caught:
+        resolve(weights=path)
+    assert "can run code" not in str(caught.value)
+
+
+def test_results_and_errors_name_the_file_that_was_given(state, pth, port, tmp_path):
+    import torch
+
+    for weights in (pth, port):
+        checkpoint = resolve(weights=weights)
+        assert (checkpoint.name, checkpoint.source.file) == (weights.stem, weights.name)
+    assert resolve(weights=pth).sha256 == hashlib.sha256(pth.read_bytes()).hexdigest()
+    torn = {name: tensor for name, tensor in state.items() if "norm1" not in name}
+    endless = state | {"head.bias": state["head.bias"] / 0}
+    for name, tensors in {
+        "torn.pth": torn,
+        "other.pth": {"a": state["head.bias"]},
+        "endless.pth": endless,
+    }.items():
+        torch.save(tensors, tmp_path / name)
+        with pytest.raises(CheckpointError, match=rf"^{name}: (does not fit|is no CaiT|holds values)"):
+            read_tensors(resolve(weights=tmp_path / name))
+
+
+def test_a_link_and_the_folder_one_is_in_keep_the_name_that_is_known(pth, port, tmp_path, monkeypatch):
+    (tmp_path / "linked.pth").symlink_to(pth)
+    assert resolve(weights=tmp_path / "linked.pth").source.file == "linked.pth"
+    monkeypatch.chdir(port)
+    assert resolve(weights=".").source.file == port.name

@@ -77,8 +77,48 @@ def test_a_jpeg_without_its_last_bytes_is_read_and_says_what_is_lost(options, mi
     assert named or missing <= 10
 
 
+@pytest.mark.parametrize("quality", [60, 75, 90, 95])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("share", [0.93, 0.95, 0.97])
+def test_a_progressive_jpeg_cut_in_its_last_refinement_is_read_and_says_so(quality, mode, share):
+    data = encoded("JPEG", photograph(320, 240).convert(mode), quality=quality, progressive=True)
+    loaded, whole = load_image(data[: int(share * len(data))]), read_image(data)
+    rows = re.fullmatch(
+        r"the image ends too early; the last (\d+) of its 240 rows lack their finest detail\.", loaded.remark
+    )
+    apart = np.asarray(loaded.image, int) - np.asarray(whole, int)
+    assert not apart[: 240 - int(rows[1])].any()
+    assert np.sqrt((apart**2).mean()) < 5
+
+
+# Where the last rows of the file are in the image as it is shown, by EXIF orientation.
+SIDES = {
+    1: "last 300 rows",
+    2: "last 300 rows",
+    3: "first 300 rows",
+    4: "first 300 rows",
+    5: "last 300 columns",
+    6: "first 300 columns",
+    7: "first 300 columns",
+    8: "last 300 columns",
+}
+
+
+@pytest.mark.parametrize("orientation", SIDES)
+def test_the_lost_rows_of_a_turned_jpeg_are_told_as_the_image_is_shown(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded("JPEG", photograph(400, 300), exif=exif.tobytes())
+    loaded, whole = load_image(data[: int(0.95 * len(data))]), np.asarray(read_image(data))
+    which, length, unit = SIDES[orientation].split()
+    count = re.search(rf"the {which} (\d+) of its {length} {unit} are damaged", loaded.remark)
+    wrong = (np.asarray(loaded.image) != whole).any(axis=(1 if unit == "rows" else 0, 2)).nonzero()[0]
+    lost = (0, int(count[1])) if which == "first" else (300 - int(count[1]), 300)
+    assert lost[0] <= wrong.min() <= wrong.max() < lost[1]
+
+
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_is_refused_when_more_than_a_tenth_of_its_rows_is_lost(progressive):
+def test_a_jpeg_is_refused_when_more_than_a_tenth_of_it_is_lost(progressive):
     data = encoded("JPEG", photograph(320, 800), progressive=progressive)
     for share in (0.5, 0.7, 0.85):
         with pytest.raises(ImageError, match="cut short"):

@@ -1,5 +1,7 @@
 """Each exported format, read back by the tool it is for, answers as the model does."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -160,6 +162,19 @@ def test_a_writing_that_fails_leaves_nothing_behind(format, tiny_model, tmp_path
         export_model(tiny_model, path, format)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+@pytest.mark.parametrize("format", ["keras", "timm"])
+def test_a_new_file_has_the_permissions_that_the_umask_leaves(format, umask, tiny_model, tmp_path):
+    path = tmp_path / ("tiny" + FORMATS[format])
+    usual = os.umask(umask)
+    try:
+        export_model(tiny_model, path, format)
+    finally:
+        os.umask(usual)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_a_network_without_a_classifier_is_exported_too(tmp_path):

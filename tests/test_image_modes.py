@@ -9,6 +9,7 @@ import pytest
 from image_files import BLACK, BLUE, GREEN, RED, WHITE, difference, encoded, gradient, pixel, png_chunk, tiff
 from PIL import Image
 
+from cait_viz.errors import ImageError
 from cait_viz.images.read import load_image, read_image
 
 
@@ -87,9 +88,10 @@ def test_the_remark_says_what_was_taken_as_white():
     assert "4095 was taken as black and 0 as white" in load_image(grey_tiff(values, t262=0)).remark
 
 
+@pytest.mark.parametrize("tag", ["t281", "t341"])
 @pytest.mark.parametrize(("largest", "expected"), [(4095, [0, 62]), (65535, [0, 4]), (800, [0, 249])])
-def test_a_declared_largest_value_tells_the_depth(largest, expected):
-    loaded = load_image(grey_tiff(np.array([[0, 1000]], np.uint16), t281=largest))
+def test_a_declared_largest_value_tells_the_depth(tag, largest, expected):
+    loaded = load_image(grey_tiff(np.array([[0, 1000]], np.uint16), **{tag: largest}))
     assert np.asarray(loaded.image)[0, :, 0].tolist() == expected
     assert bool(loaded.remark) is (largest < 1000)
 
@@ -114,16 +116,57 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(image_format):
         assert not loaded.remark
 
 
-def test_deep_grey_is_the_same_from_a_file_from_pillow_and_from_an_array():
+@pytest.mark.parametrize("brightest", [255, 63, 15, 1, 0])
+def test_sixteen_bits_of_a_declared_range_equal_their_eight_bit_twin_however_dark(brightest):
+    grey = np.rint(GREY * (brightest / 255)).astype(np.uint8)
+    color = np.stack([grey, grey.T, grey[::-1]], axis=-1)
+    for twin in (grey, color):
+        loaded = load_image(twin.astype(np.uint16) * 257)
+        assert difference(loaded.image, read_image(twin)) == 0
+        assert not loaded.remark
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    data = encoded(deep, "PNG")
+    # Twelve significant bits: they are scaled to sixteen all the same.
+    with_sbit = data[:33] + png_chunk(b"sBIT", b"\x0c") + data[33:]
+    for source in (deep, data, with_sbit, Image.open(io.BytesIO(with_sbit))):
+        loaded = load_image(source)
+        assert difference(loaded.image, read_image(grey)) == 0
+        assert not loaded.remark
+
+
+def test_deep_grey_of_a_tiff_is_the_same_from_its_file_and_from_pillow():
     values = (GREY.astype(np.uint16) << 4) + (GREY >> 4)
-    for image_format in ("PNG", "TIFF"):
-        data = encoded(Image.fromarray(values), image_format)
-        for source in (data, Image.open(io.BytesIO(data)), Image.fromarray(values), values):
-            loaded = load_image(source)
-            assert (np.asarray(loaded.image)[..., 0] == GREY).all()
-            assert "4095 as white" in loaded.remark
+    data = encoded(Image.fromarray(values), "TIFF")
+    for source in (data, Image.open(io.BytesIO(data))):
+        loaded = load_image(source)
+        assert (np.asarray(loaded.image)[..., 0] == GREY).all()
+        assert "4095 as white" in loaded.remark
     inverted = grey_tiff(np.uint16(65535) - GREY.astype(np.uint16) * 257, t262=0)
     assert (np.asarray(read_image(Image.open(io.BytesIO(inverted))))[..., 0] == GREY).all()
+
+
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little-endian", "big-endian"])
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize(
+    ("bits", "sample_format", "kind"),
+    [
+        (16, 3, "16-bit floats"),
+        (64, 3, "64-bit floats"),
+        (64, 1, "64-bit unsigned integers"),
+        (64, 2, "64-bit signed integers"),
+        (64, 6, "64-bit complex floats"),
+        (10, 1, "10-bit unsigned integers"),
+    ],
+)
+def test_a_tiff_of_numbers_that_cannot_be_read_says_what_they_are(bits, sample_format, kind, samples, order):
+    photometric = 1 if samples == 1 else 2
+    tags = {256: 2, 257: 2, 258: bits, 259: 1, 262: photometric, 277: samples, 278: 2, 339: sample_format}
+    data = tiff(tags, struct.pack(order + "3H", *[bits] * 3) + bytes(192), order)
+    if samples == 3:  # the bits of each then stand elsewhere in the file, here before the pixels
+        one, three = (struct.pack(order + "HHII", 258, *entry) for entry in ((4, 1, bits), (3, 3, 8)))
+        data = data.replace(one, three)
+    with pytest.raises(ImageError, match=f"its pixels are {kind}, which cannot be read; save it again as"):
+        read_image(data)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def truncated(path):
 MISTAKES = {
     "model.pth": (
         lambda path: zip_file(path, ["model/data.pkl", "model/data/0"]),
-        "PyTorch pickle, which can run code",
+        "PyTorch checkpoint is damaged",
     ),
     "renamed.safetensors": (
         lambda path: zip_file(path, ["archive/data.pkl"]),
@@ -131,16 +131,25 @@ MISTAKES = {
     ),
     "old.pt": (
         lambda path: path.write_bytes(pickle.dumps({}, protocol=2)),
-        "PyTorch pickle, which can run code",
+        "or of an unknown kind",
     ),
-    "odd.bin": (lambda path: path.write_bytes(b"ustar" * 200), "a PyTorch pickle"),
+    "cut.ckpt": (
+        lambda path: path.write_bytes(b"PK\x03\x04half"),
+        "PyTorch checkpoint is damaged or cut short",
+    ),
+    "odd.bin": (lambda path: path.write_bytes(b"ustar" * 200), "neither a PyTorch checkpoint nor"),
     "model.keras": (
         lambda path: zip_file(path, ["config.json", "model.weights.h5"]),
         "keras.models.load_model",
     ),
     "broken.keras": (lambda path: path.write_bytes(b"PK\x03\x04half"), "keras.models.load_model"),
     "weights.h5": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 99), "a Keras file"),
-    "model.onnx": (lambda path: path.write_bytes(b"\x08\x08\x12\x07pytorch" * 9), "not a whole safetensors"),
+    "model.onnx": (lambda path: path.write_bytes(b"\x08\x08\x12\x07pytorch" * 9), "an ONNX file; give"),
+    "renamed onnx.safetensors": (
+        lambda path: path.write_bytes(b"\x08\x08\x3a\xab\x02\x0a" * 9),
+        "an ONNX file; give",
+    ),
+    "saved_model.pb": (lambda path: path.write_bytes(b"\x08\x01\x12\xf5\xdcw" * 9), "give the folder /"),
     "pictures.zip": (lambda path: zip_file(path, ["a.jpg"]), "not a whole safetensors file"),
     "model.safetensors.index.json": (lambda path: path.write_text('{"weight_map": {}}'), "a JSON text"),
     "page.safetensors": (lambda path: path.write_text("\n <!DOCTYPE html><html>"), "a web page"),
@@ -208,6 +217,15 @@ def test_pickle_is_never_opened(tmp_path):
     (tmp_path / "trap.safetensors").write_bytes(pickle.dumps(Trap()))
     assert "which can run code" in refusal(resolve, weights=tmp_path / "trap.safetensors")
     assert not (tmp_path / "sprung").exists()
+
+
+def test_a_file_that_may_not_be_read_is_refused_so(tmp_path):
+    path = tmp_path / "mine.pth"
+    path.write_bytes(pickle.dumps({}, protocol=2))
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    assert "check its permissions" in refusal(resolve, weights=path)
 
 
 def test_path_with_a_zero_byte_is_refused():

@@ -53,7 +53,7 @@ def predict(
     if checkpoint.as_published and checkpoint.variant:
         model = f"{checkpoint.name} ({checkpoint.variant.accuracy})"
     else:
-        model = f"{one_line(checkpoint.path.name)} (accuracy unknown)"
+        model = f"{one_line(checkpoint.given.name)} (accuracy unknown)"
     print(f"{analysis.image_name}, seen by {model}")
     # The bundled model is better at kinds than at classes.
     for kind, share in analysis.kinds()[: 3 if checkpoint.variant is BUNDLED else 1]:

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cait_viz._backend import import_tensorflow
+from cait_viz._backend import BACKENDS, import_keras, installed_backend
 from cait_viz._files import check_folder, check_output
 from cait_viz._text import one_line
 from cait_viz.cli.main import complain
 from cait_viz.cli.options import Count, Index, ModelOptions, NoView, Output, WeightsAlone, note, report
 from cait_viz.engine import graphs
 from cait_viz.errors import CheckpointError
-from cait_viz.model.export import FORMATS, export_model
+from cait_viz.model.export import FORMATS, WITH_TENSORFLOW, export_model, require_packages
 from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
 from cait_viz.weights.resolve import available, resolve
 
@@ -130,7 +130,8 @@ def export(
         check_output(path, [ending], given.inputs())
     else:
         check_folder(path, given.inputs())
-    import_tensorflow()
+    require_packages(format)
+    import_keras("tensorflow" if format in WITH_TENSORFLOW else installed_backend((*BACKENDS, "openvino")))
     from cait_viz.engine.keras import load_network
 
     if given.checkpoint.remark:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cait_viz._backend import import_keras
 from cait_viz._process import status_of
+from cait_viz._text import file_text
 from cait_viz.engine.base import ca_keys, sa_keys
 from cait_viz.errors import CheckpointError
 from cait_viz.model.config import CaiTConfig
@@ -56,11 +57,11 @@ def answer(request: str, target: str) -> None:
     sys.modules.update({"jax": None, "matplotlib": None})  # type: ignore[dict-item]
     import_keras("openvino")
     asked = json.loads(request)
-    file = unwrapped(open_safetensors(Path(asked["weights"])))
+    file = unwrapped(open_safetensors(Path(asked["weights"]), Path(asked["given"])))
     config = CaiTConfig(**asked["config"])
     checkpoint = Checkpoint(name=asked["name"], config=config, variant=None, as_published=False, file=file)
     if checkpoint.sha256 != asked["sha256"]:
-        raise CheckpointError(f"{checkpoint.path.name}: has changed meanwhile; try again")
+        raise CheckpointError(f"{file_text(checkpoint.given)}: has changed meanwhile; try again")
     export(checkpoint, Path(target))
 
 

@@ -14,6 +14,7 @@ from cait_viz.images.formats import (
     PHOTOMETRIC,
     SAMPLE_FORMAT,
     SIGNED,
+    SMAX_SAMPLE,
     UNSIGNED,
     WHITE_IS_ZERO,
 )
@@ -49,11 +50,17 @@ def upright_srgb(image: Image.Image, name: str) -> tuple[Image.Image, str]:
     # A profile or an orientation left here would be applied a second time; and Pillow fails to rewrite
     # metadata that is damaged.
     rgb.info = {}
-    with suppress(Exception):  # the parser meets hostile bytes
-        rgb.getexif()[ExifTags.Base.Orientation] = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    rgb.getexif()[ExifTags.Base.Orientation] = orientation(image)
     ImageOps.exif_transpose(rgb, in_place=True)
     rgb.getexif().clear()
     return rgb, remark
+
+
+def orientation(image: Image.Image) -> int:
+    """How the image has to be turned, by EXIF's number; 1, not at all, where that cannot be read."""
+    with suppress(Exception):  # the parser meets hostile bytes
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return 1
 
 
 def _color_and_alpha(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None, str]:
@@ -82,8 +89,9 @@ def _deep_grey(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image 
     elif image.mode == "I" and bits == 32 and _tag(image, SAMPLE_FORMAT, SIGNED) == UNSIGNED:
         values = values.view(np.uint32)
     inverted = _tag(image, PHOTOMETRIC, BLACK_IS_ZERO) == WHITE_IS_ZERO
-    # Bits that fill no whole bytes are all in use.
-    largest = 2**bits - 1 if bits % 8 else _tag(image, MAX_SAMPLE, 0)
+    # Bits that fill no whole bytes are all in use; and in a PNG, whatever its sBIT says, all 16 are.
+    whole = bits % 8 or (image.mode.startswith("I;16") and not hasattr(image, "tag_v2"))
+    largest = 2**bits - 1 if whole else max(_tag(image, MAX_SAMPLE, 0), _tag(image, SMAX_SAMPLE, 0))
     grey, remark = eight_bits(values, name, bits, largest, inverted)
     clear = image.info.get("transparency")
     alpha = None if clear is None else Image.fromarray(np.where(values == clear, _BLACK, _WHITE))

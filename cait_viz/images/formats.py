@@ -151,14 +151,15 @@ def jpeg_segments(data: bytes, limit: int) -> tuple[int, int]:
     return len(segments), segments.count(_JPEG_SCAN)
 
 
-def ended_jpeg(data: bytes) -> tuple[bytes, bytes] | None:
+def ended_jpeg(data: bytes) -> tuple[bytes, bytes, int] | None:
     """A JPEG without its last bytes, with an end; and the same with other pixels in what is missing.
 
-    From the first row that decodes differently, its last scan is lost. None where whole scans are missing.
+    From the first row that decodes differently, its last scan is lost. The third is how many bytes there are
+    of that scan if it only refines what earlier ones gave, else 0. None where whole scans are missing.
     """
     # Not half a marker; nor the zeros of a file that was allocated and not filled.
     data = data.rstrip(b"\0\xff")
-    components = 0
+    components = refining = 0
     missing_bits: dict[tuple[int, int], int] = {}  # by component and coefficient
     for marker, start in _jpeg_markers(data):
         content = data[start + 2 : start + 2 + 256]
@@ -170,10 +171,11 @@ def ended_jpeg(data: bytes) -> tuple[bytes, bytes] | None:
             for component in content[1 : 2 * count + 1 : 2]:
                 for coefficient in range(first, last + 1):
                     missing_bits[component, coefficient] = approximation & 15
+            refining = len(data) - start if approximation >> 4 else 0
     if len(missing_bits) < 64 * components or any(missing_bits.values()):
         return None
     end = b"\xff\xd9"
-    return data + end, data + _JPEG_NOISE + end
+    return data + end, data + _JPEG_NOISE + end, refining
 
 
 def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
@@ -187,15 +189,28 @@ def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
             position += max(2, int.from_bytes(data[position : position + 2], "big"))
 
 
-BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE, SAMPLE_FORMAT = 258, 262, 281, 339
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+MAX_SAMPLE, SMAX_SAMPLE = 281, 341  # both hold the largest value, the second in any type
 WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1
-UNSIGNED, SIGNED = 1, 2
+UNSIGNED, SIGNED, _FLOAT = 1, 2, 3
+_NUMBERS = {
+    UNSIGNED: "unsigned integers",
+    SIGNED: "signed integers",
+    _FLOAT: "floats",
+    5: "complex integers",
+    6: "complex floats",
+}
+# What Pillow knows beside unsigned integers of up to 8 bits: of one sample a pixel, and of several.
+_DEEP_GREY = {UNSIGNED: (12, 16, 32), SIGNED: (8, 16, 32), _FLOAT: (32,)}
+_DEEP_COLOR = {UNSIGNED: (16,)}
 _SAMPLES_PER_PIXEL, _STRIP_OFFSETS, _TILE_OFFSETS = 277, 273, 324
 _SHORT, _LONG = 3, 4
 
 
-def readable_tiff(data: bytes) -> tuple[int, bytes, dict[int, int]]:
+def readable_tiff(data: bytes) -> tuple[int, bytes, dict[int, int], str]:
     """How many strips or tiles a TIFF claims, one that Pillow can open, and the tags to give its reader back.
+
+    The last is the kind of its pixels' numbers, where Pillow cannot open it for that; else "".
 
     Pillow makes an object of each strip or tile before it looks at any. Of more than 8 bits, or with a sign,
     it opens most kinds only where black is zero, and big-endian files of 32 bits only where they are signed.
@@ -215,20 +230,27 @@ def readable_tiff(data: bytes) -> tuple[int, bytes, dict[int, int]]:
             tag: (kind, count, value) for tag, kind, count, value in struct.iter_unpack(entry, directory)
         }
     pieces = max((entries[tag][1] for tag in (_STRIP_OFFSETS, _TILE_OFFSETS) if tag in entries), default=0)
-    tags = {
-        tag: struct.unpack_from(order + ("H" if kind == _SHORT else "L"), value)[0]
-        for tag, (kind, _, value) in entries.items()
-        if kind in (_SHORT, _LONG)
-    }
+    tags: dict[int, int] = {}  # the first number of each
+    for tag, (kind, count, value) in entries.items():
+        if kind in (_SHORT, _LONG):
+            numbers = struct.Struct(order + ("H" if kind == _SHORT else "L"))
+            with suppress(struct.error, OverflowError):
+                if count * numbers.size > len(value):
+                    tags[tag] = numbers.unpack_from(data, struct.unpack(offset, value)[0])[0]
+                else:
+                    tags[tag] = numbers.unpack_from(value)[0]
     given: dict[int, int] = {}
-    deep = tags.get(BITS_PER_SAMPLE, 1) > 8 or tags.get(SAMPLE_FORMAT, UNSIGNED) != UNSIGNED
-    if deep and tags.get(_SAMPLES_PER_PIXEL, 1) == 1:
+    bits, form = tags.get(BITS_PER_SAMPLE, 1), tags.get(SAMPLE_FORMAT, UNSIGNED)
+    deep, grey = bits > 8 or form != UNSIGNED, tags.get(_SAMPLES_PER_PIXEL, 1) == 1
+    known = not deep or form not in _NUMBERS or bits in (_DEEP_GREY if grey else _DEEP_COLOR).get(form, ())
+    kind_of_pixels = "" if known else f"{bits}-bit {_NUMBERS[form]}"
+    if deep and grey:
         if tags.get(PHOTOMETRIC, WHITE_IS_ZERO) == WHITE_IS_ZERO:
             given[PHOTOMETRIC] = WHITE_IS_ZERO
-        if tags.get(BITS_PER_SAMPLE) == 32 and tags.get(SAMPLE_FORMAT, UNSIGNED) == UNSIGNED:
+        if (bits, form) == (32, UNSIGNED):
             given[SAMPLE_FORMAT] = UNSIGNED
     if not given:
-        return pieces, data, given
+        return pieces, data, given, kind_of_pixels
     changed = {PHOTOMETRIC: BLACK_IS_ZERO, SAMPLE_FORMAT: SIGNED}
     entries |= {tag: (_SHORT, 1, struct.pack(order + "H", changed[tag])) for tag in given}
     directory = struct.pack(number, len(entries)) + b"".join(
@@ -236,4 +258,5 @@ def readable_tiff(data: bytes) -> tuple[int, bytes, dict[int, int]]:
     )
     data += bytes(len(data) % 2)
     first = struct.pack(offset, len(data))
-    return pieces, data[:where] + first + data[where + len(first) :] + directory + bytes(len(first)), given
+    data = data[:where] + first + data[where + len(first) :] + directory + bytes(len(first))
+    return pieces, data, given, kind_of_pixels

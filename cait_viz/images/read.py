@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from cait_viz._text import one_line
 from cait_viz.errors import ImageError
 from cait_viz.images import formats
-from cait_viz.images.color import eight_bits, upright_srgb
+from cait_viz.images.color import eight_bits, orientation, upright_srgb
 from cait_viz.images.web import address_name, fetch, is_web_address
 
 # Above the 50 megapixels of a phone's full-resolution mode (8192 × 6144).
@@ -33,8 +33,9 @@ MAX_JPEG_SCANS = 500
 MAX_JPEG_SEGMENTS = 10_000
 # An image of MAX_PIXELS in tiles of 16 × 16, the smallest that TIFF allows.
 MAX_TIFF_PIECES = 250_000
-# A file cut short is still read when no more than this share of its rows is lost.
-MAX_LOST_ROWS = 0.1
+# A file cut short is still read when no more than this share of its rows is lost; of a progressive one, where
+# rows only lack detail, this share of its bytes.
+MAX_LOST = 0.1
 
 _UNNAMED = "the image"
 _LONGEST_NAME = 255  # of a file, on every common system
@@ -165,7 +166,7 @@ def _check_file_size(size: int, name: str) -> None:
 def _from_bytes(data: bytes, name: str) -> tuple[Image.Image, str]:
     """Decode a file's bytes, having looked at its header first."""
     image_format = formats.require_format(data, name)
-    tags: dict[int, int] = {}
+    tags, deep_pixels = dict[int, int](), ""
     if image_format == "JPEG":
         segments, scans = formats.jpeg_segments(data, MAX_JPEG_SEGMENTS)
         if segments >= MAX_JPEG_SEGMENTS or scans > MAX_JPEG_SCANS:
@@ -174,11 +175,11 @@ def _from_bytes(data: bytes, name: str) -> tuple[Image.Image, str]:
     if image_format == "PNG":
         data = formats.essential_png(data)
     if image_format == "TIFF":
-        pieces, data, tags = formats.readable_tiff(data)
+        pieces, data, tags, deep_pixels = formats.readable_tiff(data)
         if pieces > MAX_TIFF_PIECES:
             raise ImageError(f"{name}: the TIFF has more than {MAX_TIFF_PIECES} pieces; save it as PNG")
     with _decoding():
-        with _open(data, image_format, name) as image:
+        with _open(data, image_format, name, deep_pixels) as image:
             if isinstance(image, TiffImageFile):
                 _correct_tiff(image, tags)
             _check_size(image.size, name)
@@ -195,7 +196,7 @@ def _from_bytes(data: bytes, name: str) -> tuple[Image.Image, str]:
     raise ImageError(f"{name}: the file is damaged or cut short; download or export it again")
 
 
-def _open(data: bytes, image_format: str, name: str) -> Image.Image:
+def _open(data: bytes, image_format: str, name: str, deep_pixels: str) -> Image.Image:
     try:
         if image_format == "HEIF":  # not known to Pillow unless registered, for the whole process
             from pillow_heif import HeifImageFile
@@ -211,6 +212,8 @@ def _open(data: bytes, image_format: str, name: str) -> Image.Image:
         raise ImageError(_too_many_pixels(name, pixels)) from None
     except Exception:  # see _from_bytes
         trouble = "its header is damaged or of an unknown kind"
+        if deep_pixels:
+            trouble = f"its pixels are {deep_pixels}, which cannot be read"
         raise ImageError(f"{name}: {trouble}; save it again as JPEG or PNG") from None
 
 
@@ -225,19 +228,30 @@ def _correct_tiff(image: TiffImageFile, tags: dict[int, int]) -> None:
 
 def _without_its_end(data: bytes, name: str) -> tuple[Image.Image, str] | None:
     """A JPEG that ends too early, if most of it is there."""
-    variants = formats.ended_jpeg(data)
-    if variants is None:
+    ended = formats.ended_jpeg(data)
+    if ended is None:
         return None
+    *variants, refining = ended
     try:
         one, other = (Image.open(io.BytesIO(variant), formats=["JPEG"]) for variant in variants)
         changed = (np.asarray(one) != np.asarray(other)).reshape(one.height, -1).any(axis=1)
     except Exception:  # see _from_bytes
         return None
-    lost = one.height - int(changed.argmax()) if changed.any() else 0
-    if lost > MAX_LOST_ROWS * one.height:
+    rows = one.height - int(changed.argmax()) if changed.any() else 0
+    lost = rows / one.height
+    if refining and lost < 1:
+        missing = refining * lost / (1 - lost)
+        lost = missing / (len(data) + missing)
+    if lost > MAX_LOST:
         return None
-    missing = f"the last {lost} of its {one.height} rows are damaged" if lost else "its pixels are complete"
-    return upright_srgb(one, name)[0], f"{name} ends too early; {missing}."
+    # In the words for the image as it is shown, which EXIF may have turned.
+    turn = orientation(one)
+    side = f"the {'first' if turn in (3, 4, 6, 7) else 'last'} {rows} of its {one.height}"
+    side += " columns" if turn in (5, 6, 7, 8) else " rows"
+    lack = "lack their finest detail" if refining else "are damaged"
+    return upright_srgb(one, name)[0], (
+        f"{name} ends too early; {f'{side} {lack}' if rows else 'its pixels are complete'}."
+    )
 
 
 def _from_array(array: np.ndarray, name: str) -> tuple[Image.Image, str]:
@@ -251,7 +265,7 @@ def _from_array(array: np.ndarray, name: str) -> tuple[Image.Image, str]:
     elif array.dtype == np.bool_:
         pixels, remark = array.astype(np.uint8) * np.uint8(255), ""
     elif array.dtype.newbyteorder("=") == np.uint16:
-        pixels, remark = eight_bits(array, name, 16)
+        pixels, remark = eight_bits(array, name, 16, largest=2**16 - 1)
     elif array.dtype.kind == "f":
         low, high = array.min(), array.max()
         if np.isfinite([low, high]).all() and (low < 0 or high > 1):

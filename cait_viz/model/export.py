@@ -1,5 +1,6 @@
 """A CaiT in the formats of other tools; Keras and what a format needs are imported when it is written."""
 
+import importlib.util
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 # Each format with the ending of its file; a SavedModel is a folder.
 FORMATS = {"savedmodel": "", "keras": ".keras", "onnx": ".onnx", "timm": ".safetensors"}
+
+# The packages of those that TensorFlow writes.
+WITH_TENSORFLOW = {"savedmodel": ("tensorflow",), "onnx": ("tensorflow", "tf2onnx")}
 
 # The first operator set with LayerNormalization, which runtimes of 2023 and later know.
 _OPSET = 17
@@ -67,12 +71,8 @@ def _write_savedmodel(model: "CaiT", path: Path) -> None:
 def _write_onnx(model: "CaiT", path: Path) -> None:
     _require_tensorflow("onnx")
     import tensorflow as tf
+    import tf2onnx
 
-    try:
-        import tf2onnx
-    except ImportError:
-        way_out = "install it with `pip install tf2onnx`"
-        raise CaitVizError(f"the ONNX export needs the package tf2onnx; {way_out}") from None
     size = model.config.image_size
     proto, _ = tf2onnx.convert.from_function(
         tf.function(_named_outputs(model), autograph=False),
@@ -103,7 +103,16 @@ def _named_outputs(model: "CaiT") -> Callable[[Any], dict[str, Any]]:
     return run
 
 
+def require_packages(format: str) -> None:
+    """Refuse, by a CaitVizError, a format that needs a package which is not installed."""
+    missing = [name for name in WITH_TENSORFLOW.get(format, ()) if importlib.util.find_spec(name) is None]
+    if missing:
+        way_out = f"install what is missing with `pip install {' '.join(missing)}`"
+        raise CaitVizError(f"the format {format} is written with TensorFlow; {way_out}")
+
+
 def _require_tensorflow(name: str) -> None:
+    require_packages(name)
     import keras
 
     backend = keras.backend.backend()

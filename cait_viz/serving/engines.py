@@ -205,7 +205,7 @@ def load_choice(
     # Another checkpoint may have other heads and classes than those on the page.
     if choice.sha256 not in (None, checkpoint.sha256):
         raise CheckpointError(
-            f"{one_line(checkpoint.path.name)}: has changed since the app was started; start the app again"
+            f"{one_line(checkpoint.given.name)}: has changed since the app was started; start the app again"
         )
     memory.require(checkpoint.name, checkpoint.config)
     return load_engine(

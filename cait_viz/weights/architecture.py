@@ -56,14 +56,22 @@ class Checkpoint:
         return self.file.path
 
     @property
+    def given(self) -> Path:
+        """What the person gave, and results name: the file, or what it was converted from."""
+        return self.file.given
+
+    @property
     def remark(self) -> str:
         """A sentence for the person on how the file was understood; mostly empty."""
         return self.file.remark
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the file, in hexadecimal, as it was when first asked for."""
-        return sha256(self.path)
+        """SHA-256 in hexadecimal of the file that was given, as it was when first asked for.
+
+        Of a folder, that of the file which it was converted to.
+        """
+        return sha256(self.given if self.given.is_file() else self.path)
 
     @property
     def saliency_block(self) -> int:
@@ -79,7 +87,7 @@ class Checkpoint:
     def source(self) -> WeightsSource:
         """What a network with these weights says of them."""
         return WeightsSource(
-            name=self.name, file=self.path.name, sha256=self.sha256, saliency_block=self.saliency_block
+            name=self.name, file=self.given.name, sha256=self.sha256, saliency_block=self.saliency_block
         )
 
 
@@ -95,7 +103,7 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     broken = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
     if broken:
         raise CheckpointError(
-            f"{file_text(checkpoint.path)}: holds values that are not finite in {listed(broken)}; give a "
+            f"{file_text(checkpoint.given)}: holds values that are not finite in {listed(broken)}; give a "
             "checkpoint from before the training diverged"
         )
     return tensors
@@ -153,7 +161,7 @@ def infer_config(file: TensorFile) -> CaiTConfig:
     What shapes do not show has its default; without any gamma `init_values=None`, without a head
     `pre_logits=True`. A CheckpointError says why names or shapes are not a CaiT's.
     """
-    header, name = file.header, file_text(file.path)
+    header, name = file.header, file_text(file.given)
     sa_layers, ca_layers = (_count_blocks(header, stage) for stage in ("blocks", "blocks_token_only"))
     dim = _common_side(header, r"blocks(_token_only)?\.\d+\.norm1\.weight", 1, 0)
     heads = _common_side(header, r"blocks\.\d+\.attn\.proj_l\.weight", 2, 0)
@@ -236,7 +244,7 @@ def require_match(
     found = "; ".join(f"{fault}: {listed(names)}" for fault, names in faults.items() if names)
     if found:
         raise CheckpointError(
-            f"{file_text(file.path)}: does not fit {model}; {found}; give the weights of this model, or "
+            f"{file_text(file.given)}: does not fit {model}; {found}; give the weights of this model, or "
             "name the model that they belong to"
         )
 

@@ -5,6 +5,8 @@ TensorFlow and PyTorch read them in a process of their own, where what a damaged
 
 import hashlib
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 from safetensors.numpy import save_file
@@ -12,14 +14,20 @@ from safetensors.numpy import save_file
 from cait_viz._files import placing, sha256, user_cache
 from cait_viz._process import run_module, status_of
 from cait_viz._text import file_text, one_line, path_text
-from cait_viz.errors import CheckpointError, ProcessDiedError
+from cait_viz.errors import CheckpointError, OutputError, ProcessDiedError
 from cait_viz.weights import pytorch, savedmodel
 
 _READERS = {"savedmodel": savedmodel.read, "pytorch": pytorch.read}
 
 
 def as_safetensors(path: Path) -> Path:
-    """Convert a SavedModel's folder or a PyTorch checkpoint; any other path is returned as it is."""
+    """Convert a SavedModel's folder or a PyTorch checkpoint; any other path is returned as it is.
+
+    Where the cache cannot be written, the file lies in a temporary folder that goes when this process ends.
+
+    Raises:
+        CheckpointError: it cannot be read or converted.
+    """
     try:
         if (path / "saved_model.pb").is_file():
             reader, files = "savedmodel", sorted((path / "variables").glob("variables.*"))
@@ -28,31 +36,46 @@ def as_safetensors(path: Path) -> Path:
         else:
             return path
         digest = hashlib.sha256("".join(sha256(file) for file in files).encode()).hexdigest()
-        folder = user_cache() / "converted" / digest
-        target = folder / f"{one_line(path.resolve().stem, 100)}.safetensors"
-        if not target.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            _convert(reader, path, target)
     except OSError as error:
         raise CheckpointError(
-            f"{file_text(path)}: cannot be converted ({path_text(Path(error.filename or path))}: "
-            f"{error.strerror}); check its rights, or set XDG_CACHE_HOME to a folder of your own"
+            f"{file_text(path)}: cannot be read ({path_text(Path(error.filename or path))}: "
+            f"{error.strerror}); check its permissions"
         ) from None
+    try:
+        return _converted(reader, path, user_cache() / "converted" / digest)
+    except (OSError, OutputError):
+        pass
+    try:
+        return _converted(reader, path, Path(_temporary().name) / digest)
+    except (OSError, OutputError) as error:
+        raise CheckpointError(
+            f"{file_text(path)}: cannot be converted ({one_line(str(error))}); set XDG_CACHE_HOME or TMPDIR "
+            "to a folder of your own"
+        ) from None
+
+
+def _converted(reader: str, path: Path, folder: Path) -> Path:
+    """The safetensors file in a folder, from before or made now."""
+    target = folder / "model.safetensors"
+    if not target.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with placing(target) as part:
+            try:
+                run_module("cait_viz.weights.conversion", reader, str(path.absolute()), str(part))
+            except ProcessDiedError:
+                raise CheckpointError(f"{file_text(path)}: the process that reads it died") from None
     return target
 
 
-def _convert(reader: str, path: Path, target: Path) -> None:
-    try:
-        run_module("cait_viz.weights.conversion", reader, str(path.resolve()), str(target))
-    except ProcessDiedError:
-        raise CheckpointError(f"{file_text(path)}: the process that reads it died") from None
+@cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    """This process's folder for what the cache has no room for."""
+    return tempfile.TemporaryDirectory(prefix="cait-viz-", ignore_cleanup_errors=True)
 
 
 def convert(reader: str, path: str, target: str) -> None:
     """Read weights and write them as safetensors, in that process."""
-    tensors = _READERS[reader](Path(path))
-    with placing(Path(target)) as part:
-        save_file(tensors, part, metadata={"format": "pt"})
+    save_file(_READERS[reader](Path(path)), target, metadata={"format": "pt"})
 
 
 if __name__ == "__main__":

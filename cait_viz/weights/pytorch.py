@@ -1,6 +1,9 @@
 """The tensors of a PyTorch checkpoint, such as the authors' .pth files."""
 
 import argparse
+import pickle
+import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +13,21 @@ from cait_viz.errors import CheckpointError
 
 # Where training programs keep the weights in what they save, and their exponential moving average.
 _STATES = ("model", "state_dict", "model_ema", "state_dict_ema")
+_ZIP = b"PK\x03\x04"
 _SAVE = "save its state_dict with safetensors.torch.save_file and give that file"
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether a file is a PyTorch checkpoint by its ending and its first bytes."""
-    if path.suffix.lower() not in (".pth", ".pt") or not path.is_file():
+    """Whether a file is a PyTorch checkpoint by its first bytes: a pickle, or a ZIP archive with one."""
+    if not path.is_file():
         return False
     with path.open("rb") as file:
-        start = file.read(4)
-    return start == b"PK\x03\x04" or start[:1] == b"\x80"
+        start = file.read(512)
+    if start[8:9] == b"{":  # a safetensors file, whose header has by chance such a length
+        return False
+    # Of an archive that was cut there is perhaps no more than the signature.
+    named = path.suffix.lower() in (".pth", ".pt", ".bin", ".ckpt") and start.startswith(_ZIP)
+    return named or re.match(rb"\x80[\x02-\x05]|PK\x03\x04.*\.pkl", start, re.DOTALL) is not None
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -31,6 +39,12 @@ def read(path: Path) -> dict[str, np.ndarray]:
     Raises:
         CheckpointError: PyTorch is not installed, or the file holds no weights that can be read safely.
     """
+    with path.open("rb") as file:
+        cut = file.read(4) == _ZIP and not zipfile.is_zipfile(file)
+    if cut:
+        raise CheckpointError(
+            f"{file_text(path)}: this PyTorch checkpoint is damaged or cut short; download or save it again"
+        )
     try:
         import torch
     except ImportError:
@@ -39,13 +53,21 @@ def read(path: Path) -> dict[str, np.ndarray]:
             f"safely needs PyTorch: install it with `pip install torch`, or where it is installed {_SAVE}"
         ) from None
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the options of a training
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what torch raises for a damaged or a refused file is not documented
-        reason = one_line(str(error).partition("\n")[0], 120)
+        # With a path, the ending would count for torch and not the content. A training saves its options.
+        with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f" (it asks for {one_line(asked[1], 80)})" if asked else ""
         raise CheckpointError(
             f"{file_text(path)}: this is a PyTorch pickle, which can run code when it is opened, and without "
-            f"that it cannot be read ({reason}); {_SAVE}"
+            f"that it cannot be read{reason}; {_SAVE}"
+        ) from None
+    except Exception as error:  # what torch raises for a damaged file is not documented
+        reason = one_line(str(error).partition("\n")[0], 120)
+        raise CheckpointError(
+            f"{file_text(path)}: this PyTorch checkpoint is damaged, cut short or of an unknown kind "
+            f"({reason}); download it again, or {_SAVE}"
         ) from None
     content = content if isinstance(content, dict) else {}
     states = {key: content[key] for key in _STATES if isinstance(content.get(key), dict)}

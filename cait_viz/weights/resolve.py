@@ -46,7 +46,9 @@ def resolve(
     """
     variant = None if model is None else get_variant(model)
     if weights is not None:
-        return _own_weights(unwrapped(open_safetensors(as_safetensors(Path(weights).expanduser()))), variant)
+        given = Path(weights).expanduser()
+        given = given if given.name else given.resolve()  # "." has none
+        return _own_weights(unwrapped(open_safetensors(as_safetensors(given), given)), variant)
     variant = variant or BUNDLED
     file = locate(variant)
     if file is not None and not hub.is_intact(file.path):
@@ -74,7 +76,7 @@ def _own_weights(file: TensorFile, asked: Variant | None) -> Checkpoint:
     if variant is not None:
         config = with_head_of(file.header, variant.config)
     known = variant is not None and config == variant.config
-    name = variant.name if variant and known else one_line(file.path.stem, 100)
+    name = variant.name if variant and known else one_line(file.given.stem, 100)
     return Checkpoint(name=name, file=file, config=config, variant=variant, as_published=bundled)
 
 

@@ -9,22 +9,27 @@ from typing import NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from cait_viz._text import file_text, one_line
+from cait_viz._text import file_text, one_line, path_text
 from cait_viz.errors import CheckpointError
 
 # Each kind by its first bytes, else by its ending.
 _OTHER_KINDS: tuple[tuple[bytes, tuple[str, ...], str], ...] = (
     (
-        rb"\x80[\x02-\x05]|PK.*data\.pkl",
-        (".pth", ".pt", ".bin"),
-        "a PyTorch pickle, which can run code when it is opened; save its state_dict with "
-        "safetensors.torch.save_file and give that file",
-    ),
-    (
         rb"\x89HDF|PK.*config\.json",
         (".h5", ".keras"),
         "a Keras file; load it in Python with keras.models.load_model after `import cait_viz.model.cait`, or "
         "give a safetensors file with timm's tensor names",
+    ),
+    (
+        rb"\x08\x01\x12",
+        (".pb",),
+        "the graph of a SavedModel and not the weights; give the folder {folder}, in which it lies",
+    ),
+    (
+        rb"\x08[\x03-\x1f][\x12:]",  # the format's version and then the producer or the graph
+        (".onnx",),
+        "an ONNX file; give what it was exported from: a safetensors file with timm's tensor names, a "
+        "PyTorch checkpoint or a SavedModel's folder",
     ),
     (
         rb"version https://git-lfs",
@@ -33,6 +38,11 @@ _OTHER_KINDS: tuple[tuple[bytes, tuple[str, ...], str], ...] = (
     ),
     (rb"\s*<", (), "a web page and not the weights; download the file again from the page's download link"),
     (rb"\s*\{", (".json",), "a JSON text and not the weights; give the safetensors file that belongs to it"),
+    (
+        rb"(?!)",  # one that begins as it should is read in `pytorch`
+        (".pth", ".pt", ".bin", ".ckpt"),
+        "neither a PyTorch checkpoint nor a safetensors file; download or save it again",
+    ),
 )
 
 
@@ -50,11 +60,13 @@ class TensorFile:
 
     Attributes:
         path: the file.
+        given: what the person gave: the same, or what this file was made from.
         header: its tensors by name.
         remark: a sentence on how the file was understood, where that needs one; else empty.
     """
 
     path: Path
+    given: Path
     header: Mapping[str, Tensor] = field(repr=False)
     remark: str = ""
 
@@ -66,16 +78,17 @@ class TensorFile:
             with safe_open(self.path, framework="np") as file:
                 return {name: file.get_tensor(self.header[name].stored) for name in names}
         except (SafetensorError, OSError) as error:
-            raise _unreadable(self.path, error) from None
+            raise _unreadable(self.path, self.given, error) from None
 
 
-def open_safetensors(path: Path) -> TensorFile:
-    """Read the header of a safetensors file.
+def open_safetensors(path: Path, given: Path | None = None) -> TensorFile:
+    """Read the header of a safetensors file; `given` is what the person gave, if not this.
 
     Raises:
         CheckpointError: there is no such file, it cannot be read or is of another kind.
     """
-    name = file_text(path)
+    given = given or path
+    name = file_text(given)
     try:
         if path.is_dir():
             raise CheckpointError(f"{name}: is a folder; give the safetensors file itself")
@@ -89,13 +102,13 @@ def open_safetensors(path: Path) -> TensorFile:
                 name: Tensor(tuple(part.get_shape()), part.get_dtype(), name) for name, part in slices.items()
             }
     except (SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from None
-    return TensorFile(path=path, header=header)
+        raise _unreadable(path, given, error) from None
+    return TensorFile(path=path, given=given, header=header)
 
 
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
+def _unreadable(path: Path, given: Path, error: Exception) -> CheckpointError:
     """The error for a file that is of another kind, or cannot be read, or only in part."""
-    name = file_text(path)
+    name = file_text(given)
     if isinstance(error, OSError) and error.strerror:
         return CheckpointError(
             f"{name}: cannot be read ({error.strerror}); check its permissions and its disk"
@@ -108,6 +121,6 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
         kinds = [kind for pattern, _, kind in _OTHER_KINDS if re.match(pattern, start, re.DOTALL)]
         kinds += [kind for _, endings, kind in _OTHER_KINDS if path.suffix.lower() in endings]
         if kinds:
-            return CheckpointError(f"{name}: this is {kinds[0]}")
+            return CheckpointError(f"{name}: this is {kinds[0].format(folder=path_text(path.parent))}")
     reason = one_line(str(error)).removeprefix("Error while deserializing header: ")
     return CheckpointError(f"{name}: not a whole safetensors file ({reason}); download or save it again")

@@ -39,9 +39,14 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 def _read_variables(path: Path) -> list[tuple[str, np.ndarray]]:
     """The floating-point variables in the order of Keras' `model.variables`, with their names."""
-    import tensorflow as tf
-    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
-
+    try:
+        import tensorflow as tf
+        from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+    except ImportError:
+        raise CheckpointError(
+            f"{file_text(path)}: reading a SavedModel needs TensorFlow; install it with "
+            "`pip install tensorflow`"
+        ) from None
     try:
         reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
         graph = TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
