@@ -66,22 +66,22 @@ def orientation(image: Image.Image) -> int:
 def _color_and_alpha(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None, str]:
     """Color of mode L, RGB or CMYK, 8 bits; the opacity, of mode L, where there is one; and a remark."""
     if image.mode.startswith("I") or image.mode == "F":
-        return _deep_grey(image, name)
+        return _deep_gray(image, name)
     if image.mode == "L" and _tag(image, SAMPLE_FORMAT, UNSIGNED) == SIGNED:
-        return _deep_grey(image, name)
+        return _deep_gray(image, name)
     if image.has_transparency_data:
         # Out of premultiplied modes there is no direct way to RGBA.
         plain = image.convert("LA") if image.mode == "La" else image
         rgba = plain.convert("RGBA")
-        grey = image.mode in ("1", "L", "LA", "La")
-        return rgba.convert("RGB").convert("L" if grey else "RGB"), rgba.getchannel("A"), ""
+        gray = image.mode in ("1", "L", "LA", "La")
+        return rgba.convert("RGB").convert("L" if gray else "RGB"), rgba.getchannel("A"), ""
     if image.mode == "1":
         return image.convert("L"), None, ""
     return (image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")), None, ""
 
 
-def _deep_grey(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None, str]:
-    """`_color_and_alpha` of grey that has more than 8 bits, or a sign, by what its file declares."""
+def _deep_gray(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None, str]:
+    """`_color_and_alpha` of gray that has more than 8 bits, or a sign, by what its file declares."""
     values = np.asarray(image)
     bits = _tag(image, BITS_PER_SAMPLE, 8 * values.itemsize)
     if image.mode == "L":
@@ -92,10 +92,10 @@ def _deep_grey(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image 
     # Bits that fill no whole bytes are all in use; and in a PNG, whatever its sBIT says, all 16 are.
     whole = bits % 8 or (image.mode.startswith("I;16") and not hasattr(image, "tag_v2"))
     largest = 2**bits - 1 if whole else max(_tag(image, MAX_SAMPLE, 0), _tag(image, SMAX_SAMPLE, 0))
-    grey, remark = eight_bits(values, name, bits, largest, inverted)
+    gray, remark = eight_bits(values, name, bits, largest, inverted)
     clear = image.info.get("transparency")
     alpha = None if clear is None else Image.fromarray(np.where(values == clear, _BLACK, _WHITE))
-    return Image.fromarray(grey), alpha, remark
+    return Image.fromarray(gray), alpha, remark
 
 
 def _tag(image: Image.Image, tag: int, default: int) -> int:
@@ -145,12 +145,12 @@ def eight_bits(
     scaled = values.astype(np.float32)
     scaled -= np.float32(black)
     scaled *= np.float32(_WHITE / (white - black or 1))
-    grey = np.rint(scaled, out=scaled).clip(_BLACK, _WHITE, out=scaled).astype(np.uint8)
+    gray = np.rint(scaled, out=scaled).clip(_BLACK, _WHITE, out=scaled).astype(np.uint8)
     if inverted:
-        grey = _WHITE - grey
+        gray = _WHITE - gray
         black, white = white, black
     taken = f"{black:.9g} was taken as black and {white:.9g} as white"
-    return grey, "" if declared else f"The pixel values of {name} have no stated range; {taken}."
+    return gray, "" if declared else f"The pixel values of {name} have no stated range; {taken}."
 
 
 def _profile_to_srgb(color: Image.Image, profile: bytes | None) -> Image.Image:

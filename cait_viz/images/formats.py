@@ -29,7 +29,7 @@ _FORMATS_IN_WORDS = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 _PNG_ONCE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf", b"sRGB", b"IEND"})
 # Pillow's PngImagePlugin.MAX_TEXT_CHUNK: it refuses the whole file for a longer profile.
 _PNG_PROFILE_BYTES = 1 << 20
-_PNG_GREY, _PNG_RGB = 0, 2
+_PNG_GRAY, _PNG_RGB = 0, 2
 
 # A marker that ends entropy-coded data: not a stuffed zero, a restart or a fill byte.
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
@@ -116,12 +116,12 @@ def essential_png(data: bytes) -> bytes:
 def _transparency_for_pillow(depth_and_color: bytes, chunk: bytes) -> bytes:
     """A tRNS chunk with the samples of the transparent color as Pillow gives the pixels.
 
-    Pillow brings grey of 2 and 4 bits and RGB of 16 bits to 8 bits, and compares with samples that it
+    Pillow brings gray of 2 and 4 bits and RGB of 16 bits to 8 bits, and compares with samples that it
     has not brought there.
     """
     depth, color = depth_and_color
     samples = struct.unpack(f">{(len(chunk) - 12) // 2}H", chunk[8 : 8 + (len(chunk) - 12) // 2 * 2])
-    if color == _PNG_GREY and depth in (2, 4):
+    if color == _PNG_GRAY and depth in (2, 4):
         samples = tuple(min(sample, 2**depth - 1) * 255 // (2**depth - 1) for sample in samples)
     elif color == _PNG_RGB and depth == 16:
         samples = tuple(sample >> 8 for sample in samples)
@@ -201,7 +201,7 @@ _NUMBERS = {
     6: "complex floats",
 }
 # What Pillow knows beside unsigned integers of up to 8 bits: of one sample a pixel, and of several.
-_DEEP_GREY = {UNSIGNED: (12, 16, 32), SIGNED: (8, 16, 32), _FLOAT: (32,)}
+_DEEP_GRAY = {UNSIGNED: (12, 16, 32), SIGNED: (8, 16, 32), _FLOAT: (32,)}
 _DEEP_COLOR = {UNSIGNED: (16,)}
 _SAMPLES_PER_PIXEL, _STRIP_OFFSETS, _TILE_OFFSETS = 277, 273, 324
 _SHORT, _LONG = 3, 4
@@ -241,10 +241,10 @@ def readable_tiff(data: bytes) -> tuple[int, bytes, dict[int, int], str]:
                     tags[tag] = numbers.unpack_from(value)[0]
     given: dict[int, int] = {}
     bits, form = tags.get(BITS_PER_SAMPLE, 1), tags.get(SAMPLE_FORMAT, UNSIGNED)
-    deep, grey = bits > 8 or form != UNSIGNED, tags.get(_SAMPLES_PER_PIXEL, 1) == 1
-    known = not deep or form not in _NUMBERS or bits in (_DEEP_GREY if grey else _DEEP_COLOR).get(form, ())
+    deep, gray = bits > 8 or form != UNSIGNED, tags.get(_SAMPLES_PER_PIXEL, 1) == 1
+    known = not deep or form not in _NUMBERS or bits in (_DEEP_GRAY if gray else _DEEP_COLOR).get(form, ())
     kind_of_pixels = "" if known else f"{bits}-bit {_NUMBERS[form]}"
-    if deep and grey:
+    if deep and gray:
         if tags.get(PHOTOMETRIC, WHITE_IS_ZERO) == WHITE_IS_ZERO:
             given[PHOTOMETRIC] = WHITE_IS_ZERO
         if (bits, form) == (32, UNSIGNED):
