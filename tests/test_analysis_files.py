@@ -59,13 +59,13 @@ def test_a_notebook_shows_the_overlay_no_larger_than_a_screen():
 
 
 def test_the_archive_holds_every_block_and_head_and_the_means(analysis):
-    with zipfile.ZipFile(io.BytesIO(analysis.archive(style="map", colormap="grey"))) as archive:
+    with zipfile.ZipFile(io.BytesIO(analysis.archive(style="map", colormap="gray"))) as archive:
         names = archive.namelist()
         assert archive.testzip() is None
         manifest = json.loads(archive.read("manifest.json"))
         for entry in manifest["files"]:
             head = None if entry["head"] == "mean" else entry["head"]
-            drawn = analysis.overlay(entry["block"], head, style="map", colormap="grey")
+            drawn = analysis.overlay(entry["block"], head, style="map", colormap="gray")
             assert read_png(archive.read(entry["file"])).tobytes() == drawn.tobytes()
     views = [
         f"ca{block}_{which}" for block in (0, 1) for which in ("mean", "head0", "head1", "head2", "head3")

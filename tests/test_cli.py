@@ -175,11 +175,11 @@ def test_weights_of_one_s_own_answer_with_their_own_labels(succeed, tiny_weights
 def test_a_model_can_be_named_beside_its_weights(succeed):
     weights = ROOT / "assets" / "bundled.safetensors"
     out = succeed("predict", CAT, "--model", "bundled", "--weights", weights)
-    assert "with the weights of bundled.safetensors" in out
+    assert "seen by bundled.safetensors (accuracy unknown)" in out
     assert "seen by bundled (" in succeed("predict", CAT, "--weights", weights)
 
 
-def test_an_image_is_read_once_and_a_checkpoint_s_header_once(run_python, tiny_weights):
+def test_an_image_is_opened_once_and_a_checkpoint_for_its_kind_and_its_hash_alone(run_python, tiny_weights):
     script = """
 import sys
 from collections import Counter
@@ -191,7 +191,7 @@ assert main(["predict", image, "--weights", weights]) == 0
 print(opened[image], opened[weights])
 """
     out, _ = run_python(script, CAT, tiny_weights)
-    assert out.splitlines()[-1] == "1 1"
+    assert out.splitlines()[-1] == "1 2"
 
 
 class SilentHandler(SimpleHTTPRequestHandler):
