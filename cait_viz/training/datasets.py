@@ -72,14 +72,12 @@ def find_split(folder: Path) -> tuple[Path, Path] | None:
     that happen to be called "train" and "test" are classes. A DatasetError if there is no such folder.
     """
     parts = {path.name.lower(): path for path in subfolders(folder)}
-    usual = [name for name in (*_TRAINING_NAMES, *_VALIDATION_NAMES) if name in parts]
-    classes = {name: {path.name for path in subfolders(parts[name])} for name in usual}
+    classes = {
+        name: {path.name for path in subfolders(parts[name])} if name in parts else set[str]()
+        for name in (*_TRAINING_NAMES, *_VALIDATION_NAMES)
+    }
     for one, other in product(_TRAINING_NAMES, _VALIDATION_NAMES):
-        if (
-            one in classes
-            and other in classes
-            and 2 * len(classes[one] & classes[other]) > len(classes[other])
-        ):
+        if 2 * len(classes[one] & classes[other]) > len(classes[other]):
             return parts[one], parts[other]
     return None
 
