@@ -13,7 +13,7 @@ import pytest
 
 from cait_viz._files import sha256
 from cait_viz.engine import memory
-from cait_viz.engine.base import Engine
+from cait_viz.engine.base import Engine, SelfAttention
 from cait_viz.errors import (
     CaitVizError,
     CheckpointError,
@@ -132,9 +132,20 @@ class Blind(Engine):
         self.config, self.labels = CaiTConfig(num_classes=2, num_heads=1), ("a", "b")
         self.source = WeightsSource(name="blind", file="", sha256="", saliency_block=0)
 
-    def _run(self, images, sa_blocks):
+    def _classify(self, images):
         row = np.full((1, 1, 1, 197), 1 / 197, np.float32)
         return {"logits": np.zeros((1, 2), np.float32), "ca_ffn_block_0_att": row, "ca_ffn_block_1_att": row}
+
+    def _trace(self, image, depths):
+        return self._classify(image), [np.zeros((196, 192), np.float32) for _ in depths]
+
+    def _attend(self, patches, block):
+        even = np.full((1, 196, 196), 1 / 196, np.float32)
+        return SelfAttention(even, even)
+
+    def _read(self, patches, head_mask):
+        answer = self._classify(patches)
+        return {name: np.repeat(array, len(patches), axis=0) for name, array in answer.items()}
 
 
 @pytest.fixture
@@ -176,7 +187,7 @@ def test_who_waits_is_told_for_what(slow, photo):
 
 def test_an_error_of_the_program_comes_as_one_sentence(photo, capsys):
     class Broken(Blind):
-        def _run(self, images, sa_blocks):
+        def _classify(self, images):
             raise RuntimeError("first line\nsecond line")
 
     analyzer = Analyzer(Engines(LIMIT, lambda _: Broken()))

@@ -28,9 +28,9 @@ def noise(batch):
 class Counted(CaiT):
     """A network that notes the batch size of each pass through its layers in Python: a compilation."""
 
-    def call(self, images, training=None):
+    def encode(self, images, *arguments, **named):
         self.__dict__.setdefault("batches", []).append(images.shape[0])
-        return super().call(images, training=training)
+        return super().encode(images, *arguments, **named)
 
 
 @pytest.mark.parametrize("wanted", [(), (1,), (2, 0), (1, 1)])
@@ -65,7 +65,7 @@ def test_a_batch_gives_what_its_images_give_alone(tiny_model):
 def test_a_self_attention_block_that_is_not_there_is_refused_with_those_that_are(tiny_model, block):
     with pytest.raises(SelectionError) as caught:
         forward(tiny_model, noise(1), [block])
-    assert f"{block}; this model has blocks 0 to 2" in str(caught.value)
+    assert f"no SA block {block!r}; this model has 3, numbered from 0 to 2" in str(caught.value)
 
 
 @pytest.mark.parametrize("shape", [(64, 64, 3), (1, 32, 32, 3), (1, 64, 64, 1), (1, 3, 64, 64), ()])

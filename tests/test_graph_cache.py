@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from cait_viz.engine import graphs
+from cait_viz.engine.names import NETWORK
 from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.errors import ProcessDiedError
 from cait_viz.weights.resolve import resolve
 
+GRAPH, WEIGHTS = f"{NETWORK}.xml", f"{NETWORK}.bin"
 IMAGES = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype(np.float32)
 
 
@@ -68,12 +70,12 @@ def test_a_graph_is_made_once(cache, entry, weights, expected):
 
 
 def cut(entry):
-    with (entry / graphs.WEIGHTS).open("rb+") as file:
+    with (entry / WEIGHTS).open("rb+") as file:
         file.truncate(100)
 
 
 def overwrite(entry):
-    with (entry / graphs.WEIGHTS).open("rb+") as file:
+    with (entry / WEIGHTS).open("rb+") as file:
         file.seek(1000)
         file.write(b"\x12\x34\x56\x78")
 
@@ -83,11 +85,11 @@ def lose_contents(entry):
 
 
 def empty_graph(entry):
-    (entry / graphs.GRAPH).write_text("")
+    (entry / GRAPH).write_text("")
 
 
 def open_to_all(entry):
-    (entry / graphs.GRAPH).chmod(0o666)
+    (entry / GRAPH).chmod(0o666)
 
 
 def be_a_file(entry):
@@ -100,7 +102,7 @@ def be_a_file(entry):
 def make_once_more(entry):
     """What a process leaves that was killed while it wrote."""
     (entry.parent / ".cait-viz-0123456789abcdef.part").mkdir()
-    (entry / graphs.WEIGHTS).unlink()
+    (entry / WEIGHTS).unlink()
 
 
 @pytest.mark.parametrize(
@@ -109,8 +111,8 @@ def make_once_more(entry):
 def test_what_is_damaged_or_may_be_somebody_elses_is_made_anew(entry, weights, expected, damage):
     damage(entry)
     np.testing.assert_array_equal(answer(weights), expected)
-    assert not (entry / graphs.GRAPH).stat().st_mode & 0o022
-    assert (entry / graphs.WEIGHTS).stat().st_size > 1000
+    assert not (entry / GRAPH).stat().st_mode & 0o022
+    assert (entry / WEIGHTS).stat().st_size > 1000
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch, weights, expected):
@@ -150,7 +152,7 @@ def test_an_export_that_dies_leaves_nothing(cache, weights, monkeypatch):
 def make_entry(cache, name, size, used):
     folder = cache / name
     folder.mkdir(parents=True)
-    (folder / graphs.WEIGHTS).write_bytes(bytes(size))
+    (folder / WEIGHTS).write_bytes(bytes(size))
     (folder / graphs.CONTENTS).write_text(json.dumps({"name": name}))
     os.utime(folder / graphs.CONTENTS, (used, used))
     return folder

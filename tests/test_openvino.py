@@ -102,6 +102,55 @@ def test_each_self_attention_block_gives_kerass_numbers(engines):
         assert_same(openvino.forward(images, blocks), keras.forward(images, blocks))
 
 
+def test_each_part_of_the_network_gives_kerass_numbers_and_those_of_the_whole(engines):
+    openvino, keras = engines
+    config, image = openvino.config, noise(1, openvino.config.image_size)
+    logits, _, attention = openvino.forward(image)
+    patches = openvino.patches(image)
+    assert patches.shape == (config.sa_ffn_layers + 1, config.num_patches, config.projection_dim)
+    np.testing.assert_allclose(patches, keras.patches(image), atol=1e-5)
+    np.testing.assert_array_equal(openvino.patches(image, [1, 0]), patches[[1, 0]])
+    read = openvino.class_stage(patches[-1:])
+    assert_same((read[0], read[1]), (logits, attention))
+    _, whole, _ = keras.forward(image, range(config.sa_ffn_layers))
+    for block, mixed in enumerate(whole.values()):
+        parts = [engine.self_attention(patches[block], block) for engine in engines]
+        np.testing.assert_allclose(parts[0].softmax.sum(axis=-1), 1, atol=1e-5)
+        np.testing.assert_allclose(parts[0].softmax, parts[1].softmax, atol=1e-5)
+        for part in parts:
+            np.testing.assert_allclose(part.mixed, mixed[0], atol=1e-5)
+
+
+def test_a_silenced_head_changes_what_it_can(engines):
+    openvino, keras = engines
+    config = openvino.config
+    patches = openvino.patches(noise(1, config.image_size))[-1:]
+    heads = (config.ca_ffn_layers, config.num_heads)
+    masks = 1 - np.eye(np.prod(heads), dtype=np.float32).reshape(-1, *heads)
+    many = np.repeat(patches, len(masks), axis=0)
+    found = openvino.class_stage(many, masks)
+    assert_same(found, keras.class_stage(many, masks))
+    whole, attention = openvino.class_stage(patches)
+    changed = np.abs(found[0] - whole).max(axis=-1) > 1e-4
+    # The mean of the patches asks no class token.
+    assert changed.all() if config.global_pool == "token" else not changed.any()
+    # A head of the first block cannot change where that block itself looked.
+    np.testing.assert_allclose(
+        found[1]["ca_ffn_block_0_att"], np.repeat(attention["ca_ffn_block_0_att"], len(masks), 0), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("depth", [-1, 13, 1.5])
+def test_a_depth_that_is_not_there_is_refused(bundled_engine, depth):
+    with pytest.raises(SelectionError, match="numbered from 0 to 12"):
+        bundled_engine.patches(noise(1, 224), [depth])
+
+
+def test_patches_are_of_one_image(bundled_engine):
+    with pytest.raises(ValueError, match="one image"):
+        bundled_engine.patches(noise(2, 224))
+
+
 def test_an_answer_is_not_changed_by_the_next(engines):
     openvino, _ = engines
     size = openvino.config.image_size

@@ -2,18 +2,33 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from operator import index
-from typing import Literal, SupportsIndex
+from typing import Literal, NamedTuple, SupportsIndex
 
 import numpy as np
 
-from cait_viz.errors import SelectionError
+from cait_viz._checks import check_index
+from cait_viz.engine.names import ca_keys, sa_keys
 from cait_viz.model.config import CaiTConfig, WeightsSource
 
 EngineName = Literal["openvino", "keras"]
 Precision = Literal["float32", "bfloat16"]
 
 Attention = dict[str, np.ndarray]
+Answer = dict[str, np.ndarray]
+
+
+class SelfAttention(NamedTuple):
+    """Where each patch looks in one self-attention block, for one image.
+
+    Attributes:
+        softmax: (H, N, N) float32, behind the softmax. Row i is the distribution of what patch i looks at;
+            column j tells who looks at patch j.
+        mixed: (H, N, N) float32, behind `proj_w`, which mixes the heads: what the values are multiplied by.
+            No distribution; half of it may be negative.
+    """
+
+    softmax: np.ndarray
+    mixed: np.ndarray
 
 
 class Engine(ABC):
@@ -42,40 +57,98 @@ class Engine(ABC):
 
         Returns:
             Logits (B, classes) float32; the self-attention asked for, "sa_ffn_block_{k}_att" ->
-            (B, H, N, N); the class attention of every block, "ca_ffn_block_{i}_att" -> (B, H, 1, 1 + N).
+            (B, H, N, N), as in the tutorial that behind `proj_w`; the class attention of every block,
+            "ca_ffn_block_{i}_att" -> (B, H, 1, 1 + N).
 
         Raises:
             SelectionError: there is no such self-attention block.
             ValueError: `images` has the wrong shape.
         """
-        blocks = tuple(sorted({_checked(block, self.config.sa_ffn_layers) for block in sa_blocks}))
+        blocks = tuple(sorted({self._block(block) for block in sa_blocks}))
         self.config.check_images(images.shape)
-        answer = self._run(np.ascontiguousarray(images, np.float32), blocks)
-        sa_names, ca_names = sa_keys(blocks), ca_keys(self.config)
+        images = np.ascontiguousarray(images, np.float32)
+        if not blocks:
+            answer = self._classify(images)
+            return answer["logits"], {}, {name: answer[name] for name in ca_keys(self.config)}
+        answers, attention = [], []
+        for image in images[:, np.newaxis]:
+            answer, patches = self._trace(image, blocks)
+            answers.append(answer)
+            attention.append([self._attend(at, k).mixed for at, k in zip(patches, blocks, strict=True)])
+        together = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+        stacked = [np.stack(maps) for maps in zip(*attention, strict=True)]
         return (
-            answer["logits"],
-            {name: answer[name] for name in sa_names},
-            {name: answer[name] for name in ca_names},
+            together["logits"],
+            dict(zip(sa_keys(blocks), stacked, strict=True)),
+            {name: together[name] for name in ca_keys(self.config)},
         )
 
+    def patches(self, image: np.ndarray, depths: Sequence[SupportsIndex] | None = None) -> np.ndarray:
+        """The patches of an image on their way through the self-attention blocks.
+
+        Args:
+            image: (1, S, S, 3) float32, as `cait_viz.preprocess` makes it.
+            depths: behind how many self-attention blocks, from 0 to all of them; all of these by default.
+
+        Returns:
+            (depths, N, C) float32.
+
+        Raises:
+            SelectionError: there is no such depth.
+            ValueError: `image` has the wrong shape.
+        """
+        count = self.config.sa_ffn_layers + 1
+        asked = range(count) if depths is None else [check_index("depth", depth, count) for depth in depths]
+        self.config.check_images(image.shape)
+        if len(image) != 1:
+            raise ValueError(f"the patches of one image at a time, not of {len(image)}")
+        return np.stack(self._trace(np.ascontiguousarray(image, np.float32), tuple(asked))[1])
+
+    def self_attention(self, patches: np.ndarray, block: SupportsIndex) -> SelfAttention:
+        """Where the patches look in one self-attention block.
+
+        Args:
+            patches: (N, C) float32, as `patches` gives them for the depth `block`.
+            block: the index of the block.
+
+        Raises:
+            SelectionError: there is no such block.
+        """
+        return self._attend(np.ascontiguousarray(patches, np.float32), self._block(block))
+
+    def class_stage(
+        self, patches: np.ndarray, head_mask: np.ndarray | None = None
+    ) -> tuple[np.ndarray, Attention]:
+        """What the class-attention blocks and the classifier make of patches.
+
+        Args:
+            patches: (B, N, C) float32, as `patches` gives them.
+            head_mask: what each class-attention head's output is multiplied by, (B, blocks, H) float32; 0
+                silences it. By default ones.
+
+        Returns:
+            Logits (B, classes) and the class attention of every block, as `forward` gives them.
+        """
+        heads = (len(patches), self.config.ca_ffn_layers, self.config.num_heads)
+        mask = np.ones(heads, np.float32) if head_mask is None else head_mask
+        answer = self._read(np.ascontiguousarray(patches, np.float32), np.ascontiguousarray(mask, np.float32))
+        return answer["logits"], {name: answer[name] for name in ca_keys(self.config)}
+
+    def _block(self, block: SupportsIndex) -> int:
+        return check_index("SA block", block, self.config.sa_ffn_layers)
+
     @abstractmethod
-    def _run(self, images: np.ndarray, sa_blocks: tuple[int, ...]) -> dict[str, np.ndarray]:
-        """The logits, the attention of those self-attention blocks and all class attention, by name."""
+    def _classify(self, images: np.ndarray) -> Answer:
+        """The logits and the class attention of images (B, S, S, 3), by name."""
 
+    @abstractmethod
+    def _trace(self, image: np.ndarray, depths: tuple[int, ...]) -> tuple[Answer, list[np.ndarray]]:
+        """The same of one image (1, S, S, 3), and its patches (N, C) at these depths."""
 
-def sa_keys(blocks: Sequence[int]) -> list[str]:
-    """What the attention of self-attention blocks is called."""
-    return [f"sa_ffn_block_{block}_att" for block in blocks]
+    @abstractmethod
+    def _attend(self, patches: np.ndarray, block: int) -> SelfAttention:
+        """Where patches (N, C) look in a self-attention block."""
 
-
-def ca_keys(config: CaiTConfig) -> list[str]:
-    """What the attention of the class-attention blocks is called."""
-    return [f"ca_ffn_block_{block}_att" for block in range(config.ca_ffn_layers)]
-
-
-def _checked(block: SupportsIndex, count: int) -> int:
-    if isinstance(block, SupportsIndex) and not isinstance(block, bool) and 0 <= index(block) < count:
-        return index(block)
-    raise SelectionError(
-        f"there is no self-attention block {block}; this model has blocks 0 to {count - 1}, counted from 0"
-    )
+    @abstractmethod
+    def _read(self, patches: np.ndarray, head_mask: np.ndarray) -> Answer:
+        """The logits and the class attention of patches (B, N, C), with a head mask, by name."""

@@ -1,4 +1,4 @@
-"""The process that builds a network in Keras and exports it as an OpenVINO graph; see `graphs`.
+"""The process that builds a network in Keras and exports it as OpenVINO graphs; see `graphs`.
 
 Neither Keras nor what it imports enters the process that asks.
 """
@@ -6,11 +6,12 @@ Neither Keras nor what it imports enters the process that asks.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from cait_viz._backend import import_keras
 from cait_viz._process import status_of
 from cait_viz._text import file_text
-from cait_viz.engine.base import ca_keys, sa_keys
+from cait_viz.engine.names import CLASS_STAGE, NETWORK, self_attention
 from cait_viz.errors import CheckpointError
 from cait_viz.model.config import CaiTConfig
 from cait_viz.model.folding import folded
@@ -19,17 +20,12 @@ from cait_viz.weights.architecture import Checkpoint, read_tensors, unwrapped
 from cait_viz.weights.safetensors import open_safetensors
 
 
-def outputs(config: CaiTConfig) -> list[str]:
-    """The names of a graph's outputs, in their order."""
-    return ["logits", *ca_keys(config), *sa_keys(range(config.sa_ffn_layers))]
-
-
-def export(checkpoint: Checkpoint, path: Path) -> None:
-    """Write the graph of a checkpoint: PATH and, beside it, its weights.
+def export(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write the graphs of a checkpoint: for each name a file NAME.xml and, beside it, its weights.
 
     Args:
         checkpoint: the weights and their architecture.
-        path: the file to write, with the ending ".xml".
+        folder: where to write them.
 
     Raises:
         CheckpointError: the weights cannot be used.
@@ -43,12 +39,21 @@ def export(checkpoint: Checkpoint, path: Path) -> None:
     with zero_weights():
         network = CaiT(config)
     assign(network, tensors)
-    size = checkpoint.config.image_size
-    images = keras.Input((size, size, 3), dtype="float32")
-    logits, sa_attention, ca_attention = network(images, training=False)
-    answer = {"logits": logits, **ca_attention, **sa_attention}
-    graph = keras.Model(images, [answer[name] for name in outputs(checkpoint.config)])
-    graph.export(str(path), format="openvino", verbose=False)
+
+    def write(name: str, inputs: dict[str, Any], outputs: list[Any]) -> None:
+        graph = keras.Model(inputs, outputs)
+        graph.export(str(folder / f"{name}.xml"), format="openvino", verbose=False)
+
+    images = keras.Input((config.image_size, config.image_size, 3), dtype="float32")
+    depths: list[Any] = []
+    logits, ca_attention = network.classify(network.encode(images, depths=depths, training=False))
+    write(NETWORK, {"images": images}, [logits, *ca_attention.values(), *depths])
+    patches = keras.Input((config.num_patches, config.projection_dim), dtype="float32")
+    for index, block in enumerate(network.blocks):
+        write(self_attention(index), {"patches": patches}, list(block.attention(patches)))
+    head_mask = keras.Input((config.ca_ffn_layers, config.num_heads), dtype="float32")
+    logits, ca_attention = network.classify(patches, head_mask)
+    write(CLASS_STAGE, {"patches": patches, "head_mask": head_mask}, [logits, *ca_attention.values()])
 
 
 def answer(request: str, target: str) -> None:

@@ -1,8 +1,9 @@
 """Networks as OpenVINO graphs, exported once a checkpoint and kept in the user's cache.
 
-An entry is a folder with the graph, its weights, and the hashes of both. Its key is made of everything that
-decides on it, so that a stale entry is never found; one that is damaged, or that somebody else could have
-written, is made anew. Entries are renamed into place whole, which two processes may do at once.
+An entry is a folder with a checkpoint's graphs, their weights, and the hashes of all. Its key is made of
+everything that decides on it, so that a stale entry is never found; one that is damaged, or that somebody
+else could have written, is made anew. Entries are renamed into place whole, which two processes may do at
+once.
 """
 
 import hashlib
@@ -12,8 +13,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from cait_viz._process import run_module
 from cait_viz.errors import OutputError
 from cait_viz.weights.architecture import Checkpoint
 
-GRAPH, WEIGHTS, CONTENTS = "graph.xml", "graph.bin", "contents.json"
+CONTENTS = "contents.json"
 
 # The entries used last are kept up to so many bytes.
 LIMIT = 4 * 2**30
@@ -33,7 +33,7 @@ _REMAINS_AFTER = 86_400.0
 
 
 class Entry(NamedTuple):
-    """A graph in the cache.
+    """The graphs of a checkpoint in the cache.
 
     Attributes:
         name: what its checkpoint was called when it was made.
@@ -53,37 +53,47 @@ def folder() -> Path:
     return user_cache() / "graphs"
 
 
-@contextmanager
-def exported(checkpoint: Checkpoint) -> Iterator[Path]:
-    """The graph of a checkpoint, from the cache or made now; it stays at least as long as the block.
+class Graphs:
+    """The graphs of a checkpoint, from the cache or made now; they stay at least as long as this object.
 
-    Where the cache cannot be written, it is made in a temporary folder.
+    Where the cache cannot be written, they are made in a temporary folder.
 
-    Raises:
-        CheckpointError: the weights cannot be used.
-        ProcessDiedError: the export failed.
+    Args:
+        checkpoint: the weights and their architecture.
     """
-    entry = folder() / _key(checkpoint)
-    if _intact(entry):
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._entry = folder() / _key(checkpoint)
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    def path(self, name: str) -> Path:
+        """The file of a graph, by one of the names in `cait_viz.engine.names`.
+
+        Raises:
+            CheckpointError: the weights cannot be used.
+            ProcessDiedError: the export failed.
+        """
+        if self._temporary is None and not _intact(self._entry, name):
+            try:
+                self._make()
+            except (OSError, OutputError):
+                if not _intact(self._entry, name):  # else another process was faster
+                    self._temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+                    self._entry = Path(self._temporary.name) / "graphs"
+                    _export(self._checkpoint, self._entry)
         with suppress(OSError):
-            os.utime(entry / CONTENTS)
-        yield entry / GRAPH
-        return
-    try:
+            os.utime(self._entry / CONTENTS)
+        return self._entry / f"{name}.xml"
+
+    def _make(self) -> None:
         folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        entry.unlink(missing_ok=True)
-        with placing(entry) as part:
-            _export(checkpoint, part)
-    except (OSError, OutputError):
-        if not _intact(entry):  # else another process was faster
-            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
-                _export(checkpoint, Path(temporary) / "graph")
-                yield Path(temporary) / "graph" / GRAPH
-            return
-    shrink(keep=entry)
-    yield entry / GRAPH
+        if self._entry.is_dir():
+            shutil.rmtree(self._entry)
+        self._entry.unlink(missing_ok=True)
+        with placing(self._entry) as part:
+            _export(self._checkpoint, part)
+        shrink(keep=self._entry)
 
 
 def entries() -> list[Entry]:
@@ -144,21 +154,21 @@ def _export(checkpoint: Checkpoint, target: Path) -> None:
         "sha256": checkpoint.sha256,
         "config": checkpoint.config.to_dict(),
     }
-    run_module("cait_viz.engine.export", json.dumps(request), str(target / GRAPH))
-    hashes = {name: sha256(target / name) for name in (GRAPH, WEIGHTS)}
+    run_module("cait_viz.engine.export", json.dumps(request), str(target))
+    hashes = {file.name: sha256(file) for file in target.iterdir()}
     contents = json.dumps({"name": checkpoint.name, "sha256": hashes})
     (target / CONTENTS).write_text(contents, encoding="utf-8")
 
 
-def _intact(entry: Path) -> bool:
-    """Whether an entry is whole, and nobody else's."""
+def _intact(entry: Path, name: str) -> bool:
+    """Whether the graph of that name is in an entry, whole, and nobody else's."""
     try:
         if hasattr(os, "geteuid"):  # not on Windows, where the user's cache is the user's alone
-            places = [entry.parent, entry, *entry.iterdir()]
+            places = [entry.parent, entry, entry / CONTENTS, *entry.glob(f"{name}.*")]
             if any(_is_open_to_others(place.lstat()) for place in places):
                 return False
         hashes = json.loads((entry / CONTENTS).read_text(encoding="utf-8"))["sha256"]
-        return {name: sha256(entry / name) for name in (GRAPH, WEIGHTS)} == hashes
+        return all(sha256(entry / file) == hashes[file] for file in (f"{name}.xml", f"{name}.bin"))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

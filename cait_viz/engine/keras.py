@@ -1,7 +1,7 @@
 """The engine that runs the network in Keras: for training frameworks, GPUs and as the reference.
 
-A call of the model itself returns all self-attention, 1.9 GB for one image and cait_m48_448.
-Inside a compiled function an attention that nobody asked for is freed as soon as its block is done.
+A call of the model itself returns all self-attention, 1.9 GB for one image and cait_m48_448. Here each
+attention is freed as soon as its block is done.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cait_viz.engine.base import Engine, sa_keys
+from cait_viz.engine.base import Answer, Engine, SelfAttention
 from cait_viz.model.cait import CaiT
 from cait_viz.model.config import WeightsSource
 from cait_viz.model.layers import zero_weights
@@ -24,8 +24,6 @@ from cait_viz.weights.labels import class_names
 # dominate, and a shallower network would not earn that second back (benchmarks/forward.py).
 _XLA_UP_TO_PATCHES = 256
 _XLA_FROM_BLOCKS = 24
-
-_Answer = dict[str, Any]
 
 
 def load_network(checkpoint: Checkpoint, labels: str | Path | None = None, dtype: Any = "float32") -> CaiT:
@@ -60,8 +58,7 @@ def engine_of(model: CaiT) -> "KerasEngine":
 class KerasEngine(Engine):
     """Runs a network of Keras' on the backend that Keras has.
 
-    Every new batch size is compiled once by TensorFlow, in one to three seconds. On other backends all
-    self-attention is computed at once and needs the memory.
+    Every new batch size is compiled once by TensorFlow, in one to three seconds.
 
     Args:
         model: the network.
@@ -72,35 +69,72 @@ class KerasEngine(Engine):
         self.config, self.labels = model.config, model.labels
         self.source = model.source or WeightsSource(name=model.name, file="", sha256="", saliency_block=0)
         self.on_gpu = _sees_gpu()
-        self._compiled: dict[tuple[tuple[int, ...], bool], Callable[[Any], _Answer]] = {}
+        self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
-    def _run(self, images: np.ndarray, sa_blocks: tuple[int, ...]) -> dict[str, np.ndarray]:
-        if keras.backend.backend() != "tensorflow":
-            logits, sa_attention, ca_attention = self.model.predict_on_batch(images)
-            return {"logits": logits, **sa_attention, **ca_attention}
-        # Self-attention is asked for once in a while; compiling that with XLA is not worth it either.
-        use_xla = not sa_blocks and len(images) == 1 and self._pays_for_xla
-        key = (sa_blocks, use_xla)
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(sa_blocks, use_xla)
-        return {name: tensor.numpy() for name, tensor in self._compiled[key](images).items()}
+    def _classify(self, images: np.ndarray) -> Answer:
+        return self._forward(images, ())[0]
+
+    def _trace(self, image: np.ndarray, depths: tuple[int, ...]) -> tuple[Answer, list[np.ndarray]]:
+        answer, patches = self._forward(image, depths)
+        return answer, [at[0] for at in patches]
+
+    def _forward(self, images: np.ndarray, depths: tuple[int, ...]) -> tuple[Answer, list[np.ndarray]]:
+        def run(images: Any) -> Any:
+            kept: list[Any] = []
+            patches = self.model.encode(images, depths=kept, training=False)
+            return self._said(self.model.classify(patches)), [kept[depth] for depth in depths]
+
+        # Patches are asked for once in a while; compiling that with XLA is not worth it.
+        use_xla = not depths and len(images) == 1 and self._pays_for_xla
+        return self._run(("forward", depths, use_xla), run, images, use_xla=use_xla)
+
+    def _attend(self, patches: np.ndarray, block: int) -> SelfAttention:
+        answer = self._run(("attend", block), self.model.blocks[block].attention, patches[np.newaxis])
+        return SelfAttention(*(attention[0] for attention in answer))
+
+    def _read(self, patches: np.ndarray, head_mask: np.ndarray) -> Answer:
+        answer: Answer = self._run(
+            ("read",), lambda *inputs: self._said(self.model.classify(*inputs)), patches, head_mask
+        )
+        return answer
+
+    @staticmethod
+    def _said(answer: tuple[Any, dict[str, Any]]) -> dict[str, Any]:
+        logits, ca_attention = answer
+        return {"logits": logits, **ca_attention}
 
     @property
     def _pays_for_xla(self) -> bool:
         few_patches = self.config.num_patches <= _XLA_UP_TO_PATCHES
         return few_patches and self.config.sa_ffn_layers >= _XLA_FROM_BLOCKS
 
-    def _compile(self, sa_blocks: tuple[int, ...], use_xla: bool) -> Callable[[Any], _Answer]:
+    def _run(
+        self, name: tuple[Any, ...], function: Callable[..., Any], *inputs: np.ndarray, use_xla: bool = False
+    ) -> Any:
+        """The answer of a function of tensors as NumPy arrays; compiled once under its name by TensorFlow."""
+        if keras.backend.backend() != "tensorflow":
+            tensors = (keras.ops.convert_to_tensor(array, "float32") for array in inputs)
+            return keras.tree.map_structure(_float32, _without_gradients(function, *tensors))
         import tensorflow as tf
 
-        def run(images: Any) -> _Answer:
-            logits, sa_attention, ca_attention = self.model(images, training=False)
-            asked = {name: sa_attention[name] for name in sa_keys(sa_blocks)}
-            outputs = {"logits": logits, **asked, **ca_attention}
-            return {name: tf.cast(tensor, tf.float32) for name, tensor in outputs.items()}
+        if name not in self._compiled:
+            self._compiled[name] = tf.function(function, jit_compile=use_xla, autograph=False)
+        answer = self._compiled[name](*(tf.convert_to_tensor(array, tf.float32) for array in inputs))
+        return keras.tree.map_structure(_float32, answer)
 
-        compiled = tf.function(run, jit_compile=use_xla, autograph=False)
-        return lambda images: compiled(tf.convert_to_tensor(images, tf.float32))
+
+def _float32(tensor: Any) -> np.ndarray:
+    array: np.ndarray = keras.ops.convert_to_numpy(tensor)
+    return array.astype(np.float32, copy=False)
+
+
+def _without_gradients(function: Callable[..., Any], *inputs: Any) -> Any:
+    if keras.backend.backend() == "torch":
+        import torch
+
+        with torch.no_grad():
+            return function(*inputs)
+    return function(*inputs)
 
 
 def _sees_gpu() -> bool:

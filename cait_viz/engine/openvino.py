@@ -1,10 +1,12 @@
 """The engine that looks: OpenVINO, on a processor; neither Keras nor TensorFlow is imported.
 
-The network is the same one, exported by Keras (`graphs`); each question is that graph for one image, without
-the outputs that nobody asked for.
+The network is the same one, exported by Keras (`graphs`). Its parts are graphs of their own, so that a
+question about one block needs no second copy of the network's weights.
 """
 
 import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +14,9 @@ import numpy as np
 
 from cait_viz._backend import import_openvino
 from cait_viz._text import one_line
-from cait_viz.engine import graphs
-from cait_viz.engine.base import Engine, Precision, ca_keys, sa_keys
+from cait_viz.engine import names
+from cait_viz.engine.base import Answer, Engine, Precision, SelfAttention
+from cait_viz.engine.graphs import Graphs
 from cait_viz.errors import EngineError
 from cait_viz.weights.architecture import Checkpoint
 from cait_viz.weights.labels import class_names
@@ -21,12 +24,16 @@ from cait_viz.weights.labels import class_names
 # Without this hint, processors with bfloat16 instructions compute in bfloat16.
 _PRECISIONS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
 
+# Of the graphs beside that for one image, so many bytes of weights are kept, and the one used last.
+_KEPT_BYTES = 64 * 10**6
+
 
 class OpenVINOEngine(Engine):
     """Runs a checkpoint's network in OpenVINO.
 
-    A graph takes one image, because OpenVINO is faster where it knows every shape. One image is computed by
-    all cores; of several, each core computes its own, in a second graph that is compiled when first needed.
+    A graph has fixed shapes, because OpenVINO is faster where it knows every one. One image is computed by
+    all cores; of several, each core computes its own, in a second graph. All but the graph for one image are
+    compiled when they are first needed; those used last are kept, up to a limit.
 
     Args:
         checkpoint: the weights and their architecture.
@@ -46,15 +53,17 @@ class OpenVINOEngine(Engine):
     ) -> None:
         self.config, self.source = checkpoint.config, checkpoint.source
         self.labels = class_names(checkpoint.config.num_classes, labels)
-        self._checkpoint, self._precision = checkpoint, precision
+        self._name, self._precision = checkpoint.name, precision
+        self._graphs = Graphs(checkpoint)
         self._lock = threading.Lock()  # all cores work on one question; two at once would only wait longer
-        self._plain = self._compile(_PLAIN)
-        # The other question that was asked last; a graph holds the weights once more.
-        self._other: tuple[_Question, list[Any]] = (_PLAIN, self._plain)
+        self._compiled: OrderedDict[_Graph, _Compiled] = OrderedDict()
+        self._requests(_ONE_IMAGE)
 
-    def _run(self, images: np.ndarray, sa_blocks: tuple[int, ...]) -> dict[str, np.ndarray]:
+    def _classify(self, images: np.ndarray) -> Answer:
+        if len(images) == 1:
+            return self._trace(images, ())[0]
         with self._lock:
-            requests = self._requests(_Question(sa_blocks, several=len(images) > 1))
+            requests = self._requests(_Graph(names.NETWORK, 1, several=True))
             tensors = requests[0].output_tensors
             answer = [np.empty((len(images), *tensor.shape[1:]), np.float32) for tensor in tensors]
             ahead = len(requests)
@@ -66,52 +75,84 @@ class OpenVINOEngine(Engine):
                         whole[place - ahead] = tensor.data[0]
                 if place < len(images):
                     request.start_async([images[place : place + 1]])
-        return dict(zip(self._names(sa_blocks), answer, strict=True))
+        return self._named(answer)
 
-    def _requests(self, question: "_Question") -> list[Any]:
-        """What answers a question, compiled if it is neither the plain one nor the last."""
-        if question == _PLAIN:
-            return self._plain
-        if self._other[0] != question:
-            self._other = (_PLAIN, self._plain)  # frees the graph before the next is made
-            self._other = (question, self._compile(question))
-        return self._other[1]
+    def _trace(self, image: np.ndarray, depths: tuple[int, ...]) -> tuple[Answer, list[np.ndarray]]:
+        said = 1 + self.config.ca_ffn_layers  # outputs; behind them are the patches
+        answer = self._ask(_ONE_IMAGE, {"images": image}, [*range(said), *(said + depth for depth in depths)])
+        return self._named(answer[:said]), [patches[0] for patches in answer[said:]]
 
-    def _names(self, sa_blocks: tuple[int, ...]) -> list[str]:
-        return ["logits", *ca_keys(self.config), *sa_keys(sa_blocks)]
+    def _attend(self, patches: np.ndarray, block: int) -> SelfAttention:
+        graph = _Graph(names.self_attention(block), 1)
+        return SelfAttention(
+            *(attention[0] for attention in self._ask(graph, {"patches": patches[np.newaxis]}))
+        )
 
-    def _compile(self, question: "_Question") -> list[Any]:
+    def _read(self, patches: np.ndarray, head_mask: np.ndarray) -> Answer:
+        graph = _Graph(names.CLASS_STAGE, len(patches))
+        return self._named(self._ask(graph, {"patches": patches, "head_mask": head_mask}))
+
+    def _named(self, answer: list[np.ndarray]) -> Answer:
+        return dict(zip(["logits", *names.ca_keys(self.config)], answer, strict=True))
+
+    def _ask(
+        self, graph: "_Graph", inputs: Mapping[str, np.ndarray], outputs: Sequence[int] | None = None
+    ) -> list[np.ndarray]:
+        """Run a graph; gives copies of the outputs at these places, by default of all."""
+        with self._lock:
+            request = self._requests(graph)[0]
+            request.infer(inputs)
+            tensors = request.output_tensors
+            return [tensors[place].data.copy() for place in outputs or range(len(tensors))]
+
+    def _requests(self, graph: "_Graph") -> list[Any]:
+        """What runs a graph, compiled if it is not kept; those used for longest make room."""
+        if graph not in self._compiled:
+            self._compiled[graph] = self._compile(graph)
+            others = sum(one.size for kept, one in self._compiled.items() if kept != _ONE_IMAGE)
+            for kept in list(self._compiled)[:-1]:
+                if others > _KEPT_BYTES and kept != _ONE_IMAGE:
+                    others -= self._compiled.pop(kept).size
+        self._compiled.move_to_end(graph)
+        return self._compiled[graph].requests
+
+    def _compile(self, graph: "_Graph") -> "_Compiled":
         try:
             openvino = import_openvino()
         except ImportError as error:
             raise EngineError(f"OpenVINO cannot be imported ({error})") from None
         options = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[self._precision],
-            "PERFORMANCE_HINT": "THROUGHPUT" if question.several else "LATENCY",
+            "PERFORMANCE_HINT": "THROUGHPUT" if graph.several else "LATENCY",
         }
-        with graphs.exported(self._checkpoint) as path:
-            try:
-                core = openvino.Core()
-                graph = core.read_model(path)
-                everything = self._names(tuple(range(self.config.sa_ffn_layers)))
-                wanted = set(self._names(question.sa_blocks))
-                for name, result in zip(everything, graph.get_results(), strict=True):
-                    if name not in wanted:
-                        graph.remove_result(result)
-                graph.reshape([1, *graph.input().get_partial_shape()[1:]])
-                compiled = core.compile_model(graph, "CPU", options)
-                count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-                return [compiled.create_infer_request() for _ in range(count)]
-            except (RuntimeError, ValueError) as error:
-                reason = one_line(str(error).strip().rpartition("\n")[2])
-                raise EngineError(f"OpenVINO refuses {self._checkpoint.name} ({reason})") from None
+        path = self._graphs.path(graph.name)
+        try:
+            core = openvino.Core()
+            model = core.read_model(path)
+            if graph.several:
+                for patches in model.get_results()[1 + self.config.ca_ffn_layers :]:
+                    model.remove_result(patches)
+            model.reshape({port: [graph.batch, *port.get_partial_shape()[1:]] for port in model.inputs})
+            compiled = core.compile_model(model, "CPU", options)
+            count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+            requests = [compiled.create_infer_request() for _ in range(count)]
+        except (RuntimeError, ValueError) as error:
+            reason = one_line(str(error).strip().rpartition("\n")[2])
+            raise EngineError(f"OpenVINO refuses {self._name} ({reason})") from None
+        return _Compiled(requests, path.with_suffix(".bin").stat().st_size)
 
 
-class _Question(NamedTuple):
-    """What a graph is compiled for."""
+class _Graph(NamedTuple):
+    """What is compiled."""
 
-    sa_blocks: tuple[int, ...]  # whose attention leaves it
-    several: bool  # images at a time
+    name: str
+    batch: int
+    several: bool = False  # images at a time, of which no patches are asked for
 
 
-_PLAIN = _Question((), several=False)
+class _Compiled(NamedTuple):
+    requests: list[Any]
+    size: int  # of its weights, in bytes
+
+
+_ONE_IMAGE = _Graph(names.NETWORK, 1)

@@ -12,7 +12,7 @@ from loky import ProcessPoolExecutor
 from loky.process_executor import BrokenProcessPool
 
 from cait_viz._backend import import_keras, installed_backend
-from cait_viz.engine.base import Engine, Precision
+from cait_viz.engine.base import Answer, Engine, Precision, SelfAttention
 from cait_viz.engine.load import load_keras
 from cait_viz.errors import ProcessDiedError
 from cait_viz.weights.architecture import Checkpoint
@@ -43,8 +43,20 @@ class KerasProcess(Engine):
         self._pool = ProcessPoolExecutor(1, timeout=None, env=_ENVIRONMENT)
         self.on_gpu = self._ask(_load, checkpoint, precision)
 
-    def _run(self, images: np.ndarray, sa_blocks: tuple[int, ...]) -> dict[str, np.ndarray]:
-        answer: dict[str, np.ndarray] = self._ask(_forward, images, sa_blocks)
+    def _classify(self, images: np.ndarray) -> Answer:
+        answer: Answer = self._ask(_call, "_classify", images)
+        return answer
+
+    def _trace(self, image: np.ndarray, depths: tuple[int, ...]) -> tuple[Answer, list[np.ndarray]]:
+        answer: tuple[Answer, list[np.ndarray]] = self._ask(_call, "_trace", image, depths)
+        return answer
+
+    def _attend(self, patches: np.ndarray, block: int) -> SelfAttention:
+        answer: SelfAttention = self._ask(_call, "_attend", patches, block)
+        return answer
+
+    def _read(self, patches: np.ndarray, head_mask: np.ndarray) -> Answer:
+        answer: Answer = self._ask(_call, "_read", patches, head_mask)
         return answer
 
     def _ask(self, function: Any, *arguments: Any) -> Any:
@@ -72,6 +84,6 @@ def _load(checkpoint: Checkpoint, precision: Precision) -> bool:
     return _engine.on_gpu
 
 
-def _forward(images: np.ndarray, sa_blocks: tuple[int, ...]) -> dict[str, np.ndarray]:
-    logits, sa_attention, ca_attention = _engine.forward(images, sa_blocks)
-    return {"logits": logits, **sa_attention, **ca_attention}
+def _call(method: str, *arguments: Any) -> Any:
+    """In that process: ask the engine."""
+    return getattr(_engine, method)(*arguments)

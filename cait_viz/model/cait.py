@@ -103,30 +103,45 @@ class CaiT(keras.Model):
         return logits, sa_attention, ca_attention
 
     def encode(
-        self, images: Any, sa_attention: dict[str, Any] | None = None, training: bool | None = None
+        self,
+        images: Any,
+        sa_attention: dict[str, Any] | None = None,
+        depths: list[Any] | None = None,
+        training: bool | None = None,
     ) -> Any:
         """The patch stage: patches (B, N, C) behind the last self-attention block.
 
         Args:
             images: as in a call.
             sa_attention: to put each block's attention into; without it none is kept.
+            depths: to append the patches to as they are before the first block and behind each block.
             training: whether patches and branches are dropped.
         """
         patches = self.patch_embed(images)
         patches = ops.reshape(patches, (-1, self.config.num_patches, self.config.projection_dim))
         patches = self.pos_drop(patches + ops.cast(self.pos_embed, patches.dtype), training=training)
+        depths = [] if depths is None else depths
+        depths.append(patches)
         for block in self.blocks:
             patches, attention = block(patches, training=training)
+            depths.append(patches)
             if sa_attention is not None:
                 sa_attention[f"{block.name}_att"] = attention
         return patches
 
-    def classify(self, patches: Any) -> tuple[Any, dict[str, Any]]:
-        """The class stage: logits (B, classes), or pooled features, and the class attention."""
+    def classify(self, patches: Any, head_mask: Any = None) -> tuple[Any, dict[str, Any]]:
+        """The class stage: logits (B, classes), or pooled features, and the class attention.
+
+        Args:
+            patches: (B, N, C).
+            head_mask: what each class-attention head's output is multiplied by, (B, blocks, H), 0 to
+                silence it.
+        """
         class_token = ops.zeros_like(patches[:, :1]) + ops.cast(self.cls_token, patches.dtype)
         ca_attention: dict[str, Any] = {}
-        for block in self.blocks_token_only:
-            class_token, ca_attention[f"{block.name}_att"] = block(patches, class_token)
+        for index, block in enumerate(self.blocks_token_only):
+            heads = None if head_mask is None else head_mask[:, index]
+            class_token, ca_attention[f"{block.name}_att"] = block(patches, class_token, heads)
         # LayerNorm treats each token by itself, so only those that are pooled need it.
         average = self.config.global_pool == "avg"
         features = ops.mean(self.norm(patches), axis=1) if average else self.norm(class_token)[:, 0]

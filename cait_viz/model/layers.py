@@ -214,13 +214,18 @@ class ClassAttention(_Attention):
             projection.build(input_shape)
             setattr(self, name, projection)
 
-    def call(self, u: Any, training: bool | None = None) -> tuple[Any, Any]:
-        """Attend from `u[:, 0]`, the class token, to all of `u`; returns the output and the attention."""
+    def call(self, u: Any, head_mask: Any = None, training: bool | None = None) -> tuple[Any, Any]:
+        """Attend from `u[:, 0]`, the class token, to all of `u`; returns the output and the attention.
+
+        Each head's output is multiplied by its number in `head_mask`, (B, H); 0 silences it.
+        """
         projected = (self.q(u[:, :1]), self.k(u), self.v(u))
         query, key, value = (_split_heads(x, 1, self.num_heads)[0] for x in projected)
         attention = self.drop(ops.softmax(_scores(query, key), axis=-1), training=training)
-        x = self.proj(_merge_heads(ops.matmul(attention, value)))
-        return self.drop(x, training=training), attention
+        x = ops.matmul(attention, value)
+        if head_mask is not None:
+            x = x * ops.cast(head_mask[:, :, None, None], x.dtype)
+        return self.drop(self.proj(_merge_heads(x)), training=training), attention
 
 
 @_registered
@@ -296,6 +301,14 @@ class SelfAttentionBlock(_Block):
         self.drop_path1 = StochasticDepth(self.sd_prob, name="drop_path1", dtype=policy)
         self.drop_path2 = StochasticDepth(self.sd_prob, name="drop_path2", dtype=policy)
 
+    def attention(self, x: Any) -> tuple[Any, Any]:
+        """Where the patches `x`, (B, N, C), look in this block, after the softmax and after `proj_w`.
+
+        Both (B, H, N, N); only the rows of the former are distributions.
+        """
+        softmax = self.attn.distribution(self.norm1(x))
+        return softmax, self.attn.proj_w(softmax)
+
     def call(self, x: Any, training: bool | None = None) -> tuple[Any, Any]:
         """Transform the patches; returns them and the attention."""
         branch, attention = self.attn(self.norm1(x), training=training)
@@ -325,10 +338,13 @@ class ClassAttentionBlock(_Block):
         self.attn = ClassAttention(self.num_heads, name="attn", dtype=self.dtype_policy)
         self.attn.build(patches_shape)
 
-    def call(self, patches: Any, class_token: Any) -> tuple[Any, Any]:
-        """Update the class token from the patches; returns it and the attention."""
+    def call(self, patches: Any, class_token: Any, head_mask: Any = None) -> tuple[Any, Any]:
+        """Update the class token from the patches; returns it and the attention.
+
+        `head_mask` is as for `ClassAttention`.
+        """
         u = ops.concatenate([class_token, patches], axis=1)
-        branch, attention = self.attn(self.norm1(u))
+        branch, attention = self.attn(self.norm1(u), head_mask)
         class_token = class_token + self.layer_scale1(branch)
         class_token = class_token + self.layer_scale2(self.mlp(self.norm2(class_token)))
         return class_token, attention
