@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cait_viz.analysis import Analysis
-    from cait_viz.api import analyze, load_engine, load_model, preprocess
+    from cait_viz.api import analyze, block_attention, load_engine, load_model, preprocess, trace
     from cait_viz.errors import (
         CaitVizError,
         CheckpointError,
@@ -46,10 +46,12 @@ _MODULES = {
     "UnknownModelError": "errors",
     "VARIANTS": "weights.registry",
     "analyze": "api",
+    "block_attention": "api",
     "load_engine": "api",
     "load_model": "api",
     "preprocess": "api",
     "read_image": "images.read",
+    "trace": "api",
 }
 
 __all__ = [
@@ -65,10 +67,12 @@ __all__ = [
     "SelectionError",
     "UnknownModelError",
     "analyze",
+    "block_attention",
     "load_engine",
     "load_model",
     "preprocess",
     "read_image",
+    "trace",
 ]
 
 

@@ -5,20 +5,23 @@ it cannot be read. A `view` is "crop", the center square, or "whole", the whole 
 `model` is what `load_engine` or `load_model` gave; only the latter imports Keras.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cait_viz._checks import check_index
 from cait_viz.analysis import Analysis, ModelInfo
+from cait_viz.attention.patch_stage import mean_distance
 from cait_viz.attention.probabilities import probabilities
 from cait_viz.engine import load
 from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.errors import CheckpointError
 from cait_viz.images import preprocess as preprocessing
 from cait_viz.images.preprocess import View
-from cait_viz.images.read import ImageSource, load_image
+from cait_viz.images.read import ImageSource, LoadedImage, load_image
+from cait_viz.tracing import BlockAttention, Trace
 from cait_viz.weights.hub import Progress
 from cait_viz.weights.labels import class_kinds, class_names
 from cait_viz.weights.resolve import resolve
@@ -94,26 +97,46 @@ def analyze(
         ImageError: the image cannot be read.
         CheckpointError: the model has no classifier, or its numbers are not finite.
     """
-    if model.config.pre_logits:
-        raise CheckpointError("this model has no classifier (pre_logits); give it weights with a head")
-    engine = _engine(model)
-    labels = model.labels or class_names(model.config.num_classes)
+    engine = _classifier(model)
     loaded = load_image(source, name)
-    logits, _, ca_attention = engine.forward(preprocess(loaded, model, view))
-    return Analysis(
-        image=np.asarray(loaded.image),
-        image_name=loaded.name,
-        file_sha256=loaded.file_sha256,
-        model=describe(engine),
-        view=view,
-        box=preprocessing.seen_box(loaded.image.size, model.config.image_size, view),
-        labels=labels,
-        probabilities=probabilities(logits[0]),
-        logits=logits[0],
-        class_attention={key: attention[0, :, 0] for key, attention in ca_attention.items()},
-        class_kinds=class_kinds(labels),
-        image_remark=loaded.remark,
+    logits, _, class_attention = engine.forward(preprocess(loaded, model, view))
+    return _analysis(loaded, engine, view, logits[0], {key: rows[0] for key, rows in class_attention.items()})
+
+
+def trace(source: ImageSource, model: "Engine | CaiT", view: View = "crop", name: str | None = None) -> Trace:
+    """Classify one image, and keep what happened before the class token, block by block.
+
+    Arguments and errors as for `analyze`. The attention of one block at a time is held.
+    """
+    engine, loaded = _classifier(model), load_image(source, name)
+    config = engine.config
+    side = config.image_size // config.patch_size
+    depths = engine.patches(preprocess(loaded, model, view))
+    means, distances = [], []
+    for block, patches in enumerate(depths[:-1]):
+        softmax = engine.self_attention(patches, block).softmax
+        means.append(softmax.mean(axis=0))
+        distances.append(mean_distance(softmax, (side, side), config.patch_size))
+    logits, class_attention = engine.class_stage(depths)
+    last = {key: rows[-1] for key, rows in class_attention.items()}
+    return Trace(
+        analysis=_analysis(loaded, engine, view, logits[-1], last),
+        attention=np.stack(means),
+        distances=np.stack(distances),
+        lens_probabilities=probabilities(logits),
+        lens_attention={key: rows[:, :, 0] for key, rows in class_attention.items()},
     )
+
+
+def block_attention(
+    source: ImageSource, model: "Engine | CaiT", block: int, view: View = "crop"
+) -> BlockAttention:
+    """The attention of one self-attention block, from 0, for one image; a SelectionError if there is none."""
+    engine = _engine(model)
+    index = check_index("SA block", block, engine.config.sa_ffn_layers)
+    [patches] = engine.patches(preprocess(source, model, view), [index])
+    side = engine.config.image_size // engine.config.patch_size
+    return BlockAttention(index, (side, side), *engine.self_attention(patches, index))
 
 
 def attention_tensors(
@@ -127,6 +150,33 @@ def attention_tensors(
     pixels = preprocess(source, model, view)
     logits, sa_attention, ca_attention = _engine(model).forward(pixels, sa_blocks)
     return {"pixels": pixels, "logits": logits, **ca_attention, **sa_attention}
+
+
+def _analysis(
+    loaded: LoadedImage, engine: Engine, view: View, logits: np.ndarray, attention: Mapping[str, np.ndarray]
+) -> Analysis:
+    """The result of one image: of its logits (C,) and its class attention, a block's (H, 1, 1 + N)."""
+    labels = engine.labels or class_names(engine.config.num_classes)
+    return Analysis(
+        image=np.asarray(loaded.image),
+        image_name=loaded.name,
+        file_sha256=loaded.file_sha256,
+        model=describe(engine),
+        view=view,
+        box=preprocessing.seen_box(loaded.image.size, engine.config.image_size, view),
+        labels=labels,
+        probabilities=probabilities(logits),
+        logits=logits,
+        class_attention={key: rows[:, 0] for key, rows in attention.items()},
+        class_kinds=class_kinds(labels),
+        image_remark=loaded.remark,
+    )
+
+
+def _classifier(model: "Engine | CaiT") -> Engine:
+    if model.config.pre_logits:
+        raise CheckpointError("this model has no classifier (pre_logits); give it weights with a head")
+    return _engine(model)
 
 
 def _engine(model: "Engine | CaiT") -> Engine:

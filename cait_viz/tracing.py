@@ -1,0 +1,172 @@
+"""`Trace`: what happened to one image before the class token, block by block; and one block in full."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cait_viz._checks import check_index
+from cait_viz.analysis import Analysis
+from cait_viz.attention.maps import Floats
+from cait_viz.attention.patch_stage import read_out, rollout
+from cait_viz.errors import SelectionError
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """The numbers of the patch stage of one image. L self-attention (SA) blocks, H heads, N patches.
+
+    *Depth* k is behind k self-attention blocks: 0 is the patches as they are embedded, L those that the class
+    token reads. What the network would have said at a depth is the logit lens (nostalgebraist 2020), for
+    CaiT: the class-attention blocks and the classifier, as they are, read the patches of that depth. They
+    were trained on those of depth L alone.
+
+    Attributes:
+        analysis: what the network said, and the image to draw on.
+        attention: for each block the mean over its heads of the attention behind the softmax,
+            (L, N, N) float32; row i says where patch i looks.
+        distances: how far each head looks on average, in pixels of the network's input, (L, H) float32.
+        lens_probabilities: what the network would have said at each depth, (L + 1, classes) float32.
+        lens_attention: where it would have looked at each depth, "ca_ffn_block_{i}_att" ->
+            (L + 1, H, N + 1) float32.
+    """
+
+    analysis: Analysis
+    attention: Floats
+    distances: Floats
+    lens_probabilities: Floats
+    lens_attention: Mapping[str, Floats]
+
+    @property
+    def blocks(self) -> int:
+        """The number of self-attention blocks, L."""
+        return len(self.attention)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the arrays take, in bytes, with those of the analysis."""
+        lens = sum(attention.nbytes for attention in self.lens_attention.values())
+        own = self.attention.nbytes + self.distances.nbytes + self.lens_probabilities.nbytes + lens
+        return own + self.analysis.nbytes
+
+    def looks_at(self, block: int, patch: int) -> Floats:
+        """Where a patch looks in an SA block, (rows, cols) float32 that sum to one: its row of the attention.
+
+        Args:
+            block: the block, from 0.
+            patch: row by row, from 0.
+        """
+        return self._grid(self.attention[self._block(block)][self._patch(patch)])
+
+    def looked_at_by(self, block: int, patch: int) -> Floats:
+        """Who looks at a patch in an SA block, and how much: its column, (rows, cols) float32.
+
+        Arguments as for `looks_at`. A column is no distribution: it may sum to far more than one.
+        """
+        return self._grid(self.attention[self._block(block)][:, self._patch(patch)])
+
+    @cached_property
+    def rolled(self) -> NDArray[np.float64]:
+        """The attention rollout of all SA blocks, (N, N): `cait_viz.attention.patch_stage.rollout`."""
+        return rollout(self.attention)
+
+    def rollout(self, block: int | None = None, head: int | None = None) -> Floats:
+        """What a class-attention block reads, traced back to the image, (rows, cols) float32 that sum to one.
+
+        Args:
+            block: the class-attention block; None is the one that serves best as saliency.
+            head: its head; None is the mean of the heads.
+        """
+        attention = self.analysis.attention(block, head)
+        return self._grid(read_out(attention[np.newaxis], self.rolled)[0])
+
+    def lens(self, depth: int, block: int | None = None, head: int | None = None) -> Floats:
+        """Where the class token would have looked at a depth, (rows, cols) float32.
+
+        Block and head as for `rollout`.
+        """
+        analysis = self.analysis
+        rows = self.lens_attention[f"ca_ffn_block_{analysis.block_index(block)}_att"]
+        rows = rows[check_index("depth", depth, self.blocks + 1)]
+        chosen = (
+            rows.mean(axis=0, dtype=np.float64)
+            if head is None
+            else rows[check_index("head", head, len(rows))]
+        )
+        return self._grid(chosen[1:].astype(np.float32))
+
+    def lens_top(self, depth: int, count: int = 1) -> list[tuple[str, float]]:
+        """Label and probability of the `count` most probable classes at a depth."""
+        said = self.lens_probabilities[check_index("depth", depth, self.blocks + 1)]
+        best = np.argsort(-said, kind="stable")[:count]
+        return [(self.analysis.labels[index], float(said[index])) for index in best]
+
+    def lens_of(self, index: int) -> Floats:
+        """The probability of a class at each depth, (L + 1,) float32."""
+        return self.lens_probabilities[:, check_index("class", index, len(self.analysis.labels))]
+
+    def _block(self, block: int) -> int:
+        return check_index("SA block", block, self.blocks)
+
+    def _patch(self, patch: int) -> int:
+        return check_index("patch", patch, self.attention.shape[1])
+
+    def _grid(self, values: NDArray[np.floating]) -> Floats:
+        return np.ascontiguousarray(values.reshape(self.analysis.grid_shape), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockAttention:
+    """The attention of one self-attention block, for one image.
+
+    Attributes:
+        block: the block, from 0.
+        grid_shape: rows and columns of patches.
+        softmax: (H, N, N) float32, behind the softmax: row i is the distribution of what patch i looks at.
+        mixed: (H, N, N) float32, behind `proj_w`, which mixes the heads. No distribution; half of it may be
+            negative.
+    """
+
+    block: int
+    grid_shape: tuple[int, int]
+    softmax: Floats
+    mixed: Floats
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the arrays take, in bytes."""
+        return self.softmax.nbytes + self.mixed.nbytes
+
+    def grid(
+        self, patch: int, head: int | None = None, *, incoming: bool = False, mixed: bool = False
+    ) -> Floats:
+        """What a patch looks at, or who looks at it, (rows, cols) float32.
+
+        Args:
+            patch: row by row, from 0.
+            head: None is the mean of the heads.
+            incoming: who looks at the patch (its column), in place of what it looks at (its row).
+            mixed: the scores behind `proj_w`, which may be negative, in place of the softmax.
+
+        Raises:
+            SelectionError: there is no such patch or head.
+        """
+        scores = self.mixed if mixed else self.softmax
+        heads, patches, _ = scores.shape
+        chosen = scores if head is None else scores[[check_index("head", head, heads)]]
+        index = check_index("patch", patch, patches)
+        values = chosen[:, :, index] if incoming else chosen[:, index]
+        return np.ascontiguousarray(values.mean(axis=0).reshape(self.grid_shape), np.float32)
+
+
+def patch_at(grid_shape: tuple[int, int], row: int, column: int) -> int:
+    """The index of the patch in a row and a column, both from 0; a SelectionError if there is none."""
+    rows, columns = grid_shape
+    if not (0 <= row < rows and 0 <= column < columns):
+        raise SelectionError(
+            f"there is no patch in row {row} and column {column}; there are {rows} rows and {columns} "
+            "columns, counted from 0"
+        )
+    return row * columns + column
