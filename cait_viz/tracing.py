@@ -1,31 +1,47 @@
 """`Trace`: what happened to one image before the class token, block by block; and one block in full."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from cait_viz._checks import check_index
+from cait_viz._checks import check_choice, check_index
 from cait_viz.analysis import Analysis
-from cait_viz.attention.maps import Floats
+from cait_viz.attention.maps import Floats, min_max
 from cait_viz.attention.patch_stage import read_out, rollout
+from cait_viz.drawing.figures import (
+    FIGURE_FORMATS,
+    IMAGE_PIXELS,
+    Caption,
+    FigureFormat,
+    TracePanel,
+    draw_trace,
+    percent,
+)
+from cait_viz.drawing.overlay import Look, render
 from cait_viz.errors import SelectionError
+
+# How many classes are followed through the depths.
+_LENS_CLASSES = 5
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
     """The numbers of the patch stage of one image. L self-attention (SA) blocks, H heads, N patches.
 
-    *Depth* k is behind k self-attention blocks: 0 is the patches as they are embedded, L those that the class
+    *Depth* k is after k self-attention blocks: 0 is the patches as they are embedded, L those that the class
     token reads. What the network would have said at a depth is the logit lens (nostalgebraist 2020), for
     CaiT: the class-attention blocks and the classifier, as they are, read the patches of that depth. They
     were trained on those of depth L alone.
 
     Attributes:
         analysis: what the network said, and the image to draw on.
-        attention: for each block the mean over its heads of the attention behind the softmax,
+        attention: for each block the mean over its heads of the attention after the softmax,
             (L, N, N) float32; row i says where patch i looks.
         distances: how far each head looks on average, in pixels of the network's input, (L, H) float32.
         lens_probabilities: what the network would have said at each depth, (L + 1, classes) float32.
@@ -107,6 +123,45 @@ class Trace:
         """The probability of a class at each depth, (L + 1,) float32."""
         return self.lens_probabilities[:, check_index("class", index, len(self.analysis.labels))]
 
+    def figure(self, format: FigureFormat = "png", *, block: int | None = None, **look: Any) -> bytes:
+        """A figure of all depths as a file: the maps and the classes of the logit lens, and the distances.
+
+        Args:
+            format: "png" (200 dots an inch), "svg" or "pdf".
+            block: the class-attention block whose maps are drawn, from 0; None is the one that serves best.
+            look: colormap and interpolation, as in `cait_viz.drawing.overlay.Look`.
+
+        Raises:
+            SelectionError: a choice that is not there.
+        """
+        check_choice("figure format", format, FIGURE_FORMATS)
+        analysis, chosen = self.analysis, Look(**look)
+        seen = analysis.seen().reduced(IMAGE_PIXELS)
+        image = Image.fromarray(seen.image)
+        tiles = []
+        for depth in range(self.blocks + 1):
+            [(label, share)] = self.lens_top(depth)
+            drawn = render(image, seen.box, min_max(self.lens(depth, block)), chosen)
+            tiles.append((drawn, f"{percent(share)} {label}"))
+        index = analysis.block_index(block)
+        footer = (
+            f"Maps: where class-attention block {index + 1} would have looked (mean of its heads) had the "
+            "patch stage stopped there, each with a color range of its own; below, the class that would have "
+            "been named. Left: the probability of the classes that the whole network finds most probable. "
+            "The class stage was trained on the last depth alone. Right: how far a patch looks on average; "
+            "a dot is a head, the line their mean. The network's input has "
+            f"{analysis.model.image_size} pixels a side."
+        )
+        classes = [
+            (analysis.labels[index], self.lens_of(index)) for index in analysis.ranking[:_LENS_CLASSES]
+        ]
+        panel = TracePanel(
+            f"{analysis.image_name}  ·  {analysis.model.name}", image, tiles, classes, self.distances
+        )
+        description = json.dumps([analysis.facts()], ensure_ascii=False)
+        title = f"How {analysis.model.name} got from patches to an answer"
+        return draw_trace(panel, Caption(title, footer, description), format)
+
     def _block(self, block: int) -> int:
         return check_index("SA block", block, self.blocks)
 
@@ -124,8 +179,8 @@ class BlockAttention:
     Attributes:
         block: the block, from 0.
         grid_shape: rows and columns of patches.
-        softmax: (H, N, N) float32, behind the softmax: row i is the distribution of what patch i looks at.
-        mixed: (H, N, N) float32, behind `proj_w`, which mixes the heads. No distribution; half of it may be
+        softmax: (H, N, N) float32, after the softmax: row i is the distribution of what patch i looks at.
+        mixed: (H, N, N) float32, after `proj_w`, which mixes the heads. No distribution; half of it may be
             negative.
     """
 
@@ -148,7 +203,7 @@ class BlockAttention:
             patch: row by row, from 0.
             head: None is the mean of the heads.
             incoming: who looks at the patch (its column), in place of what it looks at (its row).
-            mixed: the scores behind `proj_w`, which may be negative, in place of the softmax.
+            mixed: the scores after `proj_w`, which may be negative, in place of the softmax.
 
         Raises:
             SelectionError: there is no such patch or head.

@@ -1,7 +1,7 @@
 """What happened before the class token: arithmetic on the self-attention of all blocks.
 
 *Attention* here is what a block's softmax gives, (heads, N, N): row i says how patch i spreads its attention
-over the N patches, and sums to one. The scores behind `proj_w`, which mixes the heads, are no distribution
+over the N patches, and sums to one. The scores after `proj_w`, which mixes the heads, are no distribution
 and must not be rolled out. NumPy only.
 """
 
@@ -19,12 +19,12 @@ RESIDUAL = 0.5
 def rollout(attention: Iterable[ArrayLike], residual: float = RESIDUAL) -> NDArray[np.float64]:
     """Attention rollout over the patches (Abnar and Zuidema 2020, arXiv:2005.00928, section 3).
 
-    A block adds what its attention gathers to what was there, so of the token behind block k the share
+    A block adds what its attention gathers to what was there, so of the token after block k the share
     r is taken to come from the same token before it, and 1 - r from those that it attends to:
 
         Ā_k = r I + (1 - r) mean over the heads of A_k,        R = Ā_L ⋯ Ā_2 Ā_1
 
-    Row i of R says from which patches of the image patch i behind the last block is made. Every row of every
+    Row i of R says from which patches of the image patch i after the last block is made. Every row of every
     Ā_k sums to one, and so does every row of R. LayerScale, the values and the feed-forward networks are left
     out, as in the paper.
 
@@ -51,7 +51,7 @@ def rollout(attention: Iterable[ArrayLike], residual: float = RESIDUAL) -> NDArr
 def read_out(class_attention: ArrayLike, rolled: ArrayLike) -> Floats:
     """What a class-attention head reads of the image, when its patches are traced back by a rollout.
 
-    In CaiT the class token enters behind the last self-attention block, and the class-attention blocks change
+    In CaiT the class token enters after the last self-attention block, and the class-attention blocks change
     no patch. A head of such a block attends with the weights a = (a_0, a_1 … a_N): a_0 to the class token
     itself, a_j to patch j. Patch j is made of the image's patches as row j of R says, so that
 
@@ -81,7 +81,7 @@ def mean_distance(attention: ArrayLike, grid_shape: tuple[int, int], patch_size:
     look.
 
     Args:
-        attention: (heads, N, N), behind the softmax.
+        attention: (heads, N, N), after the softmax.
         grid_shape: rows and columns of patches.
         patch_size: side of a patch in pixels.
 

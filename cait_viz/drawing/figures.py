@@ -1,4 +1,4 @@
-"""The figures of the paper as files: every head of every block (Figure 6), the saliency (Figure 7).
+"""The figures as files: every head (the paper's Figure 6), the saliency (Figure 7), the way there by depth.
 
 Touvron et al., "Going deeper with Image Transformers" (2021), section 5.5. Matplotlib lays them out
 (subfigures, constrained layout), through its objects alone: pyplot keeps one current figure for the whole
@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from cait_viz._text import printable
 from cait_viz.drawing.export import SOFTWARE
 from cait_viz.drawing.plotting import (
     FAINT,
+    INK,
     exclusive_matplotlib,
     letters,
     lines_height,
@@ -75,6 +77,16 @@ class HeadsPanel(NamedTuple):
     image: Image.Image  # what the network saw, RGB
     # For each class-attention block, the map of each head and the two lines under it.
     rows: Sequence[Sequence[tuple[Image.Image, str]]]
+
+
+class TracePanel(NamedTuple):
+    """What happened to one image before the class token, by depth: after k self-attention blocks."""
+
+    title: str  # a line above it
+    image: Image.Image  # what the network saw, RGB
+    tiles: Sequence[tuple[Image.Image, str]]  # for each depth the map drawn from it, and the class named
+    classes: Sequence[tuple[str, NDArray[np.float32]]]  # a label, and its probability at each depth
+    distances: NDArray[np.float32]  # (blocks, heads), in pixels
 
 
 class SaliencyPanel(NamedTuple):
@@ -167,6 +179,58 @@ def draw_saliency(
             x = 0.5 if tiles % 2 else 1 + _GAP / 2 / _fitted(panel.tiles[0], tile, tile)[0]
             every[(tiles - 1) // 2].set_xlabel("\n".join(lines), x=x, labelpad=4, **letters(_LABEL))
         return _file(figure, caption, file_format)
+
+
+def draw_trace(panel: TracePanel, caption: Caption, file_format: str) -> bytes:
+    """What happened before the class token, as a file of one of `FIGURE_FORMATS`.
+
+    A film strip of the maps that each depth would have drawn, the classes that it would have named
+    (nostalgebraist 2020), and how far each head looks (Dosovitskiy et al. 2021, Figure 7).
+    """
+    per_row, side = 7, 1.35
+    width, height = _fitted(panel.image, side, side)
+    film = -(-len(panel.tiles) // per_row)
+    row = height + lines_height(1, _NOTE) + lines_height(1, _LABEL) + 2 * _GAP
+    above, plots = lines_height(1, _TITLE) + _GAP, 2.6
+    image = _fitted(panel.image, 2 * side, 2 * row - _GAP if film > 1 else row)[0]
+    whole = image + per_row * (width + _GAP) + _GAP
+    with exclusive_matplotlib():
+        figure, parts = _page(whole, [above + film * row, plots], 1, caption.footer)
+        parts[0].suptitle(shortened(panel.title, whole, _TITLE), x=_PAD / whole, ha="left", **letters(_TITLE))
+        grid = parts[0].add_gridspec(film, 1 + per_row, width_ratios=[image, *[width] * per_row])
+        _show(parts[0].add_subplot(grid[:2, 0]), panel.image, "NW")
+        for depth, (drawn, label) in enumerate(panel.tiles):
+            axes = parts[0].add_subplot(grid[depth // per_row, 1 + depth % per_row])
+            _show(axes, drawn, "N")
+            axes.set_title(_depth_name(depth), pad=3, **letters(_NOTE))
+            axes.set_xlabel(shortened(label, width, _NOTE), labelpad=3, **letters(_NOTE, FAINT))
+        said, far = parts[1].subplots(1, 2)
+        depths = range(len(panel.tiles))
+        for label, shares in panel.classes:
+            said.plot(depths, 100 * shares, marker="o", markersize=3, label=shortened(label, 2.0, _NOTE))
+        said.legend(prop=letters(_NOTE)["fontproperties"], frameon=False)
+        _name_axes(said, "After so many self-attention blocks", "Probability in %")
+        blocks = np.arange(1, len(panel.distances) + 1)
+        far.plot(blocks, panel.distances, ".", color=INK, alpha=0.5, markersize=5)
+        far.plot(blocks, panel.distances.mean(axis=1), color=INK, linewidth=1)
+        _name_axes(far, "Self-attention block", "Mean attention distance in pixels")
+        return _file(figure, caption, file_format)
+
+
+def _depth_name(depth: int) -> str:
+    return "before block 1" if depth == 0 else f"after block {depth}"
+
+
+def _name_axes(axes: "Axes", x: str, y: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel(x, **letters(_NOTE))
+    axes.set_ylabel(y, **letters(_NOTE))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set(fontproperties=letters(_NOTE)["fontproperties"])
 
 
 def percent(share: float) -> str:

@@ -21,9 +21,9 @@ class SelfAttention(NamedTuple):
     """Where each patch looks in one self-attention block, for one image.
 
     Attributes:
-        softmax: (H, N, N) float32, behind the softmax. Row i is the distribution of what patch i looks at;
+        softmax: (H, N, N) float32, after the softmax. Row i is the distribution of what patch i looks at;
             column j tells who looks at patch j.
-        mixed: (H, N, N) float32, behind `proj_w`, which mixes the heads: what the values are multiplied by.
+        mixed: (H, N, N) float32, after `proj_w`, which mixes the heads: what the values are multiplied by.
             No distribution; half of it may be negative.
     """
 
@@ -57,7 +57,7 @@ class Engine(ABC):
 
         Returns:
             Logits (B, classes) float32; the self-attention asked for, "sa_ffn_block_{k}_att" ->
-            (B, H, N, N), as in the tutorial that behind `proj_w`; the class attention of every block,
+            (B, H, N, N), as in the tutorial that after `proj_w`; the class attention of every block,
             "ca_ffn_block_{i}_att" -> (B, H, 1, 1 + N).
 
         Raises:
@@ -88,7 +88,7 @@ class Engine(ABC):
 
         Args:
             image: (1, S, S, 3) float32, as `cait_viz.preprocess` makes it.
-            depths: behind how many self-attention blocks, from 0 to all of them; all of these by default.
+            depths: after how many self-attention blocks, from 0 to all of them; all of these by default.
 
         Returns:
             (depths, N, C) float32.

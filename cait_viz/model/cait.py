@@ -109,12 +109,12 @@ class CaiT(keras.Model):
         depths: list[Any] | None = None,
         training: bool | None = None,
     ) -> Any:
-        """The patch stage: patches (B, N, C) behind the last self-attention block.
+        """The patch stage: patches (B, N, C) after the last self-attention block.
 
         Args:
             images: as in a call.
             sa_attention: to put each block's attention into; without it none is kept.
-            depths: to append the patches to as they are before the first block and behind each block.
+            depths: to append the patches to as they are before the first block and after each block.
             training: whether patches and branches are dropped.
         """
         patches = self.patch_embed(images)
