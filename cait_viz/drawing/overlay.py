@@ -24,11 +24,11 @@ Style = Literal["overlay", "paper", "map"]
 STYLES: tuple[Style, ...] = get_args(Style)
 COLORMAPS = ("viridis", "cividis", "inferno", "magma", "plasma", "gray")
 
-# Half and half: the brightest patch is unmistakable and the image below it is still recognizable.
-DEFAULT_ALPHA = 0.5
+# At the patch with the most attention; less attention, less opacity. Even there the image shines through.
+DEFAULT_ALPHA = 0.8
 
 # What each style is drawn in where nothing else is asked for: cividis is the paper's (Figure 7),
-# inferno the tutorial's overlay; its black end darkens what got no attention instead of tinting it.
+# inferno the tutorial's overlay, whose bright end stands out from dark and from bright photographs.
 DEFAULT_COLORMAPS: dict[Style, str] = {"overlay": "inferno", "paper": "cividis", "map": "viridis"}
 
 _LEVELS = 255
@@ -39,11 +39,14 @@ class Look:
     """How a map is drawn.
 
     Attributes:
-        style: "overlay", the colored map over the color image; "paper", the gray-level image
-            multiplied by the map and colored (Figure 7); "map", the colored map alone.
+        style: "overlay", the colored map over the color image, the more opaque the more attention;
+            "paper", the gray-level image multiplied by the map and colored (Figure 7); "map", the colored
+            map alone.
         colormap: viridis, cividis, inferno, magma, plasma or gray (default: inferno for the overlay, cividis
             for the paper's style, viridis for maps alone).
-        alpha: opacity of the map in the style "overlay", from 0 (the image) to 1 (the map).
+        alpha: opacity of the map in the style "overlay" where it has its largest value, 1, from 0 (the image)
+            to 1 (the map's color). Elsewhere it is alpha times the map's value: what got no attention stays
+            the image.
         interpolation: "bicubic", or "nearest", which shows the patches as squares.
         scale: "head" stretches each map to the full range by itself; "shared" uses one range for
             all heads of all class-attention blocks of the image, so that any two maps compare.
@@ -97,11 +100,16 @@ def color_table(colormap: str) -> NDArray[np.uint8]:
 
 def colored(values: Floats, colormap: str) -> Image.Image:
     """A map of values in [0, 1] in color, `(height, width) -> RGB image` of that size."""
-    levels = values * np.float32(_LEVELS)
-    np.rint(levels, out=levels)
-    indexed = Image.fromarray(levels.astype(np.uint8))
+    indexed = _levels(values)
     indexed.putpalette(color_table(colormap).tobytes())
     return indexed.convert("RGB")
+
+
+def _levels(values: Floats) -> Image.Image:
+    """Values in [0, 1] as gray levels, `(height, width) -> L image` of that size."""
+    levels = values * np.float32(_LEVELS)
+    np.rint(levels, out=levels)
+    return Image.fromarray(levels.astype(np.uint8))
 
 
 def render(image: Image.Image, box: Box, grid: Floats, look: Look) -> Image.Image:
@@ -120,7 +128,7 @@ def render(image: Image.Image, box: Box, grid: Floats, look: Look) -> Image.Imag
         values = values * (np.asarray(seen.convert("L"), dtype=np.float32) / np.float32(_LEVELS))
     drawn = colored(values, look.colors)
     if look.style == "overlay":
-        drawn = Image.blend(seen, drawn, look.alpha)
+        drawn = Image.composite(drawn, seen, _levels(values * np.float32(look.alpha)))
     dimmed = [round(level * (1 - look.dim_unseen)) for level in range(_LEVELS + 1)]
     result = image.point(dimmed * len(image.getbands()))
     result.paste(drawn, box.pixels())
