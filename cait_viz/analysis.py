@@ -15,10 +15,10 @@ from PIL import Image
 from cait_viz._checks import check_choice
 from cait_viz._files import replacing
 from cait_viz.attention import maps
-from cait_viz.attention.maps import Interpolation, Scale
+from cait_viz.attention.maps import Floats, Interpolation, Scale
 from cait_viz.drawing import export, figures
 from cait_viz.drawing.figures import Caption, FigureFormat, HeadsPanel, Kind, SaliencyPanel, percent
-from cait_viz.drawing.overlay import Look, Style, colored, reduced, render
+from cait_viz.drawing.overlay import Look, Style, colored, reduced, render, render_signed
 from cait_viz.errors import SelectionError
 from cait_viz.images.preprocess import Box
 from cait_viz.result import CONFIDENT, ModelInfo, Result
@@ -50,9 +50,19 @@ class Analysis(Result):
     ) -> Image.Image:
         """One map drawn with the image, RGB, in the image's own size, or of at most `max_side` pixels."""
         chosen = Look(**look)
-        grid = self.grid(block, head, chosen.scale)
         on = self if max_side is None else self.reduced(max_side)
-        return render(Image.fromarray(on.image), on.box, grid, chosen)
+        return render(Image.fromarray(on.image), on.box, self.grid(block, head, chosen.scale), chosen)
+
+    def draw(self, grid: Floats, *, signed: bool = False, **look: Any) -> Image.Image:
+        """Any map of this image, drawn as `overlay` draws its own, stretched to its full range.
+
+        Args:
+            grid: (rows, cols), one value for each patch.
+            signed: whether the values may be negative, and are drawn in two colors with nothing at zero.
+            **look: the fields of `Look`; signed values have colors of their own.
+        """
+        draw, scaled = (render_signed, maps.symmetric(grid)) if signed else (render, maps.min_max(grid))
+        return draw(Image.fromarray(self.image), self.box, scaled, Look(**look))
 
     def reduced(self, max_side: int) -> "Analysis":
         """The same result with a copy of its image of at most `max_side` pixels, for many views on a screen.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from matplotlib import colormaps
 from PIL import Image
 
@@ -16,12 +17,14 @@ from cait_viz.drawing.export import png_bytes
 from cait_viz.drawing.overlay import (
     COLORMAPS,
     DEFAULT_COLORMAPS,
+    SIGNED_COLORMAP,
     STYLES,
     Look,
     color_table,
     colored,
     reduced,
     render,
+    render_signed,
 )
 from cait_viz.errors import SelectionError
 from cait_viz.images.preprocess import Box
@@ -286,3 +289,38 @@ def test_drawing_needs_neither_pyplot_nor_keras():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root
     )
     assert done.stdout.strip() == "[]"
+
+
+scores = maps.symmetric(np.array([[-2, 0, 1]], np.float32))
+
+
+def signed(picture, **look):
+    return pixels(render_signed(picture, whole(picture), scores, Look(interpolation="nearest", **look)))
+
+
+def test_signed_scores_are_blue_below_zero_red_above_and_nothing_at_zero():
+    picture = noise(12, 4)
+    drawn = signed(picture, alpha=1)
+    red, _, blue = drawn[:, :4].reshape(-1, 3).mean(axis=0)
+    assert blue > red + 50
+    assert (drawn[:, 4:8] == pixels(picture)[:, 4:8]).all()
+    # Half as far from zero, the color is half as opaque.
+    color = color_table(SIGNED_COLORMAP)[191].astype(int)
+    np.testing.assert_allclose(drawn[:, 8:], (pixels(picture)[:, 8:] + color) / 2, atol=2)
+    assert color[0] > color[2] + 50
+
+
+def test_signed_scores_alone_are_white_at_zero_and_gray_below_in_the_papers_style():
+    picture = noise(12, 4)
+    assert (signed(picture, style="map")[:, 4:8] >= 246).all()
+    gray = pixels(picture.convert("L").convert("RGB"))
+    assert (signed(picture, style="paper")[:, 4:8] == gray[:, 4:8]).all()
+
+
+@given(arrays(np.float32, (2, 3), elements=st.floats(-1e6, 1e6, width=32)))
+def test_scores_are_brought_to_their_largest_magnitude_and_zero_stays(values):
+    found = maps.symmetric(values)
+    assert found.dtype == np.float32
+    assert np.abs(found).max() == (1 if values.any() else 0)
+    assert (np.sign(found) == np.sign(values)).all() or np.abs(values[values != 0]).min() < 1e-30
+    np.testing.assert_allclose(found * np.abs(values).max(), values, rtol=1e-5, atol=1e-30)

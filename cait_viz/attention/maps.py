@@ -106,6 +106,19 @@ def min_max(grid: ArrayLike, bounds: Range | None = None) -> Floats:
     return np.clip((array - low) / (high - low), 0.0, 1.0).astype(np.float32)
 
 
+def symmetric(scores: ArrayLike) -> Floats:
+    """Scores of either sign brought to [-1, 1] with zero where it was, in the shape they came in, float32.
+
+    Divided by the largest magnitude; all zeros stay so.
+
+    Raises:
+        ValueError: empty, or a value that is not finite.
+    """
+    array = _finite("the map", scores).astype(np.float64)
+    largest = np.abs(array).max()
+    return (array / largest if largest else array).astype(np.float32)
+
+
 def saliency(attention: ArrayLike, grid_shape: tuple[int, int]) -> Floats:
     """The mean over the heads, stretched to [0, 1]: `(heads, N + 1) -> (rows, cols)`, float32.
 

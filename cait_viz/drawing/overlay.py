@@ -31,6 +31,9 @@ DEFAULT_ALPHA = 0.8
 # inferno the tutorial's overlay, whose bright end stands out from dark and from bright photographs.
 DEFAULT_COLORMAPS: dict[Style, str] = {"overlay": "inferno", "paper": "cividis", "map": "viridis"}
 
+# What scores of either sign are drawn in: white at zero, blue below and red above.
+SIGNED_COLORMAP = "RdBu_r"
+
 _LEVELS = 255
 
 
@@ -129,6 +132,30 @@ def render(image: Image.Image, box: Box, grid: Floats, look: Look) -> Image.Imag
     drawn = colored(values, look.colors)
     if look.style == "overlay":
         drawn = Image.composite(drawn, seen, _levels(values * np.float32(look.alpha)))
+    return _framed(image, box, drawn, look)
+
+
+def render_signed(image: Image.Image, box: Box, scores: Floats, look: Look) -> Image.Image:
+    """As `render`, for scores of either sign: the farther from zero the more opaque, a color for each sign.
+
+    Args:
+        image: RGB.
+        box: what the network saw, in pixels of the image and within it.
+        scores: the map, `(rows, cols)` float32 in [-1, 1], of what lies in the box.
+        look: how to draw it; the colors are those of `SIGNED_COLORMAP`. The paper's style has the gray-level
+            image below.
+    """
+    seen = image.crop(box.pixels())
+    values = upsample(scores, (seen.height, seen.width), look.interpolation)
+    drawn = colored((values + np.float32(1)) / np.float32(2), SIGNED_COLORMAP)
+    if look.style != "map":
+        under = seen.convert("L").convert("RGB") if look.style == "paper" else seen
+        drawn = Image.composite(drawn, under, _levels(np.abs(values) * np.float32(look.alpha)))
+    return _framed(image, box, drawn, look)
+
+
+def _framed(image: Image.Image, box: Box, drawn: Image.Image, look: Look) -> Image.Image:
+    """What was drawn in its place, and around it the image, as dim as the look says."""
     dimmed = [round(level * (1 - look.dim_unseen)) for level in range(_LEVELS + 1)]
     result = image.point(dimmed * len(image.getbands()))
     result.paste(drawn, box.pixels())
