@@ -4,7 +4,7 @@ Drawing it again with another block, head, style or color runs no network. The n
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,29 @@ class Analysis(Result):
         self, block: int | None = None, head: int | None = None, *, max_side: int | None = None, **look: Any
     ) -> bytes:
         """`overlay` as a PNG file, with what made it in text chunks."""
-        facts = {**self.facts(), **self._map_facts(block, head), **Look(**look).facts()}
+        drawn = self.overlay(block, head, max_side=max_side, **look)
+        return self._png(drawn, self.title(block, head), self._map_facts(block, head), Look(**look))
+
+    def map_png(
+        self, grid: Floats, title: str, facts: Mapping[str, Any], *, signed: bool = False, **look: Any
+    ) -> bytes:
+        """`draw` as a PNG file, with what made it in text chunks.
+
+        Args:
+            grid: (rows, cols), one value for each patch.
+            title: what the map shows, in words.
+            facts: what is to be known of the map beside what is known of the result, ready for JSON.
+            signed: as for `draw`.
+            **look: as for `draw`.
+        """
+        low, high = maps.value_range(grid)
+        numbers = {**facts, "smallest": low, "largest": high}
+        return self._png(self.draw(grid, signed=signed, **look), title, numbers, Look(**look))
+
+    def _png(self, drawn: Image.Image, title: str, facts: Mapping[str, Any], look: Look) -> bytes:
+        text = {**self.facts(), **facts, **look.facts()}
         # Keywords that the PNG specification knows begin with a capital letter.
-        text = {"Title": self.title(block, head), "Software": facts.pop("software"), **facts}
-        return export.png_bytes(self.overlay(block, head, max_side=max_side, **look), text)
+        return export.png_bytes(drawn, {"Title": title, "Software": text.pop("software"), **text})
 
     def figure(self, kind: Kind = "heads", format: FigureFormat = "png", **options: Any) -> bytes:
         """A figure of the paper as a file: `draw_figure` of this one result. Arguments as there."""

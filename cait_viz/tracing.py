@@ -14,6 +14,7 @@ from cait_viz._checks import check_choice, check_index
 from cait_viz.analysis import Analysis
 from cait_viz.attention.maps import Floats, min_max
 from cait_viz.attention.patch_stage import read_out, rollout
+from cait_viz.drawing.export import npz_bytes
 from cait_viz.drawing.figures import (
     FIGURE_FORMATS,
     IMAGE_PIXELS,
@@ -123,6 +124,28 @@ class Trace:
         """The probability of a class at each depth, (L + 1,) float32."""
         return self.lens_probabilities[:, check_index("class", index, len(self.analysis.labels))]
 
+    def rollout_title(self, block: int | None = None, head: int | None = None) -> str:
+        """What a rollout shows, in words."""
+        where = self.analysis.title(block, head).removeprefix("Where ")
+        return f"Attention rollout: what {where.replace(' looked in ', ' read of ', 1)}, traced back"
+
+    def npz(self) -> bytes:
+        """The numbers as a compressed NumPy archive, readable without pickle.
+
+        Arrays: `attention`, `distances` and `lens_probabilities` as the attributes of those names,
+        "lens_ca_ffn_block_{i}_att" (L + 1, H, N + 1), `rollout` (N, N), `labels`, and `manifest`, what made
+        them (JSON).
+        """
+        arrays: dict[str, NDArray[Any]] = {
+            "attention": self.attention,
+            "distances": self.distances,
+            "lens_probabilities": self.lens_probabilities,
+            **{f"lens_{key}": rows for key, rows in self.lens_attention.items()},
+            "rollout": self.rolled,
+            "labels": np.array(self.analysis.labels, dtype=np.str_),
+        }
+        return npz_bytes(arrays, self.analysis.facts())
+
     def figure(self, format: FigureFormat = "png", *, block: int | None = None, **look: Any) -> bytes:
         """A figure of all depths as a file: the maps and the classes of the logit lens, and the distances.
 
@@ -214,6 +237,31 @@ class BlockAttention:
         index = check_index("patch", patch, patches)
         values = chosen[:, :, index] if incoming else chosen[:, index]
         return np.ascontiguousarray(values.mean(axis=0).reshape(self.grid_shape), np.float32)
+
+    def title(
+        self, patch: int, head: int | None = None, *, incoming: bool = False, mixed: bool = False
+    ) -> str:
+        """What a grid shows, in words. Arguments as for `grid`."""
+        row, column = divmod(patch, self.grid_shape[1])
+        place = f"the patch in row {row + 1}, column {column + 1}"
+        what = f"Who looks at {place}" if incoming else f"Where {place} looks"
+        scores = ", scores after the mixing of the heads" if mixed else ""
+        which = "mean of the heads" if head is None else f"head {head + 1}"
+        return f"{what}: self-attention block {self.block + 1}, {which}{scores}"
+
+    def facts(
+        self, patch: int, head: int | None = None, *, incoming: bool = False, mixed: bool = False
+    ) -> dict[str, Any]:
+        """What made a grid, ready for JSON. Arguments as for `grid`."""
+        row, column = divmod(patch, self.grid_shape[1])
+        return {
+            "sa_block": self.block,
+            "head": "mean" if head is None else head,
+            "patch_row": row,
+            "patch_column": column,
+            "shows": "who looks at it" if incoming else "where it looks",
+            "scores": "after proj_w" if mixed else "softmax",
+        }
 
 
 def patch_at(grid_shape: tuple[int, int], row: int, column: int) -> int:

@@ -28,15 +28,16 @@ RULES: dict[str, set[str]] = {
     "metrics": {"images", "attention"},
     "result": {"images", "attention"},
     "analysis": {"images", "attention", "drawing", "result"},
+    "tracing": {"attention", "drawing", "analysis"},
     "training": {"images", "model", "attention", "weights", "metrics", "drawing"},
-    "api": {"images", "model", "attention", "weights", "engine", "analysis"},
+    "api": {"images", "model", "attention", "weights", "engine", "analysis", "tracing"},
     "tutorial": {"images", "model", "attention", "weights", "engine", "analysis", "api"},
     "evaluation": {"images", "model", "attention", "weights", "engine", "metrics", "training"},
-    "serving": {"images", "model", "attention", "weights", "engine", "drawing", "analysis", "api"},
-    "serving/page": {"images", "weights", "drawing", "analysis", "serving"},
+    "serving": {"images", "model", "attention", "weights", "engine", "drawing", "analysis", "api", "tracing"},
+    "serving/page": {"images", "weights", "drawing", "analysis", "serving", "tracing"},
     "app": {"images", "weights", "drawing", "analysis", "serving"},  # app.py, beside the package
     "cli": {"images", "model", "attention", "weights", "engine", "drawing", "metrics", "analysis", "training"}
-    | {"api", "serving", "evaluation"},
+    | {"api", "serving", "evaluation", "tracing"},
     "__main__": {"cli"},
 }
 

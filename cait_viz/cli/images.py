@@ -1,4 +1,4 @@
-"""What is done with images: `cait-viz predict`, `render`, `figure` and `attention`."""
+"""What is done with images: `cait-viz predict`, `render`, `figure`, `trace`, `patch` and `attention`."""
 
 import json as json_format
 from dataclasses import asdict
@@ -12,11 +12,13 @@ from cait_viz._checks import check_index
 from cait_viz._files import check_output, replacing
 from cait_viz._text import one_line
 from cait_viz.analysis import draw_figure
-from cait_viz.api import attention_tensors
+from cait_viz.api import analyze, attention_tensors, block_attention
+from cait_viz.api import trace as trace_image
 from cait_viz.cli.options import Count, ModelOptions, Output, report
 from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import Look
 from cait_viz.errors import UsageError
+from cait_viz.tracing import patch_at
 from cait_viz.weights.registry import BUNDLED
 
 Image = Annotated[str, Parameter(help="path or web address of an image.")]
@@ -24,8 +26,11 @@ Block = Annotated[
     int | None,
     Parameter(help="class-attention block, from 0 (default: the one that serves best as saliency)."),
 ]
+Head = int | Literal["mean"]
 Drawing = Annotated[Look, Parameter(name="*", group="Drawing", parse="^(?!dim_unseen)")]
 FigureDrawing = Annotated[Drawing, Parameter(parse="^(?!style|alpha|dim_unseen)")]
+OneMapDrawing = Annotated[Drawing, Parameter(parse="^(?!scale|dim_unseen)")]
+TraceDrawing = Annotated[Drawing, Parameter(parse="^(?!style|scale|dim_unseen)")]
 
 
 def predict(
@@ -68,7 +73,8 @@ def render(
     *,
     output: Output,
     block: Block = None,
-    head: int | Literal["mean"] = "mean",
+    head: Head = "mean",
+    method: Literal["attention", "rollout"] = "attention",
     look: Drawing = Look(),
     given: ModelOptions = ModelOptions(),
 ) -> None:
@@ -80,15 +86,27 @@ def render(
     Args:
         output: the image to write, as large as the one given; .png.
         head: attention head, from 0, or the mean of the heads.
+        method: the attention to the patches as the head reads them, or that attention traced back through the
+            self-attention blocks to the image (rollout; Abnar and Zuidema 2020).
     """
     number = None if head == "mean" else check_index("head", head, given.config.num_heads)
     if block is not None:
         check_index("CA block", block, given.config.ca_ffn_layers)
     check_output(output, [".png"], given.inputs(image))
-    [analysis] = given.analyze(image)
+    if method != "attention" and look.scale != "head":
+        raise UsageError("--scale shared compares the heads' own attention; leave it out with --method")
+    if method == "attention":
+        [analysis] = given.analyze(image)
+        content, title = analysis.png(block, number, **asdict(look)), analysis.title(block, number)
+    else:
+        [loaded], engine = given.load(image)
+        traced = trace_image(loaded, engine, given.view)
+        title = traced.rollout_title(block, number)
+        facts = {"method": method, "block": traced.analysis.block_index(block), "head": head}
+        content = traced.analysis.map_png(traced.rollout(block, number), title, facts, **asdict(look))
     with replacing(output) as file:
-        file.write(analysis.png(block, number, **asdict(look)))
-    report(output, analysis.title(block, number))
+        file.write(content)
+    report(output, title)
 
 
 def figure(
@@ -123,6 +141,82 @@ def figure(
     with replacing(output) as file:
         file.write(content)
     report(output, f"{kind} of {', '.join(analysis.image_name for analysis in analyses)}")
+
+
+def trace(
+    image: Image,
+    /,
+    *,
+    output: Output,
+    block: Block = None,
+    look: TraceDrawing = Look(),
+    given: ModelOptions = ModelOptions(),
+) -> None:
+    """Draw what happened before the class token, block by block: a figure, or the numbers.
+
+    The figure shows where the class token would have looked, and what the network would have said, had the
+    self-attention stopped after each block (the logit lens), and how far each head looks on average. Blocks
+    count from 0 here and from 1 in the figure.
+
+    Args:
+        output: the figure to write; .png, .svg or .pdf; or the numbers; .npz.
+    """
+    formats = {f".{ending}": ending for ending in FIGURE_FORMATS}
+    if block is not None:
+        check_index("CA block", block, given.config.ca_ffn_layers)
+    check_output(output, [*formats, ".npz"], given.inputs(image))
+    [loaded], engine = given.load(image)
+    traced = trace_image(loaded, engine, given.view)
+    ending = output.suffix.lower()
+    colors = {"colormap": look.colormap, "interpolation": look.interpolation, "alpha": look.alpha}
+    content = traced.npz() if ending == ".npz" else traced.figure(formats[ending], block=block, **colors)
+    with replacing(output) as file:
+        file.write(content)
+    report(output, f"{traced.blocks} self-attention blocks of {traced.analysis.model.name} on {loaded.name}")
+
+
+def patch(
+    image: Image,
+    /,
+    *,
+    output: Output,
+    sa_block: int,
+    row: int,
+    column: int,
+    head: Head = "mean",
+    incoming: bool = False,
+    mixed: bool = False,
+    look: OneMapDrawing = Look(),
+    given: ModelOptions = ModelOptions(),
+) -> None:
+    """Draw where one patch looks in a self-attention block, or who looks at it.
+
+    Blocks, heads, rows and columns count from 0 here, and from 1 in what is printed.
+
+    Args:
+        output: the image to write, as large as the one given; .png.
+        sa_block: self-attention block, from 0.
+        row: row of the patch, from 0 at the top of what the network sees.
+        column: column of the patch, from 0 at its left.
+        head: attention head, from 0, or the mean of the heads.
+        incoming: who looks at the patch (a column of the attention), in place of where it looks (a row).
+        mixed: the scores after the heads are mixed, which may be negative, in place of the softmax's.
+    """
+    config = given.config
+    number = None if head == "mean" else check_index("head", head, config.num_heads)
+    check_index("SA block", sa_block, config.sa_ffn_layers)
+    side = config.image_size // config.patch_size
+    index = patch_at((side, side), row, column)
+    check_output(output, [".png"], given.inputs(image))
+    [loaded], engine = given.load(image)
+    found = block_attention(loaded, engine, sa_block, given.view)
+    which = {"incoming": incoming, "mixed": mixed}
+    title = found.title(index, number, **which)
+    grid, facts = found.grid(index, number, **which), found.facts(index, number, **which)
+    analysis = analyze(loaded, engine, given.view)
+    with replacing(output) as file:
+        file.write(analysis.map_png(grid, title, facts, signed=mixed, **asdict(look)))
+    report(output, title)
 
 
 def attention(

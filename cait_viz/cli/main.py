@@ -36,6 +36,8 @@ _COMMANDS = {
     "predict": ("images:predict", "Name what an image shows."),
     "render": ("images:render", "Draw where one head looked, over the image."),
     "figure": ("images:figure", "Draw Figure 6 or Figure 7 of the paper for images of your own."),
+    "trace": ("images:trace", "Draw what happened before the class token, block by block."),
+    "patch": ("images:patch", "Draw where one patch looks in a self-attention block, or who looks at it."),
     "attention": ("images:attention", "Write the attention tensors of an image to a NumPy archive."),
     "models": ("models:models", "List the models, their size and accuracy, and which are on this machine."),
     "cache": ("models:cache", "Show or clear the cache of exported networks."),
