@@ -129,12 +129,17 @@ def trace(source: ImageSource, model: "Engine | CaiT", view: View = "crop", name
 
 
 def block_attention(
-    source: ImageSource, model: "Engine | CaiT", block: int, view: View = "crop"
+    source: ImageSource, model: "Engine | CaiT", block: int, view: View = "crop", name: str | None = None
 ) -> BlockAttention:
-    """The attention of one self-attention block, from 0, for one image; a SelectionError if there is none."""
+    """The attention of one self-attention block, from 0, for one image called `name` or after its file.
+
+    Raises:
+        ImageError: the image cannot be read.
+        SelectionError: there is no such block.
+    """
     engine = _engine(model)
     index = check_index("SA block", block, engine.config.sa_ffn_layers)
-    [patches] = engine.patches(preprocess(source, model, view), [index])
+    [patches] = engine.patches(preprocess(load_image(source, name), model, view), [index])
     side = engine.config.image_size // engine.config.patch_size
     return BlockAttention(index, (side, side), *engine.self_attention(patches, index))
 

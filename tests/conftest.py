@@ -287,9 +287,9 @@ class Counted:
         self.requests = []
         self.answer = None
 
-    def analyze(self, request):
+    def ask(self, request):
         self.requests.append(request)
-        return self.answer or self.analyzer.analyze(request)
+        return self.answer or self.analyzer.ask(request)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cait_viz._files import sha256
+from cait_viz.api import analyze, block_attention, trace
 from cait_viz.engine import memory
 from cait_viz.engine.base import Engine, SelfAttention
 from cait_viz.errors import (
@@ -20,6 +21,7 @@ from cait_viz.errors import (
     EngineError,
     ImageError,
     ProcessDiedError,
+    SelectionError,
     UnknownModelError,
 )
 from cait_viz.model.config import CaiTConfig, WeightsSource
@@ -46,7 +48,7 @@ def ask(analyzer, tiny):
     """Ask for an image and wait for the answer."""
 
     def ask(image, choice=tiny, name="photo.png", view="crop"):
-        return analyzer.analyze(Request(image, name, view, choice)).result(PATIENCE)
+        return analyzer.ask(Request(image, name, view, choice, analyze)).result(PATIENCE)
 
     return ask
 
@@ -106,7 +108,8 @@ def test_weights_that_have_changed_are_refused_even_while_the_old_ones_are_in_me
 
 def test_people_who_ask_at_once_get_each_their_own_image(analyzer, tiny, photo):
     answers = {
-        name: analyzer.analyze(Request(photo, name, "crop", tiny)) for name in (f"{i}.png" for i in range(8))
+        name: analyzer.ask(Request(photo, name, "crop", tiny, analyze))
+        for name in (f"{i}.png" for i in range(8))
     }
     for name, answer in answers.items():
         assert answer.result(PATIENCE).image_name == name
@@ -165,7 +168,7 @@ def slow():
 def test_a_model_that_takes_long_to_load_keeps_no_image_of_another_waiting(slow, photo):
     analyzer, events = slow
     events["fast"].set()
-    ask = lambda name, model: analyzer.analyze(Request(photo, name, "crop", ModelChoice(model)))  # noqa: E731
+    ask = lambda name, model: analyzer.ask(Request(photo, name, "crop", ModelChoice(model), analyze))  # noqa: E731
     assert ask("1", "fast").result(PATIENCE).image_name == "1"
     waiting = ask("2", "slow")
     assert ask("3", "fast").result(PATIENCE).image_name == "3"
@@ -176,7 +179,7 @@ def test_a_model_that_takes_long_to_load_keeps_no_image_of_another_waiting(slow,
 
 def test_who_waits_is_told_for_what(slow, photo):
     analyzer, events = slow
-    answers = [analyzer.analyze(Request(photo, name, "crop", ModelChoice(name))) for name in events]
+    answers = [analyzer.ask(Request(photo, name, "crop", ModelChoice(name), analyze)) for name in events]
     while "Loading" not in answers[0].stage:
         time.sleep(0.01)
     assert "before it" in answers[1].stage
@@ -192,7 +195,7 @@ def test_an_error_of_the_program_comes_as_one_sentence(photo, capsys):
 
     analyzer = Analyzer(Engines(LIMIT, lambda _: Broken()))
     with pytest.raises(CaitVizError) as caught:
-        analyzer.analyze(Request(photo, "photo.png", "crop", ModelChoice())).result(PATIENCE)
+        analyzer.ask(Request(photo, "photo.png", "crop", ModelChoice(), analyze)).result(PATIENCE)
     analyzer.stop()
     assert type(caught.value) is CaitVizError
     assert str(caught.value).startswith("photo.png: the model failed (RuntimeError: first line second line)")
@@ -201,11 +204,25 @@ def test_an_error_of_the_program_comes_as_one_sentence(photo, capsys):
 
 def test_an_image_that_nobody_waits_for_is_not_computed(slow, photo):
     analyzer, events = slow
-    answers = [analyzer.analyze(Request(photo, name, "crop", ModelChoice("slow"))) for name in "ab"]
+    answers = [analyzer.ask(Request(photo, name, "crop", ModelChoice("slow"), analyze)) for name in "ab"]
     assert answers[1].cancel()
     events["slow"].set()
     assert answers[0].result(PATIENCE).image_name == "a"
     assert answers[1].cancelled()
+
+
+def test_every_question_of_the_api_is_answered(analyzer, photo, tiny_weights):
+    mine = ModelChoice(weights=tiny_weights, display_name="petals")
+    ask = lambda question: analyzer.ask(Request(photo, "a.png", "whole", mine, question)).result(PATIENCE)  # noqa: E731
+    traced = ask(trace)
+    assert (traced.analysis.image_name, traced.analysis.view) == ("a.png", "whole")
+    assert traced.analysis.model.name == "petals"
+    assert traced.nbytes > traced.analysis.nbytes > 0
+    block = ask(partial(block_attention, block=1))
+    np.testing.assert_allclose(block.grid(3), traced.looks_at(1, 3), atol=1e-6)
+    assert block.nbytes == 2 * block.softmax.nbytes
+    with pytest.raises(SelectionError, match="no SA block 3"):
+        ask(partial(block_attention, block=3))
 
 
 # --- the networks that are kept -----------------------------------------------------------------------------
@@ -251,14 +268,14 @@ def test_a_checkpoint_is_loaded_once_for_all_images_and_again_when_it_was_writte
 
 def test_keras_runs_in_a_process_of_its_own_and_one_that_is_killed_is_told(photo, tiny, ask):
     analyzer = Analyzer(Engines(LIMIT, partial(load_choice, engine="keras")))
-    request = Request(photo, "photo.png", "crop", tiny)
-    answer = analyzer.analyze(request).result(PATIENCE)
+    request = Request(photo, "photo.png", "crop", tiny, analyze)
+    answer = analyzer.ask(request).result(PATIENCE)
     np.testing.assert_allclose(answer.logits, ask(photo).logits, atol=1e-5)
     for pid in children(os.getpid()):
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(ProcessDiedError, match="try again"):
-        analyzer.analyze(request).result(PATIENCE)
-    assert analyzer.analyze(request).result(PATIENCE).image_name == "photo.png"
+        analyzer.ask(request).result(PATIENCE)
+    assert analyzer.ask(request).result(PATIENCE).image_name == "photo.png"
     analyzer.stop()
 
 
@@ -275,6 +292,6 @@ def test_the_app_falls_back_to_keras_and_says_so_once(photo, tiny, monkeypatch):
     said = []
     analyzer = Analyzer(Engines(LIMIT, partial(load_choice, tell=said.append)))
     for name in ("1.png", "2.png"):
-        assert analyzer.analyze(Request(photo, name, "crop", tiny)).result(PATIENCE).image_name == name
+        assert analyzer.ask(Request(photo, name, "crop", tiny, analyze)).result(PATIENCE).image_name == name
     assert len(said) == 1
     analyzer.stop()

@@ -34,7 +34,7 @@ RULES: dict[str, set[str]] = {
     "tutorial": {"images", "model", "attention", "weights", "engine", "analysis", "api"},
     "evaluation": {"images", "model", "attention", "weights", "engine", "metrics", "training"},
     "serving": {"images", "model", "attention", "weights", "engine", "drawing", "analysis", "api", "tracing"},
-    "serving/page": {"images", "weights", "drawing", "analysis", "serving", "tracing"},
+    "serving/page": {"images", "weights", "drawing", "analysis", "api", "serving", "tracing"},
     "app": {"images", "weights", "drawing", "analysis", "serving"},  # app.py, beside the package
     "cli": {"images", "model", "attention", "weights", "engine", "drawing", "metrics", "analysis", "training"}
     | {"api", "serving", "evaluation", "tracing"},

@@ -14,7 +14,7 @@ from cait_viz.errors import SelectionError
 from cait_viz.serving import state
 from cait_viz.serving.engines import Answer
 from cait_viz.serving.models import user_model
-from cait_viz.serving.state import Analyses, Server
+from cait_viz.serving.state import Answers, Server
 from cait_viz.weights import resolve as checkpoints
 from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
 
@@ -34,7 +34,7 @@ class Answering:
     def __init__(self):
         self.asked = []
 
-    def analyze(self, request):
+    def ask(self, request):
         self.asked.append(request)
         answer = Answer()
         answer.set_result(request)
@@ -47,7 +47,7 @@ class Slow:
     def __init__(self):
         self.answers = []
 
-    def analyze(self, request):
+    def ask(self, request):
         self.answers.append(Answer())
         return self.answers[-1]
 
@@ -58,19 +58,19 @@ class Slow:
 def ask_in_turn(keys_and_sizes, **limits):
     """Ask for results of these sizes; gives the keys of those that were made."""
     analyzer, made = Answering(), []
-    analyses = Analyses(analyzer, **limits)
+    answers = Answers(analyzer, **limits)
     for key, size in keys_and_sizes:
         before = len(analyzer.asked)
-        analyses.ask(key, Result(size)).result()
+        answers.ask(key, Result(size)).result()
         made += [key] * (len(analyzer.asked) - before)
     return made
 
 
 def test_a_result_is_made_once_for_its_key_and_is_no_other_keys():
-    analyses, first, second = Analyses(Answering()), Result(10), Result(10)
-    assert analyses.ask(("image", "crop"), first).result() is first
-    assert analyses.ask(("image", "whole"), second).result() is second
-    assert analyses.ask(("image", "crop"), second).result() is first
+    answers, first, second = Answers(Answering()), Result(10), Result(10)
+    assert answers.ask(("image", "crop"), first).result() is first
+    assert answers.ask(("image", "whole"), second).result() is second
+    assert answers.ask(("image", "crop"), second).result() is first
 
 
 @pytest.mark.parametrize(
@@ -90,49 +90,49 @@ def test_a_result_larger_than_all_the_room_is_not_kept_and_drives_nothing_out():
 
 def test_an_image_that_is_on_its_way_is_not_asked_for_again():
     analyzer = Slow()
-    analyses = Analyses(analyzer)
-    first, second = analyses.ask("key", None), analyses.ask("key", None)
+    answers = Answers(analyzer)
+    first, second = answers.ask("key", None), answers.ask("key", None)
     assert len(analyzer.answers) == 1
     analyzer.answers[0].set_result(Result(1))
-    assert first.result() is second.result() is analyses.ask("key", None).result()
+    assert first.result() is second.result() is answers.ask("key", None).result()
     assert len(analyzer.answers) == 1
 
 
 def test_an_image_that_failed_is_asked_for_again():
     analyzer = Slow()
-    analyses = Analyses(analyzer)
-    answer = analyses.ask("key", None)
+    answers = Answers(analyzer)
+    answer = answers.ask("key", None)
     analyzer.answers[0].set_exception(SelectionError("no"))
     with pytest.raises(SelectionError):
         answer.result()
-    analyses.ask("key", None)
+    answers.ask("key", None)
     assert len(analyzer.answers) == 2
 
 
 def test_an_image_that_nobody_waits_for_any_longer_is_cancelled_and_may_be_asked_for_again():
     analyzer = Slow()
-    analyses = Analyses(analyzer)
-    first, second = analyses.ask("key", None), analyses.ask("key", None)
-    analyses.leave(first)
+    answers = Answers(analyzer)
+    first, second = answers.ask("key", None), answers.ask("key", None)
+    answers.leave(first)
     assert not analyzer.answers[0].cancelled()
-    analyses.leave(second)
+    answers.leave(second)
     assert analyzer.answers[0].cancelled()
-    again = analyses.ask("key", None)
+    again = answers.ask("key", None)
     analyzer.answers[1].set_result(Result(1))
-    analyses.leave(again)
-    assert again.result() is analyses.ask("key", None).result()
+    answers.leave(again)
+    assert again.result() is answers.ask("key", None).result()
 
 
 def test_an_image_that_was_answered_is_held_no_longer_than_its_result_is_kept():
-    analyses, answers = Analyses(Answering(), entries=1, size=100), []
+    answers, given = Answers(Answering(), entries=1, size=100), []
     for key in "abc":
-        answer = analyses.ask(key, Result(10))
+        answer = answers.ask(key, Result(10))
         answer.result()
-        analyses.leave(answer)
-        answers.append(weakref.ref(answer))
+        answers.leave(answer)
+        given.append(weakref.ref(answer))
         del answer
     gc.collect()
-    assert [answer() for answer in answers] == [None, None, None]
+    assert [answer() for answer in given] == [None, None, None]
 
 
 # --- settings -----------------------------------------------------------------------------------------

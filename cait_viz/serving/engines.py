@@ -11,11 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from cait_viz._text import one_line
-from cait_viz.analysis import Analysis
-from cait_viz.api import analyze
 from cait_viz.engine import memory
 from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.engine.load import load_engine
@@ -44,18 +42,38 @@ class ModelChoice:
     display_name: str | None = None
 
 
+class Answered(Protocol):
+    """What a question is answered with."""
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that it takes, in bytes."""
+
+
+Found = TypeVar("Found", bound=Answered)
+
+
 @dataclass(frozen=True)
-class Request:
-    """One image to analyze: the bytes and name of its file, the part to look at and the model to ask."""
+class Request(Generic[Found]):
+    """A question about one image.
+
+    Attributes:
+        image: the bytes of its file.
+        image_name: the name of its file.
+        view: the part to look at.
+        model: whom to ask.
+        question: a function of `cait_viz.api`, of the image, the network, `view` and `name`.
+    """
 
     image: bytes
     image_name: str
     view: View
     model: ModelChoice
+    question: Callable[..., Found]
 
 
-class Answer(Future[Analysis]):
-    """An analysis that is on its way.
+class Answer(Future[Found]):
+    """An answer that is on its way.
 
     Attributes:
         stage: what it waits for, a sentence for a person.
@@ -108,7 +126,7 @@ class Engines:
 
 
 class Analyzer:
-    """Analyzes images, one after the other.
+    """Answers questions about images, one after the other.
 
     Args:
         engines: the networks.
@@ -123,13 +141,13 @@ class Analyzer:
             # Whoever asks for a model that cannot be loaded gets the error.
             self._loading.submit(self._engines.load, first)
 
-    def analyze(self, request: Request) -> Answer:
-        """Ask for the analysis of one image.
+    def ask(self, request: Request[Found]) -> Answer[Found]:
+        """Ask a question about one image.
 
-        The answer raises what `cait_viz.analyze` and `cait_viz.load_engine` raise. It can be cancelled until
-        its turn comes.
+        The answer raises what the question and `cait_viz.load_engine` raise. It can be cancelled until its
+        turn comes.
         """
-        answer = Answer()
+        answer: Answer[Found] = Answer()
         engine = self._engines.find(request.model)
         if engine is not None:
             self._looking.submit(self._look, answer, request, engine)
@@ -143,7 +161,7 @@ class Analyzer:
         self._loading.shutdown(wait=False, cancel_futures=True)
         self._looking.shutdown(wait=False, cancel_futures=True)
 
-    def _load_and_look(self, answer: Answer, request: Request) -> None:
+    def _load_and_look(self, answer: Answer[Any], request: Request[Any]) -> None:
         if answer.cancelled():
             return
         answer.stage = (
@@ -158,21 +176,20 @@ class Analyzer:
         answer.stage = Answer.stage
         self._looking.submit(self._look, answer, request, engine)
 
-    def _look(self, answer: Answer, request: Request, engine: Engine) -> None:
+    def _look(self, answer: Answer[Any], request: Request[Any], engine: Engine) -> None:
         if not answer.set_running_or_notify_cancel():
             return
         try:
-            analysis = analyze(request.image, engine, request.view, request.image_name)
-            if name := request.model.display_name:
-                analysis = replace(analysis, model=replace(analysis.model, name=name))
-            answer.set_result(analysis)
+            answer.set_result(
+                request.question(request.image, engine, view=request.view, name=request.image_name)
+            )
         except BaseException as error:
             if isinstance(error, ProcessDiedError):
                 self._engines.drop(request.model)  # the next image gets a new process
             answer.set_exception(_for_a_person(error, request))
 
 
-def _for_a_person(error: BaseException, request: Request) -> BaseException:
+def _for_a_person(error: BaseException, request: Request[Any]) -> BaseException:
     if isinstance(error, CaitVizError):
         return error
     traceback.print_exception(error)
@@ -208,9 +225,12 @@ def load_choice(
             f"{one_line(checkpoint.given.name)}: has changed since the app was started; start the app again"
         )
     memory.require(checkpoint.name, checkpoint.config)
-    return load_engine(
+    loaded = load_engine(
         checkpoint, choice.labels, engine=engine, precision=precision, load_keras=KerasProcess, tell=tell
     )
+    if choice.display_name:
+        loaded.source = replace(loaded.source, name=choice.display_name)
+    return loaded
 
 
 def _key(choice: ModelChoice) -> tuple[Any, ...]:

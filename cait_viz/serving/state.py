@@ -13,11 +13,10 @@ from typing import Any
 from cachetools import LRUCache
 
 from cait_viz._resources import APP
-from cait_viz.analysis import Analysis
 from cait_viz.engine import memory
 from cait_viz.engine.base import EngineName, Precision
 from cait_viz.errors import SelectionError
-from cait_viz.serving.engines import Analyzer, Answer, Engines, Request, load_choice
+from cait_viz.serving.engines import Analyzer, Answer, Engines, Found, Request, load_choice
 from cait_viz.serving.models import AvailableModel, registry_model
 from cait_viz.weights.hub import Progress
 from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant
@@ -30,8 +29,8 @@ MEMORY_SETTING = "CAIT_VIZ_MODEL_MEGABYTES"
 _PREFERRED = "cait_xxs24_224"
 
 
-class Analyses:
-    """Analyzes every image once, however often and by whomever it is asked for; safe for several threads.
+class Answers:
+    """Answers every question once, however often and by whomever it is asked; safe for several threads.
 
     At most `entries` results are kept, those unused the longest making room, with at most `size` bytes of
     arrays together; a larger result is not kept.
@@ -41,28 +40,29 @@ class Analyses:
         self._analyzer = analyzer
         # A result counts for no less than its share of the entries.
         least = size // entries
-        self._kept: LRUCache[Hashable, Analysis] = LRUCache(size, lambda result: max(result.nbytes, least))
-        self._pending: dict[Hashable, Answer] = {}
+        self._kept: LRUCache[Hashable, Any] = LRUCache(size, lambda result: max(result.nbytes, least))
+        self._pending: dict[Hashable, Answer[Any]] = {}
         self._lock = threading.Lock()
 
-    def ask(self, key: Hashable, request: Request) -> Answer:
-        """The analysis of an image: kept from before, on its way, or asked for now.
+    def ask(self, key: Hashable, request: Request[Found]) -> Answer[Found]:
+        """The answer to a question: kept from before, on its way, or asked for now.
 
-        `key` tells the image, its name, the view and the model from all others; the request is not kept.
+        `key` tells the question, the image, its name, the view and the model from all others; the request is
+        not kept.
         """
         with self._lock:
             if key in self._pending:
                 self._pending[key].waiting += 1
                 return self._pending[key]
             if key in self._kept:
-                answer = Answer()
+                answer: Answer[Found] = Answer()
                 answer.set_result(self._kept[key])
                 return answer
-            answer = self._pending[key] = self._analyzer.analyze(request)
+            answer = self._pending[key] = self._analyzer.ask(request)
         answer.add_done_callback(lambda done: self._settle(key, done))
         return answer
 
-    def leave(self, answer: Answer) -> None:
+    def leave(self, answer: Answer[Any]) -> None:
         """Wait for it no longer; it is not computed if nobody else waits and its turn has not come."""
         with self._lock:
             answer.waiting -= 1
@@ -72,7 +72,7 @@ class Analyses:
         if given_up:
             answer.cancel()
 
-    def _settle(self, key: Hashable, done: "Future[Analysis]") -> None:
+    def _settle(self, key: Hashable, done: "Future[Any]") -> None:
         with self._lock:
             if self._pending.get(key) is done:
                 del self._pending[key]
@@ -110,7 +110,7 @@ class Server:
         self.first_model = user_model.name if user_model else published
         first = self.models[self.first_model].choice
         engines = Engines(_model_bytes(), partial(load_choice, engine=engine, precision=precision))
-        self.analyses = Analyses(analyzer or Analyzer(engines, first))
+        self.answers = Answers(analyzer or Analyzer(engines, first))
         self._downloading = threading.Lock()
 
     def missing(self, model: AvailableModel) -> Variant | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from cait_viz import api
 from cait_viz.analysis import Analysis
 from cait_viz.errors import CaitVizError, ImageError
 from cait_viz.images.preprocess import View
@@ -31,7 +32,7 @@ class ScreenResult:
     """
 
     key: Hashable  # tells this analysis from all others
-    request: Request
+    request: Request[Analysis]
     small: Analysis  # with a copy of the image for the large map
     tile: Analysis  # with a small copy of what the network saw
     size: tuple[int, int]  # width and height of the image itself, in pixels
@@ -39,7 +40,7 @@ class ScreenResult:
 
     def whole(self) -> Analysis:
         """The analysis itself, with the image in its own resolution."""
-        return server().analyses.ask(self.key, self.request).result()
+        return server().answers.ask(self.key, self.request).result()
 
 
 def analyze(image: ChosenImage, model: AvailableModel, view: View) -> ScreenResult | None:
@@ -53,7 +54,7 @@ def analyze(image: ChosenImage, model: AvailableModel, view: View) -> ScreenResu
     result: ScreenResult | None = state.get("result")
     if result is not None and result.key == key:
         return result
-    request = Request(image.data, image.name, view, model.choice)
+    request = Request(image.data, image.name, view, model.choice, api.analyze)
     failed_key, error = state.get("failure", (None, None))
     if failed_key != key:
         try:
@@ -76,7 +77,7 @@ def analyze(image: ChosenImage, model: AvailableModel, view: View) -> ScreenResu
 
 def _wait_for(key: Hashable, request: Request, image: ChosenImage) -> Analysis:
     """The answer; while it takes its time, the sample and what is going on."""
-    answer = server().analyses.ask(key, request)
+    answer = server().answers.ask(key, request)
     try:
         if not wait([answer], timeout=_PATIENCE).done:
             place = st.empty()
@@ -93,4 +94,4 @@ def _wait_for(key: Hashable, request: Request, image: ChosenImage) -> Analysis:
             place.empty()
         return answer.result()
     finally:
-        server().analyses.leave(answer)
+        server().answers.leave(answer)
