@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cait_viz.analysis import Analysis
-    from cait_viz.api import analyze, block_attention, load_engine, load_model, preprocess, trace
+    from cait_viz.api import ablate, analyze, block_attention, load_engine, load_model, preprocess, trace
     from cait_viz.errors import (
         CaitVizError,
         CheckpointError,
@@ -45,6 +45,7 @@ _MODULES = {
     "SelectionError": "errors",
     "UnknownModelError": "errors",
     "VARIANTS": "weights.registry",
+    "ablate": "api",
     "analyze": "api",
     "block_attention": "api",
     "load_engine": "api",
@@ -66,6 +67,7 @@ __all__ = [
     "ImageError",
     "SelectionError",
     "UnknownModelError",
+    "ablate",
     "analyze",
     "block_attention",
     "load_engine",

@@ -4,7 +4,7 @@ Drawing it again with another block, head, style or color runs no network. The n
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -252,7 +252,7 @@ def draw_figure(
     look = Look(style=style, colormap=colormap, interpolation=interpolation, scale=scale)
     if kind == "heads":
         title, footer = f"Class attention of {names}, head by head", _heads_footer(analyses, scale)
-        tables = [_heads_panel(analysis, look) for analysis in analyses]
+        tables = [heads_panel(analysis, look) for analysis in analyses]
         return figures.draw_heads(tables, Caption(title, footer, description), format)
     used = dict.fromkeys(f"{one.model.name} (CA block {one.block_index(block) + 1})" for one in analyses)
     footer = (
@@ -264,15 +264,22 @@ def draw_figure(
     return figures.draw_saliency(panels, Caption(f"Saliency of {names}", footer, description), format)
 
 
-def _heads_panel(analysis: Analysis, look: Look) -> HeadsPanel:
+def heads_panel(analysis: Analysis, look: Look, note: Callable[[int, int], str] | None = None) -> HeadsPanel:
+    """One result's part of Figure 6, with two lines under each map.
+
+    By default they say how the head's attention is spread; else `note` gives them for a block and a head.
+    """
     seen = analysis.seen()
     width, height = (max(1, round(side * figures.MAP_PIXELS / max(seen.size))) for side in seen.size)
 
     def tile(block: int, head: int) -> tuple[Image.Image, str]:
         grid = analysis.grid(block, head, look.scale)
-        numbers = analysis.concentration(block, head)
-        note = f"itself {percent(numbers.class_token)}\n{numbers.patches:.0f} patches"
-        return colored(maps.upsample(grid, (height, width), look.interpolation), look.colors), note
+        if note is None:
+            numbers = analysis.concentration(block, head)
+            text = f"itself {percent(numbers.class_token)}\n{numbers.patches:.0f} patches"
+        else:
+            text = note(block, head)
+        return colored(maps.upsample(grid, (height, width), look.interpolation), look.colors), text
 
     return HeadsPanel(
         title="  ·  ".join([analysis.image_name, analysis.model.name, *_best_kind(analysis)]),

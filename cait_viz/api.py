@@ -5,6 +5,7 @@ it cannot be read. A `view` is "crop", the center square, or "whole", the whole 
 `model` is what `load_engine` or `load_model` gave; only the latter imports Keras.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cait_viz._checks import check_index
+from cait_viz.ablation import Ablation
 from cait_viz.analysis import Analysis, ModelInfo
 from cait_viz.attention.patch_stage import mean_distance
 from cait_viz.attention.probabilities import probabilities
@@ -142,6 +144,26 @@ def block_attention(
     [patches] = engine.patches(preprocess(load_image(source, name), model, view), [index])
     side = engine.config.image_size // engine.config.patch_size
     return BlockAttention(index, (side, side), *engine.self_attention(patches, index))
+
+
+def ablate(
+    source: ImageSource, model: "Engine | CaiT", view: View = "crop", name: str | None = None
+) -> Ablation:
+    """Classify one image, and classify it anew with each class-attention head silenced in turn.
+
+    Arguments and errors as for `analyze`. The patches are computed once.
+    """
+    engine, loaded = _classifier(model), load_image(source, name)
+    heads = engine.config.ca_ffn_layers, engine.config.num_heads
+    patches = engine.patches(preprocess(loaded, model, view), [engine.config.sa_ffn_layers])
+    # With all heads, then without each.
+    masks = np.concatenate([np.ones((1, *heads)), 1 - np.eye(math.prod(heads)).reshape(-1, *heads)])
+    logits, class_attention = engine.class_stage(np.repeat(patches, len(masks), axis=0), masks)
+    first = {key: rows[0] for key, rows in class_attention.items()}
+    return Ablation(
+        analysis=_analysis(loaded, engine, view, logits[0], first),
+        logits=logits[1:].reshape(*heads, -1),
+    )
 
 
 def attention_tensors(

@@ -29,15 +29,27 @@ RULES: dict[str, set[str]] = {
     "result": {"images", "attention"},
     "analysis": {"images", "attention", "drawing", "result"},
     "tracing": {"attention", "drawing", "analysis"},
+    "ablation": {"attention", "drawing", "analysis"},
     "training": {"images", "model", "attention", "weights", "metrics", "drawing"},
-    "api": {"images", "model", "attention", "weights", "engine", "analysis", "tracing"},
+    "api": {"images", "model", "attention", "weights", "engine", "analysis", "tracing", "ablation"},
     "tutorial": {"images", "model", "attention", "weights", "engine", "analysis", "api"},
     "evaluation": {"images", "model", "attention", "weights", "engine", "metrics", "training"},
-    "serving": {"images", "model", "attention", "weights", "engine", "drawing", "analysis", "api", "tracing"},
-    "serving/page": {"images", "weights", "drawing", "analysis", "api", "serving", "tracing"},
+    "serving": {
+        "images",
+        "model",
+        "attention",
+        "weights",
+        "engine",
+        "drawing",
+        "analysis",
+        "api",
+        "tracing",
+        "ablation",
+    },
+    "serving/page": {"images", "weights", "drawing", "analysis", "api", "serving", "tracing", "ablation"},
     "app": {"images", "weights", "drawing", "analysis", "serving"},  # app.py, beside the package
     "cli": {"images", "model", "attention", "weights", "engine", "drawing", "metrics", "analysis", "training"}
-    | {"api", "serving", "evaluation", "tracing"},
+    | {"api", "serving", "evaluation", "tracing", "ablation"},
     "__main__": {"cli"},
 }
 
