@@ -16,8 +16,8 @@ class Ablation:
     """The logits of one image with each class-attention head silenced in turn.
 
     A silenced head's output is zero: what its attention gathers does not reach the class token (Michel et al.
-    2019, arXiv:1905.10650, section 3.1). All else, later blocks included, is computed anew. Heads may stand in
-    for each other: a small change does not say that a head did nothing.
+    2019, arXiv:1905.10650, section 3.1). All else, later blocks included, is computed anew. Heads may stand
+    in for each other: a small change does not say that a head did nothing.
 
     Attributes:
         analysis: what the network said with every head.
