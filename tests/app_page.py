@@ -1,7 +1,9 @@
 """The app's page without a browser: opening it, giving it images, and reading what is on it."""
 
+import base64
 import html
 import io
+import json
 import re
 
 import numpy as np
@@ -48,10 +50,71 @@ def picture(seed=0, size=(96, 64), image_format="PNG"):
     return file.getvalue()
 
 
+def component(page, key):
+    """The identity and the data of a component that runs code in the browser, or (None, None)."""
+    protos = [element.proto for element in page.get("bidi_component")]
+    found = [(proto.id, json.loads(proto.json)) for proto in protos if proto.id.endswith(f"-{key}")]
+    return found[0] if found else (None, None)
+
+
+def choose(page, key, value):
+    """Choose in a component as its code in the browser does, and run the page."""
+    identity, _ = component(page, key)
+    states = page._tree.get_widget_states()
+    state = states.widgets.add()
+    state.id = f"$$STREAMLIT_INTERNAL_KEY_{identity}__events"
+    state.json_trigger_value = json.dumps([{"event": "chosen", "value": value}])
+    return page._run(states)
+
+
+def choose_sample(page, slug):
+    return choose(page, "samples", slug)
+
+
+def choose_tile(page, block, head):
+    return choose(page, "heads", f"{block}_{head}")
+
+
+def choose_patch(page, patch):
+    return choose(page, "patch", {"patch": patch})
+
+
+def chosen_sample(page):
+    """The slug of the sample that is marked as chosen."""
+    return component(page, "samples")[1]["chosen"]
+
+
+def chosen_tile(page):
+    """Block and head of the tile that is marked as chosen."""
+    return component(page, "heads")[1]["chosen"]
+
+
+def samples(page):
+    """What is offered in the strip of samples."""
+    [group] = component(page, "samples")[1]["groups"]
+    return group["options"]
+
+
+def tiles(page):
+    """The heads' small maps, block by block."""
+    groups = (component(page, "heads")[1] or {"groups": []})["groups"]
+    return [option for group in groups for option in group["options"]]
+
+
+def pictures(page):
+    """The photograph and its map."""
+    return (component(page, "patch")[1] or {"pictures": []})["pictures"]
+
+
 def maps(page):
     """The images of maps as (text in place of the image, address): the large one first."""
-    images = [image.proto.imgs[0] for image in page.get("image")]
-    return [(image.alt, image.url) for image in images if image.alt.startswith("Where ")]
+    return [(image["alt"], image["image"]) for image in (*pictures(page)[1:], *tiles(page))]
+
+
+def drawn(image):
+    """The pixels of an image of a component."""
+    with Image.open(io.BytesIO(base64.b64decode(image["image"].partition(",")[2]))) as opened:
+        return np.asarray(opened.convert("RGB"), int)
 
 
 def analysis_of(page):
@@ -70,7 +133,11 @@ def notices(page):
 
 def predictions(page):
     """(label, share, whether it is marked) of each line under the heading."""
-    [text] = [text for text in html_of(page) if "predictions" in text]
+    [text] = [
+        text.partition('<ol class="ranked predictions">')[2]
+        for text in html_of(page)
+        if "predictions" in text
+    ]
     lines = re.findall(
         r'<li class="(\w*)">.*?<span>(.*?)</span><span class="share">(.*?)</span>.*?</li>', text
     )
@@ -91,9 +158,4 @@ def markdown_of(page):
 
 def is_usable(page):
     """Whether a person finds no traceback, and the gallery to go on with."""
-    return not page.exception and sum("sample_" in (button.key or "") for button in page.button) >= 6
-
-
-def chosen(page):
-    """The keys of the buttons that are shown as chosen."""
-    return [button.key for button in page.button if button.proto.type == "primary"]
+    return not page.exception and len(samples(page)) >= 6

@@ -8,13 +8,20 @@ import pytest
 import streamlit as st
 from app_page import (
     analysis_of,
-    chosen,
+    choose_patch,
+    choose_sample,
+    choose_tile,
+    chosen_sample,
+    chosen_tile,
     html_of,
     is_usable,
     maps,
     notices,
     picture,
+    pictures,
     predictions,
+    samples,
+    tiles,
     upload,
     visit,
 )
@@ -37,7 +44,7 @@ def test_the_first_screen_shows_a_sample_already_analyzed(asked):
     assert not page.exception
     assert notices(page) == []
     assert len(asked) == 1
-    assert [key for key in chosen(page) if key.startswith("sample_")]
+    assert chosen_sample(page) == "cat"
     alt, _ = maps(page)[0]
     assert f"class-attention block {BUNDLED.saliency_block + 1}, mean of the heads" in alt
 
@@ -56,13 +63,13 @@ def test_every_class_above_ten_percent_is_named_even_when_they_are_more_than_fiv
     probabilities = np.array([0.13] * 7 + [0.09 / 993] * 993, np.float32)
     counted.answer = Answer()
     counted.answer.set_result(replace(analysis_of(page), logits=logits, probabilities=probabilities))
-    page.button(key="sample_coffee").click().run()
+    choose_sample(page, "coffee")
     assert [marked for _, _, marked in predictions(page)] == [True] * 7
 
 
 def test_the_page_says_whose_predictions_they_are_and_how_good_the_model_is():
     page = visit()
-    assert f"What {BUNDLED.name} says" in [heading.value for heading in page.subheader]
+    assert f"What {BUNDLED.name} says" in [heading.value for heading in page.header]
     assert any(BUNDLED.accuracy in caption.value for caption in page.caption)
 
 
@@ -83,22 +90,40 @@ def test_the_gallery_has_at_least_six_samples_and_says_whose_they_are():
     assert any("CC0" in caption.value for caption in page.caption)
 
 
-def test_every_image_has_a_text_in_its_place_and_no_two_maps_the_same():
+def test_every_image_has_a_text_in_its_place_and_no_two_the_same():
     page = visit()
-    alts = [image.proto.imgs[0].alt for image in page.get("image")]
+    alts = [image["alt"] for image in (*samples(page), *pictures(page), *tiles(page))]
     assert all(alts)
     assert len(set(alts)) == len(alts)
+
+
+def test_the_image_is_told_by_its_name_beside_its_map():
+    page = upload(visit(), "my cup.png", picture())
+    photograph, overlay = pictures(page)
+    assert photograph["caption"] == "my cup.png"
+    assert photograph["note"] == "The network saw 64 × 64 of its 96 × 64 pixels."
+    assert overlay["caption"] == "Mean of the heads of CA block 2"
+    assert photograph["image"] != overlay["image"]
+
+
+def test_what_a_map_says_is_a_sentence_and_the_exact_figures_are_one_click_away():
+    page = visit(block="0", head="2")
+    itself, entropy, patches = analysis_of(page).concentration(0, 2)
+    [sentence] = [text for text in page.markdown if "looks at about" in text.value]
+    assert sentence.value.startswith(f"Head 3 looks at about **{patches:.0f} of 196 patches** and keeps ")
+    assert f"{entropy:.2f} nats" in sentence.help
+    assert f"{100 * itself:.2f} %" in sentence.help
 
 
 def test_all_heads_of_both_blocks_are_shown_with_their_numbers():
     page = visit()
     config = BUNDLED.config
-    tiles = [button for button in page.button if button.key.startswith("tile_")]
-    assert len(tiles) == config.ca_ffn_layers * (config.num_heads + 1)
-    assert len(maps(page)) == 1 + len(tiles)
-    told = [caption.value for caption in page.caption if caption.value.startswith("itself ")]
-    assert len(told) == len(tiles)
-    assert f"entropy {analysis_of(page).entropy(0)[0]:.2f} nats" in told[1]
+    assert len(tiles(page)) == config.ca_ffn_layers * (config.num_heads + 1)
+    assert len(maps(page)) == 1 + len(tiles(page))
+    first = tiles(page)[1]
+    assert (first["caption"], first["label"]) == ("Head 1", "Head 1, CA block 1")
+    assert first["note"] == f"about {analysis_of(page).effective_patches(0)[0]:.0f} patches"
+    assert f"entropy {analysis_of(page).entropy(0)[0]:.2f} nats" in first["help"]
 
 
 # --- what runs the network, and what does not ---------------------------------------------------------
@@ -109,10 +134,10 @@ CHANGES_OF_THE_LOOK = {
     "the head": lambda page: page.selectbox(key="head").set_value(2),
     "the style": lambda page: page.button_group(key="style").set_value("paper"),
     "the colours": lambda page: page.selectbox(key="colormap").set_value("viridis"),
-    "the opacity": lambda page: page.slider(key="opacity").set_value(80),
+    "the opacity": lambda page: page.slider(key="opacity").set_value(30),
     "the scale": lambda page: page.button_group(key="scale").set_value("shared"),
     "the upsampling": lambda page: page.button_group(key="interpolation").set_value("nearest"),
-    "a tile": lambda page: page.button(key="tile_0_3").click(),
+    "a tile": lambda page: choose_tile(page, 0, 3),
 }
 
 
@@ -135,17 +160,17 @@ def test_no_look_runs_the_network_even_when_the_server_has_forgotten_the_image(a
 
 def test_changing_the_image_runs_the_network_once(asked):
     page = visit()
-    page.button(key="sample_rocket").click().run()
+    choose_sample(page, "rocket")
     assert [request.image_name for request in asked] == ["cat.jpg", "rocket.jpg"]
-    assert chosen(page)[0] == "sample_rocket"
+    assert chosen_sample(page) == "rocket"
     page.run()
     assert len(asked) == 2
 
 
 def test_going_back_to_an_image_does_not_run_the_network_again(asked):
     page = visit()
-    page.button(key="sample_rocket").click().run()
-    page.button(key="sample_cat").click().run()
+    choose_sample(page, "rocket")
+    choose_sample(page, "cat")
     assert "cat.jpg" in maps(page)[0][0]
     assert len(asked) == 2
 
@@ -161,7 +186,7 @@ def test_changing_the_part_of_the_image_runs_the_network_once(asked):
     page.button_group(key="view").set_value("whole").run()
     assert [request.view for request in asked] == ["crop", "whole"]
     assert analysis_of(page).view == "whole"
-    assert any("saw the whole image" in caption.value for caption in page.caption)
+    assert "saw the whole image" in pictures(page)[0]["note"]
 
 
 # --- the widgets --------------------------------------------------------------------------------------
@@ -192,14 +217,35 @@ def test_the_ends_of_the_opacity_are_drawn(opacity):
 
 def test_a_tile_chooses_its_block_and_head():
     page = visit()
-    page.button(key="tile_0_3").click().run()
+    choose_tile(page, 0, 3)
     assert page.button_group(key="block").value == 0
     assert page.selectbox(key="head").value == 3
     assert "class-attention block 1, head 4" in maps(page)[0][0]
-    assert chosen(page)[1:] == ["tile_0_3"]
-    page.button(key="tile_1_mean").click().run()
+    assert chosen_tile(page) == "0_3"
+    choose_tile(page, 1, "mean")
     assert page.selectbox(key="head").value == "mean"
-    assert chosen(page)[1:] == ["tile_1_mean"]
+    assert chosen_tile(page) == "1_mean"
+
+
+def test_a_patch_is_told_with_its_share_until_the_choice_is_taken_back():
+    page = visit(block="0", head="2")
+    share = analysis_of(page).attention(0, 2)[1 + 31]
+
+    def told():
+        return [text.value for text in page.markdown if "row 3, column 4 " in text.value]
+
+    choose_patch(page, 31)
+    assert [f"**{100 * share:.2f} %**" in sentence for sentence in told()] == [True]
+    page.selectbox(key="head").set_value(0).run()
+    assert len(told()) == 1
+    choose_patch(page, None)
+    assert told() == []
+
+
+def test_a_patch_of_another_image_is_not_chosen():
+    page = choose_patch(visit(), 31)
+    choose_sample(page, "rocket")
+    assert not [text.value for text in page.markdown if "row 3, column 4 " in text.value]
 
 
 def test_blocks_and_heads_count_from_one_where_a_person_reads_them():
@@ -229,7 +275,7 @@ def test_an_upload_is_analyzed_once_and_its_name_is_in_the_files(asked):
 
 def test_a_sample_takes_the_place_of_an_upload():
     page = upload(visit(), "mine.png", picture())
-    page.button(key="sample_dahlia").click().run()
+    choose_sample(page, "dahlia")
     assert "dahlia.jpg" in maps(page)[0][0]
     assert page.file_uploader[0].value is None
 
@@ -287,7 +333,9 @@ for head in (0, 1, 2):
     start = time.perf_counter()
     page.selectbox(key="head").set_value(head).run()
     times.append(time.perf_counter() - start)
-page.button(key="sample_rocket").click().run()
+page.query_params["sample"] = "rocket"
+page.run()
+assert page.session_state["result"].small.image_name == "rocket.jpg"
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"keras", "tensorflow", "torch"}))
 print(sorted(times)[1])
 """

@@ -1,25 +1,36 @@
 """The address of the app's page, which names what is shown."""
 
 import pytest
-from app_page import is_usable, maps, markdown_of, notices, picture, upload, visit
+from app_page import (
+    choose_sample,
+    choose_tile,
+    is_usable,
+    maps,
+    markdown_of,
+    notices,
+    picture,
+    upload,
+    visit,
+)
 
 pytestmark = pytest.mark.usefixtures("counted")
 
 
 def test_the_address_holds_the_view_of_a_sample():
     page = visit()
-    page.button(key="sample_rocket").click().run()
-    page.button(key="tile_0_3").click().run()
+    choose_sample(page, "rocket")
+    choose_tile(page, 0, 3)
     page.button_group(key="style").set_value("paper").run()
     assert page.query_params == {
-        "model": "bundled", "sample": "rocket", "block": "0", "head": "3", "style": "paper", "view": "crop",
+        "question": "look", "model": "bundled", "sample": "rocket",
+        "block": "0", "head": "3", "style": "paper", "view": "crop",
     }  # fmt: skip
 
 
 def test_a_shared_address_shows_the_same_view(asked):
     first = visit()
-    first.button(key="sample_rocket").click().run()
-    first.button(key="tile_0_3").click().run()
+    choose_sample(first, "rocket")
+    choose_tile(first, 0, 3)
     first.button_group(key="style").set_value("map").run()
     second = visit(**first.query_params)
     assert maps(second) == maps(first)
@@ -70,8 +81,8 @@ def test_an_address_that_says_what_is_shown_is_left_as_it_is():
 
 def test_the_view_follows_an_address_that_changes():
     page = visit()
-    page.button(key="sample_rocket").click().run()
-    page.button(key="tile_0_3").click().run()
+    choose_sample(page, "rocket")
+    choose_tile(page, 0, 3)
     for address, alt in [
         (
             {"sample": "coffee", "block": "1", "head": "0", "style": "map"},
@@ -98,13 +109,14 @@ def test_the_model_follows_an_address_that_changes():
 def test_an_address_from_before_the_last_choice_does_not_undo_the_next_one():
     page = visit()
     old = dict(page.query_params)
-    page.button(key="tile_0_3").click().run()
+    choose_tile(page, 0, 3)
     page.query_params.clear()
     page.query_params.update(old)
     page.button_group(key="style").set_value("paper").run()
     assert maps(page)[0][0].endswith("class-attention block 1, head 4.")
     assert page.query_params == {
-        "model": "bundled", "sample": "cat", "block": "0", "head": "3", "style": "paper", "view": "crop",
+        "question": "look", "model": "bundled", "sample": "cat",
+        "block": "0", "head": "3", "style": "paper", "view": "crop",
     }  # fmt: skip
 
 
@@ -122,7 +134,7 @@ def test_an_address_that_names_a_sample_takes_the_place_of_an_upload():
 
 def test_back_and_forward_bring_an_upload_back_but_not_one_that_was_removed():
     page = visit()
-    page.button(key="sample_rocket").click().run()
+    choose_sample(page, "rocket")
     at_rocket = dict(page.query_params)
     upload(page, "mine.png", picture())
     at_mine = dict(page.query_params)
@@ -153,10 +165,10 @@ def test_an_address_from_before_an_upload_does_not_take_the_next_one_away():
 
 def test_an_upload_is_never_in_the_address_and_its_view_is_kept_on_reload():
     page = upload(visit(), "secret holiday.png", picture())
-    page.button(key="tile_0_1").click().run()
+    choose_tile(page, 0, 1)
     page.button_group(key="style").set_value("map").run()
     assert page.query_params == {
-        "model": "bundled", "block": "0", "head": "1", "style": "map", "view": "crop"
+        "question": "look", "model": "bundled", "block": "0", "head": "1", "style": "map", "view": "crop"
     }  # fmt: skip
     again = visit(**page.query_params)
     assert notices(again) == []

@@ -9,6 +9,8 @@ import pytest
 from app_page import (
     PUBLISHED,
     analysis_of,
+    choose_sample,
+    choose_tile,
     html_of,
     is_usable,
     maps,
@@ -62,7 +64,7 @@ def test_an_image_at_a_web_address_is_fetched_and_analyzed_once_and_is_not_in_th
     assert notices(page) == []
     assert len(asked) == 2
     assert page.query_params == {
-        "model": "bundled", "block": "1", "head": "1", "style": "overlay", "view": "crop"
+        "question": "look", "model": "bundled", "block": "1", "head": "1", "style": "overlay", "view": "crop"
     }  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def test_of_an_upload_a_web_address_and_a_sample_the_last_is_shown(web):
     for change, name in [
         (lambda: ask_web(page, "http://images.example/web.png"), "web.png"),
         (lambda: upload(page, "other.png", picture(3)), "other.png"),
-        (lambda: page.button(key="sample_rocket").click().run(), "rocket.jpg"),
+        (lambda: choose_sample(page, "rocket"), "rocket.jpg"),
     ]:
         change()
         assert f" {name}: " in maps(page)[0][0]
@@ -143,9 +145,9 @@ def test_a_bad_image_is_refused_in_one_sentence_and_nothing_is_lost(name, conten
     assert sentence.startswith(f"{name}: ")
     assert sentence.count(". ") == 1  # and one that says what is shown
     assert maps(page) == before
-    page.button(key="tile_0_1").click().run()
+    choose_tile(page, 0, 1)
     assert "coffee.jpg: class-attention block 1, head 2" in maps(page)[0][0]
-    page.button(key="sample_rocket").click().run()
+    choose_sample(page, "rocket")
     assert notices(page) == []
     assert "rocket.jpg" in maps(page)[0][0]
 
@@ -184,7 +186,7 @@ def test_the_names_of_classes_are_never_read_as_html(counted):
     labels = tuple(f"<img src=x onerror=alert({index})> & co" for index in range(1000))
     counted.answer = Answer()
     counted.answer.set_result(replace(analysis_of(page), labels=labels))
-    page.button(key="sample_coffee").click().run()
+    choose_sample(page, "coffee")
     assert all("<img" not in text for text in html_of(page))
     assert {label for label, _, _ in predictions(page)} <= set(labels)
 
@@ -196,7 +198,7 @@ def test_two_people_at_once_never_see_each_others_image():
     ours, theirs = visit(), visit()
     upload(ours, "same.png", picture(1, (90, 60)))
     upload(theirs, "same.png", picture(2, (60, 90)))
-    ours.button(key="tile_0_1").click().run()
+    choose_tile(ours, 0, 1)
     third = visit()
     assert analysis_of(ours).size == (90, 60)
     assert analysis_of(theirs).size == (60, 90)
@@ -214,7 +216,7 @@ def test_when_the_model_dies_in_the_middle_the_page_says_so_and_the_next_click_w
     page = visit()
     counted.answer = Answer()
     counted.answer.set_exception(ProcessDiedError("the process ended: try again"))
-    page.button(key="sample_rocket").click().run()
+    choose_sample(page, "rocket")
     counted.answer = None
     assert is_usable(page)
     sentence = "the process ended: try again. Below is still the image before it."

@@ -11,6 +11,8 @@ from app_page import (
     PUBLISHED,
     REPOSITORY,
     analysis_of,
+    choose_sample,
+    choose_tile,
     html_of,
     is_usable,
     maps,
@@ -18,6 +20,7 @@ from app_page import (
     notices,
     point_hub_at,
     predictions,
+    tiles,
     visit,
 )
 from hub_server import HubServer
@@ -64,7 +67,7 @@ def test_the_page_opens_on_a_persons_own_model_and_its_classes(asked, give):
     assert notices(page) == []
     assert [request.model for request in asked] == [own.choice]
     assert sorted(label for label, _, _ in predictions(page)) == sorted(OWN_NAMES)
-    assert "What `petals` says" in [heading.value for heading in page.subheader]
+    assert "What `petals` says" in [heading.value for heading in page.header]
     assert maps(page)[0][0] == "Where petals looked in cat.jpg: class-attention block 1, mean of the heads."
     assert all("cat_petals" in button.key for button in page.get("download_button"))
 
@@ -88,9 +91,9 @@ def test_all_blocks_and_heads_of_a_persons_own_model_are_there(give):
     page = visit()
     assert page.button_group(key="block").options == ["CA block 1", "CA block 2", "CA block 3"]
     assert len(page.selectbox(key="head").options) == 7
-    assert sum(button.key.startswith("tile_") for button in page.button) == 3 * 7
+    assert len(tiles(page)) == 3 * 7
     assert any("After 1 block in" in text.value and "in 3 **class" in text.value for text in page.markdown)
-    page.button(key="tile_2_5").click().run()
+    choose_tile(page, 2, 5)
     assert "class-attention block 3, head 6" in maps(page)[0][0]
 
 
@@ -134,7 +137,7 @@ def test_own_weights_that_are_no_longer_those_of_the_start_are_told_in_a_sentenc
         own.choice.weights.unlink()
     else:
         save_file(lively_weights(timm_shapes(replace(OWN_CONFIG, num_heads=3))), own.choice.weights)
-    page.button(key="sample_rocket").click().run()
+    choose_sample(page, "rocket")
     assert is_usable(page)
     [sentence] = notices(page)
     assert sentence.startswith("petals.safetensors: ")

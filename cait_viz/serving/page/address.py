@@ -1,4 +1,4 @@
-"""The address bar: it names sample, model and view, so that a link or the Back button restores them.
+"""The address bar: a link or the Back button restores question, sample, model and view.
 
 Streamlit adds a step to the browser's history whenever `st.query_params` changes, and runs the script again
 with the old parameters on Back and Forward, but with the widgets as they are.
@@ -18,24 +18,27 @@ from cait_viz.serving.state import server
 MEAN = "mean"
 
 # Keys in the session's state, which are those of the widgets; only the former are in the address.
-_IN_ADDRESS = ("model", "sample", "block", "head", "style", "view")
+_IN_ADDRESS = ("question", "model", "sample", "block", "head", "style", "view")
 _NOT_IN_ADDRESS = ("colormap", "opacity", "scale", "interpolation")
 
 
-def follow_address() -> None:
+def follow_address(questions: Sequence[str]) -> None:
     """Take the view from the address in a new session and after Back or Forward; before any widget is drawn.
+
+    `questions` are those that the page answers, the first being the default.
 
     An address that differs from the last one while a widget has changed too is no step in the history:
     the person was faster than the page, and the browser sent the address from before their last choice.
     """
     state, address = st.session_state, st.query_params.to_dict()
-    # The browser sends the text of an option, not the option. Where these texts change (↓, the style's
-    # colormap), the value is assigned anew, which brings the browser the new text.
-    state.update({name: state[name] for name in ("model", "colormap") if name in state})
+    # The browser sends the text of an option, not the option. A model's text changes with its download (↓);
+    # the value is assigned anew, which brings the browser the new text.
+    if "model" in state:
+        state.model = state.model
     last = state.get("address_and_choices")
     if last is not None and (address == last[0] or _choices() != last[1]):
         return
-    view, unknown = _parse(address)
+    view, unknown = _parse(address, questions)
     state.update(view)
     show_given_image("sample" not in address and bool(address))
     if unknown:
@@ -75,7 +78,7 @@ def _choices() -> list[Any]:
     return [given and given.key, *(st.session_state.get(name) for name in names)]
 
 
-def _parse(address: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+def _parse(address: Mapping[str, str], questions: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """The view that an address asks for, and what of it does not exist and is the default instead."""
     view: dict[str, Any] = {}
     unknown = []
@@ -87,6 +90,7 @@ def _parse(address: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
             unknown.append(f"{name} {one_line(text, 40)}")
         view[name] = known.get(text, options[0])
 
+    take("question", questions)
     models = server().models
     take("model", (server().first_model, *models))
     model = models[view["model"]]

@@ -18,7 +18,7 @@ from cait_viz.serving.state import server
 
 # Sides in pixels: of the large map on the screen, of a head's map in the grid.
 SCREEN_SIDE = 1024
-TILE_SIDE = 132
+TILE_SIDE = 160
 
 # After this many seconds of waiting the page says what it waits for.
 _PATIENCE = 0.3

@@ -14,10 +14,19 @@ from starlette.formparsers import MultiPartParser
 from cait_viz._resources import SAMPLES
 from cait_viz.errors import CaitVizError
 from cait_viz.images.web import address_name, fetch
+from cait_viz.serving.page.components.choice import Option, choose_option
+from cait_viz.serving.page.components.drop import accept_drops
 from cait_viz.serving.page.markup import notice
 
 # Side of a sample's thumbnail in pixels.
-_THUMBNAIL_SIDE = 90
+_THUMBNAIL_SIDE = 56
+# Its side on a phone, in pixels.
+_NARROWEST = 30
+# Widths in pixels.
+_UPLOADER_WIDTH = 110
+_CAMERA_WIDTH = 400
+# The container of all that an image is chosen with.
+_STRIP = "strip"
 # Room for what surrounds an upload in its request, in bytes.
 _MULTIPART_HEADERS = 2**20
 
@@ -72,24 +81,44 @@ def samples() -> dict[str, Sample]:
 
 
 def choose_image() -> ChosenImage:
-    """The image that was given last, by whichever of the widgets; a sample where none was."""
-    st.subheader("Image")
+    """The strip: the samples, and a person's own image by upload, camera or web address.
+
+    Gives the image that was given last, by whichever of the widgets; a sample where none was.
+    """
     state = st.session_state
-    # A new uploader for each upload: one that holds an image gives it up before it takes the next, and the
-    # page would show a sample in between.
-    key = f"upload_{state.setdefault('uploads', 0)}"
-    st.file_uploader("Upload an image", key=key, on_change=_take_upload, args=(key,))
-    number = state.setdefault("given_number", 0)
-    _ask_web(f"web_{number}")
-    if st.toggle("Use the camera", key=f"camera_on_{number}"):
+    with st.container(key=_STRIP, horizontal=True, vertical_alignment="center", gap="small"):
+        thumbnails = st.container()
+        # A new uploader for each upload: one that holds an image gives it up before it takes the next, and
+        # the page would show a sample in between.
+        key = f"upload_{state.setdefault('uploads', 0)}"
+        st.file_uploader(
+            "Upload an image", key=key, on_change=_take_upload, args=(key,),
+            label_visibility="collapsed", width=_UPLOADER_WIDTH,
+        )  # fmt: skip
+        number = state.setdefault("given_number", 0)
+        url = _ask_address(f"web_{number}")
+        camera_on = st.toggle("Camera", key=f"camera_on_{number}", width="content")
+        accept_drops(_STRIP)
+    if camera_on:
         key = f"camera_{number}"
-        st.camera_input("Take a photograph", key=key, on_change=_take, args=(key,))
+        st.camera_input("Take a photograph", key=key, on_change=_take, args=(key,), width=_CAMERA_WIDTH)
+    _fetch(url)
+    if sentence := state.pop("notice", None):
+        st.html(notice(sentence))
     given = shown_given_image()
-    if given is not None:
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.html(f'<div class="given">{html.escape(given.name)}</div>')
+    with thumbnails:
+        _choose_sample(None if given else state.sample)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="origin"):
+        if given is not None:
+            st.html(f'<div class="given">{html.escape(given.name)}</div>', width="content")
             st.button("Remove", key="remove", type="tertiary", on_click=_remove_given_image)
-    st.caption("Your image stays in this program's memory. It is never written to disk or sent anywhere.")
+        st.caption(
+            f"Drop or paste your own (up to {st.get_option('server.maxUploadSize')} MB): it stays in this "
+            "program's memory, never written to disk or sent anywhere.",
+            width="content",
+        )
+        with st.popover("Credits", type="tertiary"):
+            st.caption("  \n".join(sample.credit for sample in samples().values()))
     if given is not None:
         return given
     sample = samples()[state.sample]
@@ -132,15 +161,20 @@ def _take_upload(key: str) -> None:
     st.session_state.uploads += 1
 
 
-def _ask_web(key: str) -> None:
-    """A field for a web address, whose image is taken once; after a failure the one before it stays."""
-    state = st.session_state
-    url = st.text_input(
-        "or a web address",
+def _ask_address(key: str) -> str:
+    """A field for the web address of an image."""
+    return st.text_input(
+        "Web address of an image",
         key=key,
-        placeholder="https://…",
+        placeholder="or a web address, https://…",
         help="Of an image: https or http, at most 20 MB. This program asks for it, not your browser.",
+        label_visibility="collapsed",
     ).strip()
+
+
+def _fetch(url: str) -> None:
+    """Take the image at a web address, once; after a failure the one before it stays."""
+    state = st.session_state
     asked, error = state.get("web_answer", ("", None))
     if asked != url:
         error = None
@@ -157,25 +191,15 @@ def _ask_web(key: str) -> None:
         st.button("Try again", key="retry_web", on_click=lambda: state.pop("web_answer"))
 
 
-def show_gallery(image: ChosenImage) -> None:
-    """A thumbnail and a button for each sample."""
-    if sentence := st.session_state.pop("notice", None):
-        st.html(notice(sentence))
-    with st.expander("Sample photographs", expanded=False, icon=":material/photo_library:"):
-        with st.container(horizontal=True, gap="xsmall"):
-            for sample in samples().values():
-                with st.container(width=_THUMBNAIL_SIDE, gap="xsmall"):
-                    st.image(sample.thumbnail, alt=sample.alt, width=_THUMBNAIL_SIDE)
-                    st.button(
-                        sample.slug.capitalize(),
-                        key=f"sample_{sample.slug}",
-                        help=sample.title,
-                        type="primary" if image.sample == sample else "secondary",
-                        width="stretch",
-                        on_click=_take_sample,
-                        args=(sample.slug,),
-                    )
-        st.caption(" · ".join(sample.credit for sample in samples().values()))
+def _choose_sample(slug: str | None) -> None:
+    """A thumbnail for each sample, the one of that slug being chosen."""
+    options = [
+        Option(sample.slug, sample.thumbnail, sample.alt, sample.title, help=sample.title)
+        for sample in samples().values()
+    ]
+    choose_option(
+        "Sample photograph", {"": options}, slug, "samples", _take_sample, _THUMBNAIL_SIDE, _NARROWEST
+    )
 
 
 def _take_sample(slug: str) -> None:

@@ -1,0 +1,40 @@
+// Streamlit calls the function again where data or theme change, without the cleanup of the call before.
+let listening;
+
+export default function ({ data }) {
+  const place = () => document.querySelector(`.st-key-${data.uploader}`);
+  listening?.abort();
+  listening = new AbortController();
+  const on = (name, act) => document.addEventListener(name, act, { signal: listening.signal });
+  const holdsFiles = event => event.dataTransfer?.types.includes("Files");
+  // What is dropped on the uploader itself, it takes by itself.
+  const isTheirs = event => event.target.closest?.("[data-testid=stFileUploaderDropzone]");
+
+  const give = files => {
+    const image = [...files].find(file => file.type.startsWith("image/")) ?? files[0];
+    const input = place()?.querySelector("input[type=file]");
+    if (!image || !input) return false;
+    const carried = new DataTransfer();
+    carried.items.add(image);
+    input.files = carried.files;
+    return input.dispatchEvent(new Event("change", { bubbles: true }));
+  };
+  const show = dragged => place()?.toggleAttribute("data-dropping", dragged);
+
+  on("dragover", event => {
+    if (!holdsFiles(event)) return;
+    event.preventDefault();
+    show(true);
+  });
+  on("dragleave", event => event.relatedTarget === null && show(false));
+  on("drop", event => {
+    show(false);
+    if (!holdsFiles(event) || isTheirs(event)) return;
+    event.preventDefault();
+    give(event.dataTransfer.files);
+  });
+  on("paste", event => {
+    if (event.clipboardData.files.length && give(event.clipboardData.files)) event.preventDefault();
+  });
+  return () => listening.abort();
+}

@@ -1,0 +1,49 @@
+"""What the model says is in the image."""
+
+import html
+
+import streamlit as st
+
+from cait_viz.analysis import CONFIDENT, Analysis
+from cait_viz.drawing.figures import percent
+from cait_viz.serving.models import AvailableModel
+from cait_viz.serving.page.markup import verbatim
+from cait_viz.weights.registry import BUNDLED
+
+
+def show_predictions(analysis: Analysis, model: AvailableModel) -> None:
+    """The classes, and of ImageNet's the kinds, with how good the model is."""
+    st.header(f"What {model.name if model.variant else verbatim(model.name)} says", anchor=False)
+    kinds = analysis.kinds()
+    classes = ranked_list(analysis.top(max(5, len(analysis.confident()))), "predictions", "Classes")
+    if kinds and model.variant is BUNDLED:  # it is better at kinds than at classes
+        st.html(f'<div class="lists">{ranked_list(kinds[:3], "kinds", "Kinds of things")}{classes}</div>')
+    else:
+        st.html(f'<div class="lists">{classes}</div>')
+    kind = "" if model.variant is BUNDLED or not kinds else f"Kind: {kinds[0][0]}, {percent(kinds[0][1])}. "
+    st.caption(
+        f"{kind}{about_model(model)}",
+        help=f"In bold: what is above {percent(CONFIDENT)}. A kind adds up the probabilities of its classes."
+        if kinds
+        else f"In bold: what is above {percent(CONFIDENT)}.",
+    )
+
+
+def ranked_list(shares: list[tuple[str, float]], name: str, heading: str) -> str:
+    """Names with their probabilities and bars under a heading, those above the mark in bold."""
+    rows = [
+        f'<li class="{"confident" if share > CONFIDENT else ""}"><div class="line"><span>{html.escape(label)}'
+        f'</span><span class="share">{percent(share)}</span></div>'
+        f'<div class="bar" style="width:{100 * share:.1f}%"></div></li>'
+        for label, share in shares
+    ]
+    return f'<section><h3>{heading}</h3><ol class="ranked {name}">{"".join(rows)}</ol></section>'
+
+
+def about_model(model: AvailableModel) -> str:
+    """How good the model is that made the predictions."""
+    if model.variant is None:
+        return f"Your own weights ({verbatim(model.weights)}), {model.accuracy}."
+    if model.variant.repo_id is None:
+        return f"The bundled model, trained for this program and not one of the paper's: {model.accuracy}."
+    return f"One of the paper's models: {model.accuracy}."
