@@ -11,6 +11,7 @@ from cait_viz.serving.page.address import follow_address, write_address
 from cait_viz.serving.page.look import show_look
 from cait_viz.serving.page.markup import STYLE, notice
 from cait_viz.serving.page.options import VIEWS, choose, choose_block_and_head, choose_look, choose_model
+from cait_viz.serving.page.path import show_path
 from cait_viz.serving.page.result import analyze
 from cait_viz.serving.page.source import choose_image, keep_uploads_off_the_disk
 from cait_viz.serving.state import server
@@ -21,7 +22,10 @@ from cait_viz.weights.resolve import FILENAME
 SIDEBAR_WIDTH = 288
 
 # What the page answers, by its name in the address: the question, and what draws the answer.
-QUESTIONS = {"look": ("Where did it look?", show_look)}
+QUESTIONS = {
+    "look": ("Where did it look?", show_look),
+    "path": ("How did it get there?", show_path),
+}
 
 
 def main() -> None:
@@ -42,13 +46,13 @@ def main() -> None:
     follow_address(tuple(QUESTIONS))
     st.title("Where does a vision transformer look?", anchor=False)
     if len(QUESTIONS) > 1:
-        choose("Question", "question", {name: question for name, (question, _) in QUESTIONS.items()})
+        choose("Question", "question", {name: asked for name, (asked, _) in QUESTIONS.items()}, named=False)
     image = choose_image()
     with st.sidebar:
         model = choose_model()
         view = choose("Part of the image", "view", VIEWS)
         block, head = choose_block_and_head(model)
-        look = choose_look()
+        look = choose_look(compares_heads=st.session_state.question == "look")
     write_address(image.sample.slug if image.sample else None)
     if missing := server().missing(model):
         show_download_of(missing)

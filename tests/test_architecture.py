@@ -46,7 +46,17 @@ RULES: dict[str, set[str]] = {
         "tracing",
         "ablation",
     },
-    "serving/page": {"images", "weights", "drawing", "analysis", "api", "serving", "tracing", "ablation"},
+    "serving/page": {
+        "images",
+        "attention",
+        "weights",
+        "drawing",
+        "analysis",
+        "api",
+        "serving",
+        "tracing",
+        "ablation",
+    },
     "app": {"images", "weights", "drawing", "analysis", "serving"},  # app.py, beside the package
     "cli": {"images", "model", "attention", "weights", "engine", "drawing", "metrics", "analysis", "training"}
     | {"api", "serving", "evaluation", "tracing", "ablation"},

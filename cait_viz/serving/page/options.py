@@ -5,6 +5,7 @@ from typing import Any
 
 import streamlit as st
 
+from cait_viz.attention.maps import Scale
 from cait_viz.drawing.overlay import COLORMAPS, DEFAULT_ALPHA, DEFAULT_COLORMAPS, Look, Style
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import MEAN, reset_block_and_head
@@ -52,10 +53,13 @@ def describe_model(model: AvailableModel) -> str:
     return " · ".join(facts)
 
 
-def choose(label: str, key: str, names: Mapping[Any, str]) -> Any:
-    """One of a few options, all of them visible by name."""
+def choose(label: str, key: str, names: Mapping[Any, str], *, named: bool = True) -> Any:
+    """One of a few options, all of them visible by name; `named` says whether their label is visible too."""
     st.session_state.setdefault(key, next(iter(names)))
-    return st.segmented_control(label, tuple(names), key=key, format_func=names.__getitem__, required=True)
+    return st.segmented_control(
+        label, tuple(names), key=key, format_func=names.__getitem__, required=True,
+        label_visibility="visible" if named else "collapsed",
+    )  # fmt: skip
 
 
 def choose_block_and_head(model: AvailableModel) -> tuple[int, int | None]:
@@ -73,8 +77,8 @@ def head_name(head: str | int | None) -> str:
     return f"Head {head + 1}" if isinstance(head, int) else "Mean of the heads"
 
 
-def choose_look() -> Look:
-    """How the maps are drawn."""
+def choose_look(*, compares_heads: bool) -> Look:
+    """How the maps are drawn; `compares_heads` says whether they are the heads' own, which share a scale."""
     st.header("Look", anchor=False)
     style = choose("Style", "style", STYLES)
     colormap = choose_colormap(style)
@@ -83,7 +87,7 @@ def choose_look() -> Look:
         "Opacity of the map", 0, 100, usual, format="%d %%", key="opacity", disabled=fixed,
         help="Where the attention is largest; with less attention the map fades into the photograph.",
     )  # fmt: skip
-    scale = choose("Color scale", "scale", SCALES)
+    scale: Scale = choose("Color scale", "scale", SCALES) if compares_heads else "head"
     interpolation = choose("Upsampling", "interpolation", INTERPOLATIONS)
     return Look(
         style=style,

@@ -1,6 +1,6 @@
 """The analysis of the chosen image, and what a session keeps of it."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from concurrent.futures import wait
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ from cait_viz import api
 from cait_viz.analysis import Analysis
 from cait_viz.errors import CaitVizError, ImageError
 from cait_viz.images.preprocess import View
-from cait_viz.serving.engines import Request
+from cait_viz.serving.engines import Found, Request
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.markup import notice
-from cait_viz.serving.page.source import ChosenImage
+from cait_viz.serving.page.source import ChosenImage, Sample
 from cait_viz.serving.state import server
 
 # Sides in pixels: of the large map on the screen, of a head's map in the grid.
@@ -58,7 +58,7 @@ def analyze(image: ChosenImage, model: AvailableModel, view: View) -> ScreenResu
     failed_key, error = state.get("failure", (None, None))
     if failed_key != key:
         try:
-            analysis = _wait_for(key, request, image)
+            analysis = _wait_for(key, request, image.sample)
         except CaitVizError as failure:
             error = failure
             state.failure = (key, error)
@@ -75,7 +75,24 @@ def analyze(image: ChosenImage, model: AvailableModel, view: View) -> ScreenResu
     return result if still_there else None
 
 
-def _wait_for(key: Hashable, request: Request, image: ChosenImage) -> Analysis:
+def ask(result: ScreenResult, question: Callable[..., Found], about: Hashable) -> Found | None:
+    """The answer to another question about the image of a result; None where it fails, and the page says why.
+
+    Args:
+        result: of the image, the view and the model that the question is about.
+        question: a function of `cait_viz.api`.
+        about: tells the question from all others about them.
+    """
+    try:
+        asked = result.request
+        request = Request(asked.image, asked.image_name, asked.view, asked.model, question)
+        return _wait_for((result.key, about), request)
+    except CaitVizError as error:
+        st.html(notice(f"{error}."))
+        return None
+
+
+def _wait_for(key: Hashable, request: Request[Found], sample: Sample | None = None) -> Found:
     """The answer; while it takes its time, the sample and what is going on."""
     answer = server().answers.ask(key, request)
     try:
@@ -83,8 +100,8 @@ def _wait_for(key: Hashable, request: Request, image: ChosenImage) -> Analysis:
             place = st.empty()
             with place.container():
                 told = st.empty()
-                if image.sample is not None:
-                    st.image(str(image.sample.path), alt=image.sample.alt)
+                if sample is not None:
+                    st.image(str(sample.path), alt=sample.alt)
                 pulse = st.empty()
                 while not answer.done():
                     stage = answer.stage

@@ -25,7 +25,12 @@ class Picture:
 
 
 def pick_patch(
-    pictures: Sequence[Picture], grid_shape: tuple[int, int], box: Box, of: Hashable, key: str
+    pictures: Sequence[Picture],
+    grid_shape: tuple[int, int],
+    box: Box,
+    of: Hashable,
+    key: str,
+    shown: int | None = None,
 ) -> int | None:
     """Draw images of one size, as large as fits, and give the patch that is chosen on them.
 
@@ -37,15 +42,13 @@ def pick_patch(
         box: the part that the network saw, in pixels of the images: the patches divide it.
         of: what the patch is chosen in; with another one, none is chosen.
         key: tells the choice from others on the page.
+        shown: the patch that is marked while none is chosen.
 
     Returns:
         The patch's index, row by row from the top left, or None.
     """
     state = st.session_state
-    place = f"{key}_chosen"
-    chosen_in, chosen = state.get(place, (of, None))
-    if chosen_in != of:
-        chosen = None
+    chosen = chosen_patch(of, key)
     width, height = pictures[0].image.size
     _component(
         key=key,
@@ -54,8 +57,19 @@ def pick_patch(
             "size": [width, height],
             "grid": grid_shape,
             "box": [box.left / width, box.top / height, box.right / width, box.bottom / height],
-            "chosen": chosen,
+            "chosen": shown if chosen is None else chosen,
         },
-        on_chosen_change=lambda: state.update({place: (of, state[key].chosen["patch"])}),
+        on_chosen_change=lambda: choose_patch(state[key].chosen["patch"], of, key),
     )
     return chosen
+
+
+def chosen_patch(of: Hashable, key: str) -> int | None:
+    """The patch that is chosen in `of`, or None. Arguments as for `pick_patch`."""
+    chosen_in, chosen = st.session_state.get(f"{key}_chosen", (of, None))
+    return chosen if chosen_in == of else None
+
+
+def choose_patch(patch: int | None, of: Hashable, key: str) -> None:
+    """Choose a patch, or with None take the choice back. Arguments as for `pick_patch`."""
+    st.session_state[f"{key}_chosen"] = (of, patch)

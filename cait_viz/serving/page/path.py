@@ -1,0 +1,275 @@
+"""The view *How did it get there?*: what happened before the class token."""
+
+from collections.abc import Callable
+from functools import partial
+from mimetypes import guess_type
+
+import altair as alt
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from cait_viz import api
+from cait_viz.attention.maps import Floats
+from cait_viz.drawing.figures import FIGURE_FORMATS, percent
+from cait_viz.drawing.overlay import Look
+from cait_viz.serving.models import AvailableModel
+from cait_viz.serving.page.address import MEAN
+from cait_viz.serving.page.components.choice import Option, choose_option
+from cait_viz.serving.page.components.patches import Picture, choose_patch, chosen_patch, pick_patch
+from cait_viz.serving.page.markup import ratio_of
+from cait_viz.serving.page.options import choose, head_name
+from cait_viz.serving.page.result import ScreenResult, ask
+from cait_viz.tracing import Trace
+
+# Sides in pixels of the maps in a strip: where there is room, and on a narrow screen.
+STRIP_SIDE, NARROWEST = 104, 72
+
+DIRECTIONS = {"out": "Where it looks", "in": "Who looks at it"}
+SCORES = {"softmax": "Attention", "mixed": "Mixed scores"}
+
+# How many classes are followed through the depths.
+LENS_CLASSES = 5
+
+LEGEND = alt.Legend(orient="bottom", columns=2, labelLimit=220)
+
+_PATCH = "path_patch"
+
+
+def show_path(result: ScreenResult, _: AvailableModel, block: int, head: int | None, look: Look) -> None:
+    """One patch in one self-attention block, the way through all blocks, and what each would have said."""
+    trace = ask(result, api.trace, "trace")
+    if trace is None:
+        return
+    st.html(ratio_of(result.small.size))
+    show_patch(result, trace, block, head, look)
+    show_depths(result, trace, block, head, look)
+    show_rollout(result, trace, block, head, look)
+    show_distances(trace)
+    show_files(result, trace, block, head, look)
+
+
+def show_patch(result: ScreenResult, trace: Trace, block: int, head: int | None, look: Look) -> None:
+    """Where one patch looks in one self-attention block, or who looks at it."""
+    small = result.small
+    # Until one is chosen, the patch that the class token looks at most.
+    patch = chosen_patch(result.key, _PATCH)
+    if patch is None:
+        patch = int(small.attention(block, head)[1:].argmax())
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        sa_block = choose_sa_block(trace.blocks)
+        heads: tuple[str | int, ...] = (MEAN, *range(small.heads))
+        chosen = st.selectbox("Head of the block", heads, key="sa_head", format_func=head_name, width=180)
+        incoming = choose("Of the chosen patch", "direction", DIRECTIONS) == "in"
+        mixed = choose("Scores", "scores", SCORES) == "mixed"
+        place_by_numbers(result, patch)
+    attention = ask(result, partial(api.block_attention, block=sa_block), ("block", sa_block))
+    if attention is None:
+        return
+    which = None if isinstance(chosen, str) else chosen
+    grid = attention.grid(patch, which, incoming=incoming, mixed=mixed)
+    title = attention.title(patch, which, incoming=incoming, mixed=mixed)
+    pictures = [
+        Picture(Image.fromarray(small.image), f"The image {small.image_name}", "Choose a patch"),
+        Picture(
+            small.draw(grid, signed=mixed, **vars(look)),
+            f"{title}.",
+            f"{DIRECTIONS['in' if incoming else 'out']}: {head_name(which)} of SA block {sa_block + 1}",
+        ),
+    ]
+    with st.container(key="path_pictures"):
+        pick_patch(pictures, small.grid_shape, small.box, of=result.key, key=_PATCH, shown=patch)
+    st.markdown(about_patch(grid, patch, incoming, mixed))
+    show_blocks(result, trace, patch, incoming, look)
+
+
+def choose_sa_block(count: int) -> int:
+    """A self-attention block, from 0."""
+    state = st.session_state
+    state.sa_block = min(state.get("sa_block", count - 1), count - 1)
+    blocks = range(count)
+    return st.selectbox("SA block", blocks, key="sa_block", format_func=lambda k: str(k + 1), width=110)
+
+
+def place_by_numbers(result: ScreenResult, patch: int) -> None:
+    """The patch by its row and column, for who cannot click."""
+    state, (rows, columns) = st.session_state, result.small.grid_shape
+    state.patch_row, state.patch_column = (1 + place for place in divmod(patch, columns))
+
+    def take() -> None:
+        choose_patch((state.patch_row - 1) * columns + state.patch_column - 1, result.key, _PATCH)
+
+    st.number_input("Row", 1, rows, key="patch_row", on_change=take, width=84)
+    st.number_input("Column", 1, columns, key="patch_column", on_change=take, width=84)
+
+
+def about_patch(grid: Floats, patch: int, incoming: bool, mixed: bool) -> str:
+    """What the map of a patch says, in a sentence."""
+    itself = float(grid.flat[patch])
+    if mixed:
+        return (
+            "**Mixed scores** are what the patches' values are multiplied by, after the heads are mixed. "
+            "They may be negative (blue) and are no distribution: here from "
+            f"{grid.min():.3f} to {grid.max():.3f}."
+        )
+    if incoming:
+        return (
+            f"All patches together pay this one **{grid.sum():.2f} times** what an even share would be; "
+            f"it pays itself {percent(itself)} of its own attention."
+        )
+    shares = grid / grid.sum()
+    spread = np.exp(-(shares * np.log(shares, where=shares > 0, out=np.zeros_like(shares))).sum())
+    return f"It looks at about **{spread:.0f} of {grid.size} patches**, {percent(itself)} of it at itself."
+
+
+def show_blocks(result: ScreenResult, trace: Trace, patch: int, incoming: bool, look: Look) -> None:
+    """The same patch in every self-attention block; each can be chosen."""
+    ask_block = trace.looked_at_by if incoming else trace.looks_at
+
+    def option(block: int) -> Option:
+        name = f"SA block {block + 1}"
+        drawn = result.tile.draw(ask_block(block, patch), **vars(look))
+        return Option(str(block), drawn, f"{name}, mean of the heads", name, str(block + 1))
+
+    st.header(
+        "The same patch in every block",
+        anchor=False,
+        help="The mean of the heads. Choose one to see it large.",
+    )
+    groups = {"": [option(block) for block in range(trace.blocks)]}
+    state = st.session_state
+    choose_option(
+        "SA block",
+        groups,
+        str(state.sa_block),
+        "sa_blocks",
+        lambda value: state.update(sa_block=int(value)),
+        STRIP_SIDE,
+        NARROWEST,
+    )
+
+
+def show_depths(result: ScreenResult, trace: Trace, block: int, head: int | None, look: Look) -> None:
+    """What the network would have said and drawn, had the patch stage stopped earlier."""
+    st.header(
+        "Had it stopped earlier",
+        anchor=False,
+        help="The logit lens (nostalgebraist 2020): the class stage reads the patches of each depth. It was "
+        "trained on the last depth alone.",
+    )
+    analysis = trace.analysis
+    followed = analysis.ranking[:LENS_CLASSES]
+    points = [
+        {"depth": depth, "share": float(share), "class": analysis.labels[index]}
+        for index in followed
+        for depth, share in enumerate(trace.lens_of(index))
+    ]
+    chart = alt.Chart(alt.Data(values=points)).mark_line(point=True)
+    depth = alt.X("depth:Q", title="After so many self-attention blocks", axis=alt.Axis(tickMinStep=1))
+    share = alt.Y("share:Q", title="Probability", axis=alt.Axis(format=".0%"))
+    label = alt.Color(
+        "class:N", title=None, legend=LEGEND, sort=[analysis.labels[index] for index in followed]
+    )
+    st.altair_chart(chart.encode(depth, share, label).properties(height=260))
+
+    def option(depth: int) -> Option:
+        [(label, share)] = trace.lens_top(depth)
+        drawn = result.tile.draw(trace.lens(depth, block, head), **vars(look))
+        name = "Embedding" if depth == 0 else f"After {depth}"
+        return Option(
+            str(depth),
+            drawn,
+            f"{name}: {label}",
+            f"{name}, {label}, {percent(share)}",
+            name,
+            f"{label}, {percent(share)}",
+        )
+
+    st.markdown(
+        f"The map of CA block {block + 1}, {head_name(head).lower()}, as each depth would have drawn it, and "
+        "the class that it would have named:"
+    )
+    state = st.session_state
+    chosen = min(state.setdefault("depth", trace.blocks), trace.blocks)
+    groups = {"": [option(depth) for depth in range(trace.blocks + 1)]}
+    choose_option(
+        "Depth",
+        groups,
+        str(chosen),
+        "depths",
+        lambda value: state.update(depth=int(value)),
+        STRIP_SIDE,
+        NARROWEST,
+    )
+    said = ", ".join(f"{label} {percent(share)}" for label, share in trace.lens_top(chosen, LENS_CLASSES))
+    where = "Of the patches as they are embedded" if chosen == 0 else f"After {chosen} blocks"
+    st.markdown(f"{where} it would have said: {said}.")
+
+
+def show_rollout(result: ScreenResult, trace: Trace, block: int, head: int | None, look: Look) -> None:
+    """The class token's attention, traced back to the image."""
+    st.header(
+        "Traced back to the image",
+        anchor=False,
+        help="Attention rollout (Abnar and Zuidema 2020): the patches that the class token read are "
+        "themselves made of others; each block is taken to keep half of what was there.",
+    )
+    small = result.small
+    with st.container(horizontal=True, key="rollout"):
+        for title, drawn in {
+            "As it was read": small.overlay(block, head, **vars(look)),
+            "Traced back through all SA blocks": small.draw(trace.rollout(block, head), **vars(look)),
+        }.items():
+            with st.container(width=420):
+                st.image(
+                    drawn,
+                    caption=title,
+                    output_format="JPEG",
+                    alt=f"{small.title(block, head)}: {title.lower()}",
+                )
+
+
+def show_distances(trace: Trace) -> None:
+    """How far each head looks, on average."""
+    st.header("How far the heads look", anchor=False, help="Dosovitskiy et al. 2021, Figure 7, for CaiT.")
+    points = [
+        {"block": block + 1, "distance": float(distance), "head": head_name(head)}
+        for block, distances in enumerate(trace.distances)
+        for head, distance in enumerate(distances)
+    ]
+    chart = alt.Chart(alt.Data(values=points)).mark_point(filled=True, size=60)
+    scale, axis = alt.Scale(domain=[0.5, trace.blocks + 0.5], nice=False), alt.Axis(tickMinStep=1, format="d")
+    block = alt.X("block:Q", title="Self-attention block", scale=scale, axis=axis)
+    distance = alt.Y("distance:Q", title="Mean distance in pixels")
+    head = alt.Color(
+        "head:N", title=None, legend=LEGEND, sort=[head_name(head) for head in range(trace.analysis.heads)]
+    )
+    st.altair_chart(chart.encode(block, distance, head).properties(height=260))
+
+
+def show_files(result: ScreenResult, trace: Trace, block: int, head: int | None, look: Look) -> None:
+    """Files to keep; each is made when its button is pressed, and none reruns the page."""
+    st.header("Keep it", anchor=False)
+    prefix = result.small.file_prefix
+    colors = {"colormap": look.colormap, "interpolation": look.interpolation, "alpha": look.alpha}
+
+    def rollout() -> bytes:
+        facts = {"method": "rollout", "block": block, "head": "mean" if head is None else head}
+        title = trace.rollout_title(block, head)
+        return result.whole().map_png(trace.rollout(block, head), title, facts, **vars(look))
+
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        kind = st.selectbox("Format of the figure", FIGURE_FORMATS, format_func=str.upper, width=180)
+        files: dict[str, tuple[str, Callable[[], bytes]]] = {
+            f"All depths ({kind.upper()})": (
+                f"{prefix}_trace.{kind}",
+                lambda: trace.figure(kind, block=block, **colors),
+            ),
+            "Rollout (PNG)": (f"{prefix}_ca{block}_rollout.png", rollout),
+            "The numbers (NPZ)": (f"{prefix}_trace.npz", trace.npz),
+        }
+        for label, (name, make) in files.items():
+            st.download_button(
+                label, make, name, guess_type(name)[0] or "application/octet-stream", key=f"download_{name}",
+                on_click="ignore", icon=":material/download:",
+            )  # fmt: skip
