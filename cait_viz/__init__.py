@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cait_viz.analysis import Analysis
-    from cait_viz.api import ablate, analyze, block_attention, load_engine, load_model, preprocess, trace
+    from cait_viz.api import (
+        ablate,
+        analyze,
+        block_attention,
+        load_engine,
+        load_model,
+        preprocess,
+        trace,
+        trust,
+    )
     from cait_viz.errors import (
         CaitVizError,
         CheckpointError,
@@ -53,6 +62,7 @@ _MODULES = {
     "preprocess": "api",
     "read_image": "images.read",
     "trace": "api",
+    "trust": "api",
 }
 
 __all__ = [
@@ -75,6 +85,7 @@ __all__ = [
     "preprocess",
     "read_image",
     "trace",
+    "trust",
 ]
 
 

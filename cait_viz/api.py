@@ -15,6 +15,7 @@ import numpy as np
 from cait_viz._checks import check_index
 from cait_viz.ablation import Ablation
 from cait_viz.analysis import Analysis, ModelInfo
+from cait_viz.attention.maps import Floats
 from cait_viz.attention.patch_stage import mean_distance
 from cait_viz.attention.probabilities import probabilities
 from cait_viz.engine import load
@@ -23,8 +24,10 @@ from cait_viz.errors import CheckpointError
 from cait_viz.images import preprocess as preprocessing
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import ImageSource, LoadedImage, load_image
+from cait_viz.metrics.accuracy import with_rest
 from cait_viz.tracing import BlockAttention, Trace
-from cait_viz.weights.hub import Progress
+from cait_viz.trustworthiness import Progress, Trust, measure_trust
+from cait_viz.weights.hub import Progress as DownloadProgress
 from cait_viz.weights.labels import class_kinds, class_names
 from cait_viz.weights.resolve import resolve
 
@@ -40,7 +43,7 @@ def load_engine(
     engine: EngineName | None = None,
     precision: Precision = "float32",
     download: bool = True,
-    progress: bool | Progress = True,
+    progress: bool | DownloadProgress = True,
     tell: Callable[[str], object] = lambda _: None,
 ) -> Engine:
     """A CaiT that is ready to look at images: by OpenVINO, without Keras in this process.
@@ -74,7 +77,7 @@ def load_model(
     weights: str | Path | None = None,
     labels: str | Path | None = None,
     download: bool = True,
-    progress: bool | Progress = True,
+    progress: bool | DownloadProgress = True,
 ) -> "CaiT":
     """A CaiT of Keras', with its weights, for training, gradients and what `load_engine` does not do.
 
@@ -163,6 +166,37 @@ def ablate(
     return Ablation(
         analysis=_analysis(loaded, engine, view, logits[0], first),
         logits=logits[1:].reshape(*heads, -1),
+    )
+
+
+def trust(
+    source: ImageSource,
+    model: "Engine | CaiT",
+    grids: Mapping[str, Floats],
+    view: View = "crop",
+    name: str | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Trust:
+    """How much the answer for one image depends on what maps of it point at.
+
+    Args:
+        source: the image.
+        model: the network, which sees about 40 altered copies of the image for each map.
+        grids: by name, maps (rows, cols) of what the network saw, such as `Analysis.saliency` and
+            `Trace.rollout` give.
+        view: what the network sees.
+        name: what to call the image.
+        seed: decides the random maps that they are compared with.
+        progress: gets how much is done and how much there is; what it raises ends the measurement.
+
+    Errors are as for `analyze`.
+    """
+    engine, loaded = _classifier(model), load_image(source, name)
+    pixels = np.asarray(preprocessing.resize_and_crop(loaded.image, engine.config.image_size, view))
+    return measure_trust(
+        pixels, grids, lambda images: probabilities(with_rest(engine.forward(images)[0])), seed, progress
     )
 
 

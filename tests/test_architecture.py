@@ -29,9 +29,11 @@ RULES: dict[str, set[str]] = {
     "result": {"images", "attention"},
     "analysis": {"images", "attention", "drawing", "result"},
     "tracing": {"attention", "drawing", "analysis"},
+    "trustworthiness": {"attention", "metrics"},
     "ablation": {"attention", "drawing", "analysis"},
     "training": {"images", "model", "attention", "weights", "metrics", "drawing"},
-    "api": {"images", "model", "attention", "weights", "engine", "analysis", "tracing", "ablation"},
+    "api": {"images", "model", "attention", "weights", "engine", "metrics"}
+    | {"analysis", "tracing", "ablation", "trustworthiness"},
     "tutorial": {"images", "model", "attention", "weights", "engine", "analysis", "api"},
     "evaluation": {"images", "model", "attention", "weights", "engine", "metrics", "training"},
     "serving": {
@@ -59,7 +61,7 @@ RULES: dict[str, set[str]] = {
     },
     "app": {"images", "weights", "drawing", "analysis", "serving"},  # app.py, beside the package
     "cli": {"images", "model", "attention", "weights", "engine", "drawing", "metrics", "analysis", "training"}
-    | {"api", "serving", "evaluation", "tracing", "ablation"},
+    | {"api", "serving", "evaluation", "tracing", "ablation", "trustworthiness"},
     "__main__": {"cli"},
 }
 

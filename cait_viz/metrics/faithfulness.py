@@ -15,7 +15,7 @@ their object.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from math import isqrt
 from typing import NamedTuple
 
@@ -130,6 +130,41 @@ def curves(
             )
         )
     return found
+
+
+class Confidence(NamedTuple):
+    """What is left of the predicted class on what a map lets through.
+
+    Chattopadhyay et al. 2018, arXiv:1710.11063, section 4.1; reported as TorchCAM does.
+
+    Attributes:
+        drop: by how much of itself the probability falls, from 0 to 1; the lower the better.
+        increase: whether it rises instead.
+    """
+
+    drop: float
+    increase: bool
+
+
+def confidence(pixels: NDArray[np.uint8], saliencies: Sequence[Floats], predict: Predict) -> list[Confidence]:
+    """What is left of the predicted class where the normalized image is multiplied by each map.
+
+    Args:
+        pixels: (S, S, 3) uint8, what the network sees of an image.
+        saliencies: maps (S, S) float32 in [0, 1] on the same pixels.
+        predict: gets float32 images, `BATCH` at a time.
+    """
+    original = normalize(pixels)
+    altered = (original * saliency[..., np.newaxis] for saliency in saliencies)
+    whole, *left = _of_the_predicted_class(chain([original], altered), predict, BATCH)
+    return [Confidence(float(max(0.0, whole - share) / whole), bool(share > whole)) for share in left]
+
+
+def mean_curve(several: Sequence[Curve], steps: int = STEPS) -> Curve:
+    """The mean of several curves at equal steps."""
+    fractions = np.linspace(0, 1, steps + 1)
+    heights = [np.interp(fractions, curve.fractions, curve.probabilities) for curve in several]
+    return Curve(fractions, np.mean(heights, axis=0))
 
 
 def measure(images: Iterable[NDArray[np.uint8]], network: Network, seed: int) -> Areas:
