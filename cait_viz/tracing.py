@@ -12,7 +12,7 @@ from PIL import Image
 
 from cait_viz._checks import check_choice, check_index
 from cait_viz.analysis import Analysis
-from cait_viz.attention.maps import Floats, min_max
+from cait_viz.attention.maps import Floats, effective_patches, min_max
 from cait_viz.attention.patch_stage import read_out, rollout
 from cait_viz.drawing.export import npz_bytes
 from cait_viz.drawing.figures import (
@@ -237,6 +237,14 @@ class BlockAttention:
         index = check_index("patch", patch, patches)
         values = chosen[:, :, index] if incoming else chosen[:, index]
         return np.ascontiguousarray(values.mean(axis=0).reshape(self.grid_shape), np.float32)
+
+    def effective_patches(self, patch: int, head: int | None = None) -> float:
+        """Over how many patches the attention of a patch spreads, from 1 to N: the exponential of its entropy.
+
+        Arguments as for `grid`.
+        """
+        row = self.grid(patch, head).ravel()
+        return float(effective_patches(np.insert(row, 0, 0)[np.newaxis])[0])
 
     def title(
         self, patch: int, head: int | None = None, *, incoming: bool = False, mixed: bool = False

@@ -92,6 +92,8 @@ def test_one_block_in_full(engine, trace, expected, tiny_model, photo):
     np.testing.assert_array_equal(found.grid(5, 1).ravel(), found.softmax[1, 5])
     np.testing.assert_array_equal(found.grid(5, 1, incoming=True).ravel(), found.softmax[1, :, 5])
     assert found.grid(5, 1, mixed=True).min() < 0
+    row = found.softmax[1, 5].astype(np.float64)
+    assert found.effective_patches(5, 1) == pytest.approx(np.exp(-(row * np.log(row)).sum()), rel=1e-4)
 
 
 @pytest.mark.parametrize(

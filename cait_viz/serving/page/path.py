@@ -5,12 +5,10 @@ from functools import partial
 from mimetypes import guess_type
 
 import altair as alt
-import numpy as np
 import streamlit as st
 from PIL import Image
 
 from cait_viz import api
-from cait_viz.attention.maps import Floats
 from cait_viz.drawing.figures import FIGURE_FORMATS, percent
 from cait_viz.drawing.overlay import Look
 from cait_viz.serving.models import AvailableModel
@@ -20,7 +18,7 @@ from cait_viz.serving.page.components.patches import Picture, choose_patch, chos
 from cait_viz.serving.page.markup import ratio_of
 from cait_viz.serving.page.options import choose, head_name
 from cait_viz.serving.page.result import ScreenResult, ask
-from cait_viz.tracing import Trace
+from cait_viz.tracing import BlockAttention, Trace
 
 # Sides in pixels of the maps in a strip: where there is room, and on a narrow screen.
 STRIP_SIDE, NARROWEST = 104, 72
@@ -79,7 +77,7 @@ def show_patch(result: ScreenResult, trace: Trace, block: int, head: int | None,
     ]
     with st.container(key="path_pictures"):
         pick_patch(pictures, small.grid_shape, small.box, of=result.key, key=_PATCH, shown=patch)
-    st.markdown(about_patch(grid, patch, incoming, mixed))
+    st.markdown(about_patch(attention, patch, which, incoming, mixed))
     show_blocks(result, trace, patch, incoming, look)
 
 
@@ -103,8 +101,9 @@ def place_by_numbers(result: ScreenResult, patch: int) -> None:
     st.number_input("Column", 1, columns, key="patch_column", on_change=take, width=84)
 
 
-def about_patch(grid: Floats, patch: int, incoming: bool, mixed: bool) -> str:
+def about_patch(attention: BlockAttention, patch: int, head: int | None, incoming: bool, mixed: bool) -> str:
     """What the map of a patch says, in a sentence."""
+    grid = attention.grid(patch, head, incoming=incoming, mixed=mixed)
     itself = float(grid.flat[patch])
     if mixed:
         return (
@@ -117,8 +116,7 @@ def about_patch(grid: Floats, patch: int, incoming: bool, mixed: bool) -> str:
             f"All patches together pay this one **{grid.sum():.2f} times** what an even share would be; "
             f"it pays itself {percent(itself)} of its own attention."
         )
-    shares = grid / grid.sum()
-    spread = np.exp(-(shares * np.log(shares, where=shares > 0, out=np.zeros_like(shares))).sum())
+    spread = attention.effective_patches(patch, head)
     return f"It looks at about **{spread:.0f} of {grid.size} patches**, {percent(itself)} of it at itself."
 
 
