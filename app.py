@@ -14,6 +14,7 @@ from cait_viz.serving.page.options import VIEWS, choose, choose_block_and_head, 
 from cait_viz.serving.page.path import show_path
 from cait_viz.serving.page.result import analyze
 from cait_viz.serving.page.source import choose_image, keep_uploads_off_the_disk
+from cait_viz.serving.page.why import show_why
 from cait_viz.serving.state import server
 from cait_viz.weights.registry import Variant
 from cait_viz.weights.resolve import FILENAME
@@ -25,6 +26,7 @@ SIDEBAR_WIDTH = 288
 QUESTIONS = {
     "look": ("Where did it look?", show_look),
     "path": ("How did it get there?", show_path),
+    "why": ("Why this class, and can I trust it?", show_why),
 }
 
 
@@ -52,7 +54,7 @@ def main() -> None:
         model = choose_model()
         view = choose("Part of the image", "view", VIEWS)
         block, head = choose_block_and_head(model)
-        look = choose_look(compares_heads=st.session_state.question == "look")
+        look = choose_look(compares_heads=st.session_state.question != "path")
     write_address(image.sample.slug if image.sample else None)
     if missing := server().missing(model):
         show_download_of(missing)

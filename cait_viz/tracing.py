@@ -239,7 +239,7 @@ class BlockAttention:
         return np.ascontiguousarray(values.mean(axis=0).reshape(self.grid_shape), np.float32)
 
     def effective_patches(self, patch: int, head: int | None = None) -> float:
-        """Over how many patches the attention of a patch spreads, from 1 to N: the exponential of its entropy.
+        """Over how many patches a patch spreads its attention, from 1 to N: the exponential of the entropy.
 
         Arguments as for `grid`.
         """

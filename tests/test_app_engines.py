@@ -225,6 +225,33 @@ def test_every_question_of_the_api_is_answered(analyzer, photo, tiny_weights):
         ask(partial(block_attention, block=3))
 
 
+def test_a_long_question_keeps_no_image_waiting_and_ends_when_nobody_waits_for_it(photo):
+    started, go_on, told = threading.Event(), threading.Event(), []
+
+    def count(source, model, *, view, name, progress):
+        for done in range(3):
+            progress(done, 3)
+            told.append(done)
+            started.set()
+            assert go_on.wait(PATIENCE)
+
+    analyzer = Analyzer(Engines(LIMIT, lambda _: Blind()))
+    blind = ModelChoice("blind")
+    analyzer.ask(Request(photo, "first.png", "crop", blind, analyze)).result(PATIENCE)
+    answer = analyzer.ask(Request(photo, "long.png", "crop", blind, count, long=True))
+    assert started.wait(PATIENCE)
+    assert (
+        analyzer.ask(Request(photo, "b.png", "crop", blind, analyze)).result(PATIENCE).image_name == "b.png"
+    )
+    assert (told, answer.done(), answer.share) == ([0], False, 0.0)
+    answer.waiting = 0
+    go_on.set()
+    with pytest.raises(CaitVizError, match="nobody waits"):
+        answer.result(PATIENCE)
+    assert told == [0]
+    analyzer.stop()
+
+
 # --- the networks that are kept -----------------------------------------------------------------------------
 
 

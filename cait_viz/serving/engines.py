@@ -63,6 +63,8 @@ class Request(Generic[Found]):
         view: the part to look at.
         model: whom to ask.
         question: a function of `cait_viz.api`, of the image, the network, `view` and `name`.
+        long: whether it takes seconds. It then keeps no other waiting, is told `progress`, and ends as soon
+            as nobody waits for it any longer.
     """
 
     image: bytes
@@ -70,6 +72,7 @@ class Request(Generic[Found]):
     view: View
     model: ModelChoice
     question: Callable[..., Found]
+    long: bool = False
 
 
 class Answer(Future[Found]):
@@ -78,10 +81,18 @@ class Answer(Future[Found]):
     Attributes:
         stage: what it waits for, a sentence for a person.
         waiting: how many wait for it.
+        share: how much of a long question is done, from 0 to 1; None of others, and before it begins.
     """
 
     waiting = 1
     stage = "Waiting for the images before it."
+    share: float | None = None
+
+    def report(self, done: int, total: int) -> None:
+        """Take note of how much is done; a CaitVizError where nobody waits for it any longer."""
+        if not self.waiting:
+            raise CaitVizError("nobody waits for this any longer")
+        self.share = done / total
 
 
 class Engines:
@@ -137,6 +148,7 @@ class Analyzer:
         self._engines = engines
         self._loading = ThreadPoolExecutor(1, "loading")
         self._looking = ThreadPoolExecutor(1, "looking")
+        self._measuring = ThreadPoolExecutor(1, "measuring")
         if first is not None:
             # Whoever asks for a model that cannot be loaded gets the error.
             self._loading.submit(self._engines.load, first)
@@ -150,7 +162,7 @@ class Analyzer:
         answer: Answer[Found] = Answer()
         engine = self._engines.find(request.model)
         if engine is not None:
-            self._looking.submit(self._look, answer, request, engine)
+            self._turn(answer, request, engine)
         else:
             answer.stage = "Waiting for a model that is loaded before it."
             self._loading.submit(self._load_and_look, answer, request)
@@ -160,6 +172,7 @@ class Analyzer:
         """Finish what has begun, and nothing else."""
         self._loading.shutdown(wait=False, cancel_futures=True)
         self._looking.shutdown(wait=False, cancel_futures=True)
+        self._measuring.shutdown(wait=False, cancel_futures=True)
 
     def _load_and_look(self, answer: Answer[Any], request: Request[Any]) -> None:
         if answer.cancelled():
@@ -174,14 +187,21 @@ class Analyzer:
                 answer.set_exception(_for_a_person(error, request))
             return
         answer.stage = Answer.stage
-        self._looking.submit(self._look, answer, request, engine)
+        self._turn(answer, request, engine)
+
+    def _turn(self, answer: Answer[Any], request: Request[Any], engine: Engine) -> None:
+        threads = self._measuring if request.long else self._looking
+        threads.submit(self._look, answer, request, engine)
 
     def _look(self, answer: Answer[Any], request: Request[Any], engine: Engine) -> None:
         if not answer.set_running_or_notify_cancel():
             return
         try:
+            progress = {"progress": answer.report} if request.long else {}
             answer.set_result(
-                request.question(request.image, engine, view=request.view, name=request.image_name)
+                request.question(
+                    request.image, engine, view=request.view, name=request.image_name, **progress
+                )
             )
         except BaseException as error:
             if isinstance(error, ProcessDiedError):

@@ -26,15 +26,22 @@ NARROWEST_TILE = 96
 
 def show_look(result: ScreenResult, model: AvailableModel, block: int, head: int | None, look: Look) -> None:
     """The chosen map beside its photograph, the predictions, every head, files to keep, and what a map is."""
+    show_answer(result, model, block, head, look)
+    show_heads(result, model, look)
+    show_files(result, block, head, look)
+    show_explanation(model)
+
+
+def show_answer(
+    result: ScreenResult, model: AvailableModel, block: int, head: int | None, look: Look
+) -> None:
+    """The chosen map beside its photograph, and the predictions."""
     st.html(ratio_of(result.small.size))
     with st.container(horizontal=True, key="answer"):
         with st.container(key="pictures"):
             show_map(result, block, head, look)
         with st.container(key="says"):
             show_predictions(result.small, model)
-    show_heads(result, model, look)
-    show_files(result, block, head, look)
-    show_explanation(model)
 
 
 def show_map(result: ScreenResult, block: int, head: int | None, look: Look) -> None:

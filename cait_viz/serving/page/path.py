@@ -15,7 +15,7 @@ from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import MEAN
 from cait_viz.serving.page.components.choice import Option, choose_option
 from cait_viz.serving.page.components.patches import Picture, choose_patch, chosen_patch, pick_patch
-from cait_viz.serving.page.markup import ratio_of
+from cait_viz.serving.page.markup import ratio_of, verbatim
 from cait_viz.serving.page.options import choose, head_name
 from cait_viz.serving.page.result import ScreenResult, ask
 from cait_viz.tracing import BlockAttention, Trace
@@ -199,7 +199,9 @@ def show_depths(result: ScreenResult, trace: Trace, block: int, head: int | None
         STRIP_SIDE,
         NARROWEST,
     )
-    said = ", ".join(f"{label} {percent(share)}" for label, share in trace.lens_top(chosen, LENS_CLASSES))
+    said = ", ".join(
+        f"{verbatim(label)} {percent(share)}" for label, share in trace.lens_top(chosen, LENS_CLASSES)
+    )
     where = "Of the patches as they are embedded" if chosen == 0 else f"After {chosen} blocks"
     st.markdown(f"{where} it would have said: {said}.")
 

@@ -75,17 +75,20 @@ def analyze(image: ChosenImage, model: AvailableModel, view: View) -> ScreenResu
     return result if still_there else None
 
 
-def ask(result: ScreenResult, question: Callable[..., Found], about: Hashable) -> Found | None:
+def ask(
+    result: ScreenResult, question: Callable[..., Found], about: Hashable, *, long: bool = False
+) -> Found | None:
     """The answer to another question about the image of a result; None where it fails, and the page says why.
 
     Args:
         result: of the image, the view and the model that the question is about.
         question: a function of `cait_viz.api`.
         about: tells the question from all others about them.
+        long: whether it takes seconds, and has a bar of progress.
     """
     try:
         asked = result.request
-        request = Request(asked.image, asked.image_name, asked.view, asked.model, question)
+        request = Request(asked.image, asked.image_name, asked.view, asked.model, question, long)
         return _wait_for((result.key, about), request)
     except CaitVizError as error:
         st.html(notice(f"{error}."))
@@ -107,7 +110,11 @@ def _wait_for(key: Hashable, request: Request[Found], sample: Sample | None = No
                     stage = answer.stage
                     with told, st.spinner(stage):
                         while answer.stage == stage and not wait([answer], timeout=_PATIENCE).done:
-                            pulse.empty()  # lets Streamlit interrupt this run when the person chooses anew
+                            # Either lets Streamlit interrupt this run when the person chooses anew.
+                            if answer.share is None:
+                                pulse.empty()
+                            else:
+                                pulse.progress(min(1.0, answer.share))
             place.empty()
         return answer.result()
     finally:

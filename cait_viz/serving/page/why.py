@@ -1,0 +1,190 @@
+"""The view *Why this class, and can I trust it?*: what speaks for a class, and what the maps are worth."""
+
+from collections.abc import Mapping
+from functools import partial
+from mimetypes import guess_type
+
+import altair as alt
+import streamlit as st
+
+from cait_viz import api
+from cait_viz.ablation import Ablation
+from cait_viz.drawing.figures import FIGURE_FORMATS, percent
+from cait_viz.drawing.overlay import Look
+from cait_viz.metrics.faithfulness import CENTER, RANDOM, Curve
+from cait_viz.serving.models import AvailableModel
+from cait_viz.serving.page.components.choice import Option, choose_option
+from cait_viz.serving.page.look import NARROWEST_TILE, show_answer
+from cait_viz.serving.page.markup import verbatim
+from cait_viz.serving.page.options import head_name
+from cait_viz.serving.page.result import TILE_SIDE, ScreenResult, ask
+from cait_viz.trustworthiness import RANDOM_MAPS, Trust
+
+PAPERS = {
+    "deletion": "https://arxiv.org/abs/1806.07421",
+    "confidence": "https://arxiv.org/abs/1710.11063",
+    "ablation": "https://arxiv.org/abs/1905.10650",
+}
+
+
+def show_why(result: ScreenResult, model: AvailableModel, block: int, head: int | None, look: Look) -> None:
+    """What each head does for a class, and what the maps are worth."""
+    ablation = ask(result, api.ablate, "ablation")
+    if ablation is None:
+        return
+    show_answer(result, model, block, head, look)
+    target = choose_class(result)
+    show_ablation(result, model, ablation, target, look)
+    show_trust(result, block, head)
+
+
+def choose_class(result: ScreenResult) -> int:
+    """The index of a class: of the image's, the most probable unless another is chosen."""
+    state, analysis = st.session_state, result.small
+    ranking = [int(index) for index in analysis.ranking]
+    if state.get("target_of") != result.key or "target" not in state:
+        state.update(target_of=result.key, target=ranking[0])
+    st.header("Who speaks for this class?", anchor=False)
+    return st.selectbox(
+        "Class",
+        ranking,
+        key="target",
+        format_func=lambda index: (
+            f"{analysis.labels[index]} ({percent(float(analysis.probabilities[index]))})"
+        ),
+        help="Type to find any class by its name.",
+        width=420,
+    )
+
+
+def show_ablation(
+    result: ScreenResult, model: AvailableModel, ablation: Ablation, target: int, look: Look
+) -> None:
+    """What the class loses without each head."""
+    changes = ablation.changes(target)
+    if model.config.global_pool == "avg":
+        st.markdown(
+            "This model's answer is the mean of its patches: no class-attention head has a part in it."
+        )
+        return
+    label = verbatim(result.small.labels[target])
+    st.markdown(
+        f"Each head was silenced in turn. Under its map: by how much the logit of {label} changes without it. A "
+        "minus means that the head spoke *for* the class, a plus *against* it.",
+        help="Heads may stand in for each other: a small change does not say that a head did nothing. "
+        f"[Michel et al. 2019]({PAPERS['ablation']}).",
+    )
+    state, tile = st.session_state, result.tile
+
+    def option(block: int, head: int) -> Option:
+        name = f"Head {head + 1}"
+        change = f"{changes[block, head]:+.2f}".replace("-", "−")
+        drawn = tile.overlay(block, head, **vars(look))
+        return Option(
+            f"{block}_{head}",
+            drawn,
+            tile.title(block, head),
+            f"{name}, CA block {block + 1}, {change}",
+            name,
+            change,
+        )
+
+    def choose(value: str) -> None:
+        block, head = map(int, value.split("_"))
+        state.update(block=block, head=head)
+
+    groups = {
+        f"CA block {block + 1}": [option(block, head) for head in range(tile.heads)]
+        for block in range(tile.blocks)
+    }
+    chosen = f"{state.block}_{state.head}"
+    choose_option("Block and head", groups, chosen, "silenced", choose, TILE_SIDE, NARROWEST_TILE)
+    kind = st.selectbox("Format of the figure", FIGURE_FORMATS, format_func=str.upper, width=180)
+    name = f"{result.small.file_prefix}_ablation.{kind}"
+    st.download_button(
+        f"These numbers as a figure ({kind.upper()})",
+        lambda: ablation.figure(target, kind, colormap=look.colormap, interpolation=look.interpolation),
+        name, guess_type(name)[0], key="download_ablation", on_click="ignore", icon=":material/download:",
+    )  # fmt: skip
+
+
+def show_trust(result: ScreenResult, block: int, head: int | None) -> None:
+    """What the maps are worth, once it is asked for."""
+    state = st.session_state
+    st.header("Can the map be trusted?", anchor=False)
+    st.markdown(
+        "Take away first what a map points at: if the map is true, the answer falls soon. Put it back first: "
+        "the answer rises soon. A map that does no better than chance, or than the middle of the image, says "
+        "nothing of this network."
+    )
+    asked = (result.key, block, head)
+    place = st.empty()
+    if state.get("trust_of") != asked:
+        place.button(
+            "Test this map",
+            type="primary",
+            key="test_map",
+            on_click=state.update,
+            args=({"trust_of": asked},),
+        )
+        return
+    trace = ask(result, api.trace, "trace")
+    if trace is None:
+        return
+    place.button("Cancel", key="cancel_test", on_click=state.pop, args=("trust_of",))
+    this = f"This map ({head_name(head).lower()}, CA block {block + 1})"
+    grids = {this: result.small.grid(block, head), "Its rollout": trace.rollout(block, head)}
+    trust = ask(result, partial(api.trust, grids=grids), ("trust", block, head), long=True)
+    place.empty()
+    if trust is not None:
+        show_curves(trust)
+        show_scores(trust)
+
+
+def show_curves(trust: Trust) -> None:
+    """The curves of deletion and insertion beside each other."""
+    with st.container(horizontal=True, gap="large"):
+        for which, title, remark in (
+            ("deletion", "Deletion", "Falls early if the map is true"),
+            ("insertion", "Insertion", "Rises early if the map is true"),
+        ):
+            with st.container(width=480):
+                st.markdown(f"**{title}.** {remark}.")
+                st.altair_chart(chart({name: getattr(both, which) for name, both in trust.curves.items()}))
+
+
+def chart(curves: Mapping[str, Curve]) -> alt.Chart:
+    """The probability of the class against the share of the pixels that is replaced."""
+    points = [
+        {"share": float(share), "probability": float(probability), "map": name}
+        for name, curve in curves.items()
+        for share, probability in zip(curve.fractions, curve.probabilities, strict=True)
+    ]
+    x = alt.X("share:Q", title="Share of the pixels", axis=alt.Axis(format=".0%"))
+    y = alt.Y("probability:Q", title="Probability", axis=alt.Axis(format=".0%"))
+    legend = alt.Legend(orient="bottom", columns=1, labelLimit=400)
+    color = alt.Color("map:N", title=None, sort=list(curves), legend=legend)
+    baseline = alt.StrokeDash("map:N", sort=list(curves), legend=None).scale(
+        domain=list(curves), range=[[4, 4] if name in (CENTER, RANDOM) else [1, 0] for name in curves]
+    )
+    return alt.Chart(alt.Data(values=points)).mark_line().encode(x, y, color, baseline).properties(height=300)
+
+
+def show_scores(trust: Trust) -> None:
+    """The areas under the curves and the confidence, with how to read them."""
+    rows = []
+    for name, both in trust.curves.items():
+        left = trust.confidence.get(name)
+        drop = "–" if left is None else "rises" if left.increase else f"−{percent(left.drop)}"
+        rows.append(f"| {name} | {both.deletion.area:.3f} | {both.insertion.area:.3f} | {drop} |")
+    st.markdown(
+        "| Map | Deletion ↓ | Insertion ↑ | Confidence on what it shows |\n|---|---|---|---|\n"
+        + "\n".join(rows)
+    )
+    st.caption(
+        "Deletion and insertion: the area under the curve, the lower or the higher the better "
+        f"([Petsiuk et al. 2018]({PAPERS['deletion']})). Confidence: by how much of itself the probability "
+        "changes when the image is multiplied by the map "
+        f"([Chattopadhyay et al. 2018]({PAPERS['confidence']})). The random map is the mean of {RANDOM_MAPS}. "
+        "All are of the class that is predicted on the whole image."
+    )
