@@ -69,8 +69,8 @@ def show_ablation(
         return
     label = verbatim(result.small.labels[target])
     st.markdown(
-        f"Each head was silenced in turn. Under its map: by how much the logit of {label} changes without it. A "
-        "minus means that the head spoke *for* the class, a plus *against* it.",
+        f"Each head was silenced in turn. Under its map: by how much the logit of {label} changes without "
+        "it. A minus means that the head spoke *for* the class, a plus *against* it.",
         help="Heads may stand in for each other: a small change does not say that a head did nothing. "
         f"[Michel et al. 2019]({PAPERS['ablation']}).",
     )
@@ -99,13 +99,14 @@ def show_ablation(
     }
     chosen = f"{state.block}_{state.head}"
     choose_option("Block and head", groups, chosen, "silenced", choose, TILE_SIDE, NARROWEST_TILE)
-    kind = st.selectbox("Format of the figure", FIGURE_FORMATS, format_func=str.upper, width=180)
-    name = f"{result.small.file_prefix}_ablation.{kind}"
-    st.download_button(
-        f"These numbers as a figure ({kind.upper()})",
-        lambda: ablation.figure(target, kind, colormap=look.colormap, interpolation=look.interpolation),
-        name, guess_type(name)[0], key="download_ablation", on_click="ignore", icon=":material/download:",
-    )  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        kind = st.selectbox("Format of the figure", FIGURE_FORMATS, format_func=str.upper, width=180)
+        name = f"{result.small.file_prefix}_ablation.{kind}"
+        st.download_button(
+            f"These numbers as a figure ({kind.upper()})",
+            lambda: ablation.figure(target, kind, colormap=look.colormap, interpolation=look.interpolation),
+            name, guess_type(name)[0], key="download_ablation", on_click="ignore", icon=":material/download:",
+        )  # fmt: skip
 
 
 def show_trust(result: ScreenResult, block: int, head: int | None) -> None:
@@ -185,6 +186,6 @@ def show_scores(trust: Trust) -> None:
         "Deletion and insertion: the area under the curve, the lower or the higher the better "
         f"([Petsiuk et al. 2018]({PAPERS['deletion']})). Confidence: by how much of itself the probability "
         "changes when the image is multiplied by the map "
-        f"([Chattopadhyay et al. 2018]({PAPERS['confidence']})). The random map is the mean of {RANDOM_MAPS}. "
-        "All are of the class that is predicted on the whole image."
+        f"([Chattopadhyay et al. 2018]({PAPERS['confidence']})). The random map is the mean of "
+        f"{RANDOM_MAPS}; all are of the class that is predicted on the whole image."
     )
