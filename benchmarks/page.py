@@ -124,7 +124,7 @@ def report_scripts(rounds: int) -> None:
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
     colors = ("viridis", "cividis", "magma")
     changes: dict[str, Callable[[int], object]] = {
-        "block": lambda number: app.button(key=f"tile_{number % 2}_mean").click(),
+        "block": lambda number: app.button_group(key="block").set_value(number % 2),
         "head": lambda number: app.selectbox(key="head").set_value(number % 4),
         "color": lambda number: app.selectbox(key="colormap").set_value(colors[number % 3]),
     }

@@ -149,6 +149,13 @@ class Visitor:
 
         self.after(pick)
 
+    def take_sample(self, slug):
+        self.after(self.page.locator(f"input[value={slug}] + img").click)
+
+    def take_head(self, block, head):
+        """Click on the small map of a head, both counted from 0; the head may be "mean"."""
+        self.after(self.page.locator(f"input[value='{block}_{head}'] + img").click)
+
     def press(self, name):
         self.after(self.page.get_by_role("radio", name=name, exact=True).click)
 

@@ -26,14 +26,15 @@ SUPERSEDED = re.compile(r"404 \(Not Found\)|Image source error")
 def test_the_first_screen_is_a_photograph_with_its_map_its_classes_and_the_gallery(visitor):
     large = visitor.page.locator(MAPS).first
     assert large.bounding_box()["width"] > 400
+    assert visitor.page.get_by_alt_text("The image cat.jpg").is_visible()
     assert visitor.page.evaluate("image => image.naturalWidth", large.element_handle()) > 0
     assert visitor.page.locator(".predictions li").count() >= 5
-    assert visitor.page.get_by_text("Sample photographs").is_visible()
+    assert visitor.page.get_by_role("radiogroup", name="Sample photograph").get_by_role("radio").count() >= 6
     assert visitor.page.get_by_text(BUNDLED.accuracy).is_visible()
 
 
 def test_the_server_follows_its_own_settings_in_whatever_folder_it_was_started(visitor):
-    visitor.page.get_by_text("20MB per file").wait_for()
+    visitor.page.get_by_text("up to 20 MB").wait_for()
 
 
 def test_every_image_has_a_text_in_its_place(visitor):
@@ -46,9 +47,8 @@ def test_every_image_has_a_text_in_its_place(visitor):
 
 
 def test_a_view_is_the_same_after_a_reload(visitor):
-    visitor.page.get_by_text("Sample photographs").click()
-    visitor.after(visitor.page.get_by_role("button", name="Rocket", exact=True).click)
-    visitor.after(visitor.page.get_by_role("button", name="Head 2", exact=True).first.click)
+    visitor.take_sample("rocket")
+    visitor.take_head(0, 1)
     before = visitor.maps
     assert before[0] == "Where bundled looked in rocket.jpg: class-attention block 1, head 2."
     visitor.page.reload()
@@ -64,13 +64,12 @@ def test_back_and_forward_bring_back_each_view_and_the_address_that_names_it(vis
         return visitor.calm(lambda: (visitor.maps[0], paper.get_attribute("aria-checked"), page.url))
 
     steps, views = page.evaluate("history.length"), [seen()]
-    page.get_by_text("Sample photographs").click()
     for choose in (
-        page.get_by_role("button", name="Rocket", exact=True).click,
-        page.get_by_role("button", name="Head 2", exact=True).first.click,
-        page.get_by_role("radio", name="Paper", exact=True).click,
+        lambda: visitor.take_sample("rocket"),
+        lambda: visitor.take_head(0, 1),
+        lambda: visitor.press("Paper"),
     ):
-        visitor.after(choose)
+        choose()
         views.append(seen())
     assert len(set(views)) == 4
     assert page.evaluate("history.length") == steps + 3
@@ -87,9 +86,10 @@ def test_back_and_forward_bring_back_each_view_and_the_address_that_names_it(vis
 
 def test_a_choice_of_what_is_chosen_and_a_drag_of_the_slider_add_no_step_to_the_history(visitor):
     page = visitor.page
-    visitor.after(page.get_by_role("button", name="Head 2", exact=True).first.click)
+    visitor.take_head(0, 1)
     steps, address = page.evaluate("history.length"), page.url
-    visitor.after(page.get_by_role("button", name="Head 2", exact=True).first.click)
+    page.locator("input[value='0_1'] + img").click()
+    visitor.rest()
     page.get_by_role("slider", name="Opacity of the map").focus()
     for _ in range(5):
         visitor.after(lambda: page.keyboard.press("ArrowRight"))
@@ -110,6 +110,78 @@ def test_choices_faster_than_the_page_are_all_kept(visitor):
     assert page.locator(MAPS).evaluate_all(whole)
     # A map of a run that the next choice ended may be gone before the browser asks for it.
     visitor.complaints[:] = [text for text in visitor.complaints if not SUPERSEDED.search(text)]
+
+
+# --- the pictures -------------------------------------------------------------------------------------
+
+
+def test_the_colors_that_the_page_names_are_those_of_the_style_that_was_chosen_last(visitor):
+    colors = visitor.page.get_by_role("combobox", name="Colors", exact=True)
+    assert colors.input_value() == "inferno"
+    for style, own in [("Paper", "cividis"), ("Map alone", "viridis"), ("Overlay", "inferno")]:
+        visitor.press(style)
+        assert visitor.calm(colors.input_value) == own
+    visitor.after(visitor.page.go_back)
+    assert visitor.calm(colors.input_value) == "viridis"
+
+
+def test_a_click_on_the_photograph_or_on_the_map_chooses_the_patch_under_it(visitor):
+    for image, row, column in [(visitor.page.get_by_alt_text("The image cat.jpg"), 3, 9),
+                               (visitor.page.locator(MAPS).first, 14, 14)]:  # fmt: skip
+        width, height = image.bounding_box()["width"], image.bounding_box()["height"]
+        left = (width - height) / 2  # the network saw the square in the middle
+        place = {"x": left + height * (column - 0.5) / 14, "y": height * (row - 0.5) / 14}
+        visitor.after(lambda image=image, place=place: image.click(position=place, force=True))
+        visitor.page.get_by_text(f"The patch in row {row}, column {column} gets").wait_for()
+        marks = visitor.page.locator(".mark.chosen")
+        assert marks.count() == 2
+        assert all(mark.is_visible() for mark in marks.all())
+    visitor.after(lambda: image.click(position=place, force=True))
+    assert visitor.page.get_by_text("The patch in row").count() == 0
+
+
+@pytest.mark.parametrize("sample", ["cat", "admiral", "rocket"])
+def test_photograph_and_map_fit_in_the_window_whatever_their_shape(visitors, sample):
+    for width, height in [(1440, 900), (1280, 800), (390, 844)]:
+        visitor = visitors(viewport={"width": width, "height": height}).open(f"?sample={sample}")
+        boxes = [one.bounding_box() for one in visitor.page.locator(".frame").all()]
+        assert len(boxes) == 2
+        assert max(box["y"] + box["height"] for box in boxes) <= height
+        assert boxes[0]["width"] == pytest.approx(boxes[1]["width"], abs=1)
+
+
+# --- images of one's own ------------------------------------------------------------------------------
+
+# An event of the browser with a file, at an element: what a drop or a paste is to the page.
+SEND = """(element, [event, field, name, bytes]) => {
+  const carried = new DataTransfer();
+  carried.items.add(new File([new Uint8Array(bytes)], name, {type: 'image/png'}));
+  element.dispatchEvent(new (event === 'paste' ? ClipboardEvent : DragEvent)(
+    event, {[field]: carried, bubbles: true, cancelable: true, composed: true}));
+}"""
+
+
+@pytest.mark.parametrize("place", [".st-key-strip", ".st-key-strip input[type=radio]", "h1"])
+def test_an_image_that_is_dropped_on_the_strip_or_beside_it_is_shown(visitor, place):
+    content = list(photograph("dahlia.jpg", (90, 60)))
+    target = visitor.page.locator(place).first
+    target.evaluate(SEND, ["dragover", "dataTransfer", "dropped.png", content])
+    assert visitor.page.locator(".st-key-strip[data-dropping]").count() == 1
+    visitor.after(lambda: target.evaluate(SEND, ["drop", "dataTransfer", "dropped.png", content]))
+    assert all("dropped.png" in alt for alt in visitor.maps)
+    assert visitor.page.locator(".st-key-strip[data-dropping]").count() == 0
+
+
+def test_images_that_are_pasted_are_shown_one_after_another(visitor):
+    for name, size in [("first.png", (90, 60)), ("second.png", (60, 90))]:
+        content = list(photograph("pagoda.jpg", size))
+        body = visitor.page.locator("body")
+        visitor.after(
+            lambda body=body, name=name, content=content: body.evaluate(
+                SEND, ["paste", "clipboardData", name, content]
+            )
+        )
+        assert all(name in alt for alt in visitor.maps)
 
 
 # --- a model of one's own -----------------------------------------------------------------------------
@@ -220,8 +292,8 @@ def test_two_people_at_once_see_each_their_own_image(visitors):
     theirs.press("Paper")
     assert all("ours.png" in alt for alt in ours.maps)
     assert all("theirs.png" in alt for alt in theirs.maps)
-    assert "saw 60 × 60 of its 90 × 60" in ours.page.inner_text("body")
-    assert "saw 60 × 60 of its 60 × 90" in theirs.page.inner_text("body")
+    assert ours.page.get_by_text("saw 60 × 60 of its 90 × 60").is_visible()
+    assert theirs.page.get_by_text("saw 60 × 60 of its 60 × 90").is_visible()
 
 
 # --- at the end ---------------------------------------------------------------------------------------

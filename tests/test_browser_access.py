@@ -4,7 +4,7 @@ Needs Chromium. Without it these tests are skipped, or fail where CAIT_VIZ_REQUI
 """
 
 import pytest
-from browser_visitor import MAPS, PHONE
+from browser_visitor import MAPS, PHONE, photograph
 
 pytestmark = pytest.mark.browser
 
@@ -21,7 +21,7 @@ CONTRAST = """element => {
   };
   const over = (top, bottom) => top.slice(0, 3).map((v, i) => v * top[3] + bottom[i] * (1 - top[3]));
   const line = [];
-  for (let e = element; e; e = e.parentElement) line.unshift(getComputedStyle(e));
+  for (let e = element; e; e = e.parentElement ?? e.getRootNode().host) line.unshift(getComputedStyle(e));
   let behind = [255, 255, 255], opacity = 1;
   for (const style of line) {
     opacity *= Number(style.opacity);
@@ -38,14 +38,15 @@ CONTRAST = """element => {
 }"""
 
 TEXTS = {
-    "a chosen button": "[data-testid=stBaseButton-primary] p",
-    "another button": "[data-testid=stBaseButton-secondary] p",
+    "a button": "[data-testid=stBaseButton-secondary] p",
+    "the name of an image": ".caption",
+    "what is said of it": ".note",
     "a chosen option": "[role=radio][aria-checked=true] p",
     "another option": "[role=radio][aria-checked=false] p",
     "small print": "[data-testid=stCaptionContainer] p",
     "small print in the sidebar": "[data-testid=stSidebar] [data-testid=stCaptionContainer] p",
     "a label": "[data-testid=stWidgetLabel] p",
-    "a heading": "h3",
+    "a heading": "h2",
     "a prediction": ".predictions span",
     "a link": "[data-testid=stMarkdownContainer] p a",
     "a notice": ".notice",
@@ -65,8 +66,6 @@ def test_every_text_can_be_read_in_light_and_in_dark(visitors, scheme):
 
 def test_on_a_phone_nothing_scrolls_sideways(visitors):
     visitor = visitors(viewport=PHONE, is_mobile=True, has_touch=True).open(f"?sample={'x' * 60}")
-    visitor.page.get_by_text("Sample photographs").click()
-    visitor.page.get_by_role("button", name="Coffee", exact=True).wait_for()
     wide = visitor.page.evaluate(
         """() => [...document.querySelectorAll('html, [data-testid^=stMain]')]
              .filter(e => e.scrollWidth > e.clientWidth).map(e => e.outerHTML.slice(0, 80))"""
@@ -75,14 +74,66 @@ def test_on_a_phone_nothing_scrolls_sideways(visitors):
     assert visitor.page.locator(MAPS).first.bounding_box()["width"] > 300
 
 
-def test_the_keyboard_reaches_a_head_and_chooses_it(visitor):
-    page = visitor.page
+def tab_to(page, name):
+    """Press Tab until what has the focus is called so."""
+    focused = """() => {
+      let element = document.activeElement;
+      while (element.shadowRoot?.activeElement) element = element.shadowRoot.activeElement;
+      return [element.ariaLabel, element.matches(':focus-visible')];
+    }"""
     for _ in range(120):
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.innerText") == "Head 3":
-            break
-    else:
-        pytest.fail("Tab never came to a head's button")
-    assert page.evaluate("document.activeElement.matches(':focus-visible')")
-    visitor.after(lambda: page.keyboard.press("Enter"))
+        found, visible = page.evaluate(focused)
+        if found and found.startswith(name):
+            assert visible
+            return
+    pytest.fail(f"Tab never came to {name}")
+
+
+def test_the_keyboard_reaches_the_heads_and_its_arrows_choose_one(visitor):
+    tab_to(visitor.page, "Mean, CA block 2")
+    for _ in range(2):  # the focus stays while the page runs
+        visitor.after(lambda: visitor.page.keyboard.press("ArrowLeft"))
     assert visitor.maps[0].endswith("class-attention block 1, head 3.")
+
+
+def test_the_keyboard_chooses_a_sample(visitor):
+    tab_to(visitor.page, "Chelsea the cat")
+    visitor.after(lambda: visitor.page.keyboard.press("ArrowRight"))
+    assert "coffee.jpg" in visitor.maps[0]
+
+
+def test_the_keyboard_chooses_a_patch_and_takes_it_back(visitor):
+    page = visitor.page
+    tab_to(page, "Patches of the image")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Home")
+    active = page.locator("[role=grid]").get_attribute("aria-activedescendant")
+    assert page.locator(f"#{active}").get_attribute("aria-label") == "Row 7, column 1"
+    visitor.after(lambda: page.keyboard.press("Enter"))
+    page.get_by_text("The patch in row 7, column 1 gets").wait_for()
+    assert page.locator(f"#{active}").get_attribute("aria-selected") == "true"
+    visitor.after(lambda: page.keyboard.press("Escape"))
+    assert page.get_by_text("The patch in row").count() == 0
+
+
+def complaints_of_axe(page):
+    """What axe-core finds against the page: each rule with the elements that break it."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page).response["violations"]
+    return {one["id"]: [node["html"][:100] for node in one["nodes"]] for one in found}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
+def test_axe_finds_nothing_against_the_page(visitors, size, scheme):
+    visitor = visitors(color_scheme=scheme, viewport=dict(zip(("width", "height"), size, strict=True)))
+    visitor.open("?head=9")  # which is told in a notice
+    visitor.after(lambda: visitor.page.get_by_alt_text("The image cat.jpg").click(force=True))
+    visitor.page.get_by_text("The patch in row").wait_for()
+    assert visitor.calm(lambda: complaints_of_axe(visitor.page)) == {}
+    visitor.upload("mine.png", photograph("rocket.jpg", (90, 60)))
+    visitor.page.get_by_role("button", name="Credits").click()
+    visitor.page.get_by_text("Stéfan van der Walt").wait_for()
+    assert visitor.calm(lambda: complaints_of_axe(visitor.page)) == {}

@@ -26,6 +26,8 @@ h2 {font-size: 1.35rem !important; padding: .5rem 0 .25rem !important;}
   max-width: 20rem;}
 .st-key-origin > :has([data-testid="stCaptionContainer"]) {flex: 0 1 auto; width: auto; min-width: 0;}
 .st-key-origin {flex-wrap: nowrap;}
+/* Under the pointer Streamlit darkens the text of such a button, on dark as on light. */
+.st-key-origin button {color: inherit !important;}
 .st-key-answer {flex-wrap: wrap; gap: 1rem 2.5rem;}
 /* The predictions stand beside the pictures where these leave room, else below. */
 .st-key-answer > :has(> .st-key-pictures) {flex: 0 1 min(100%, calc(2 * var(--tall) * var(--ratio) + 1rem));

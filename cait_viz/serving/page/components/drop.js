@@ -36,5 +36,12 @@ export default function ({ data }) {
   on("paste", event => {
     if (event.clipboardData.files.length && give(event.clipboardData.files)) event.preventDefault();
   });
+
+  // Streamlit calls its drop area presentational and yet gives it a name, which a screen reader cannot do both.
+  const name = () => place()?.querySelector("section[role=presentation]")?.setAttribute("role", "group");
+  const watch = new MutationObserver(name);
+  watch.observe(place(), { childList: true, subtree: true });
+  listening.signal.addEventListener("abort", () => watch.disconnect());
+  name();
   return () => listening.abort();
 }
