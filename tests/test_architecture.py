@@ -23,7 +23,7 @@ RULES: dict[str, set[str]] = {
     "model": set(),
     "attention": set(),
     "weights": {"model"},
-    "engine": {"model", "weights"},
+    "engine": {"model", "attention", "weights"},
     "drawing": {"images", "attention"},
     "metrics": {"images", "attention"},
     "result": {"images", "attention"},
@@ -68,7 +68,7 @@ RULES: dict[str, set[str]] = {
 # Who may import a library, or a function that imports it. What is not named here is free.
 MAY_IMPORT: dict[str, set[str]] = {
     "keras": {"model", "training", "tutorial", "engine/keras", "engine/export", "_backend"},
-    "tensorflow": {"_backend", "engine/keras", "model/export", "weights/savedmodel"},
+    "tensorflow": {"_backend", "engine/keras", "engine/gradients", "model/export", "weights/savedmodel"},
     "torch": {"_backend", "engine/keras", "training/trainer", "weights/pytorch"},
     "jax": set(),
     "openvino": {"_backend"},

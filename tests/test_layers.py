@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from cait_viz.model import layers
+from cait_viz.model.initial import zero_weights
 from cait_viz.model.layers import (
     ClassAttention,
     ClassAttentionBlock,
@@ -17,7 +18,6 @@ from cait_viz.model.layers import (
     SelfAttentionBlock,
     StochasticDepth,
     TalkingHeadAttention,
-    zero_weights,
 )
 
 B, N, C, H = 3, 6, 12, 3

@@ -13,7 +13,7 @@ from reference import lively_weights, timm_shapes
 
 from cait_viz.model.cait import CaiT
 from cait_viz.model.config import CaiTConfig
-from cait_viz.model.layers import zero_weights
+from cait_viz.model.initial import zero_weights
 from cait_viz.model.timm_names import assign
 from cait_viz.weights.registry import VARIANTS
 

@@ -13,7 +13,7 @@ from cait_viz._resources import BUNDLED_WEIGHTS
 from cait_viz.api import load_model
 from cait_viz.model.cait import CaiT
 from cait_viz.model.config import CaiTConfig
-from cait_viz.model.layers import zero_weights
+from cait_viz.model.initial import zero_weights
 from cait_viz.model.timm_names import assign, state_dict
 
 

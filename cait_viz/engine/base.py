@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, SupportsIndex
 import numpy as np
 
 from cait_viz._checks import check_index
+from cait_viz.engine.gradients import ClassGradients
 from cait_viz.engine.names import ca_keys, sa_keys
 from cait_viz.model.config import CaiTConfig, WeightsSource
 
@@ -136,6 +137,27 @@ class Engine(ABC):
 
     def _block(self, block: SupportsIndex) -> int:
         return check_index("SA block", block, self.config.sa_ffn_layers)
+
+    def class_gradients(self, image: np.ndarray, target: SupportsIndex) -> ClassGradients:
+        """What speaks for a class: the gradients of its logit with respect to every attention.
+
+        Args:
+            image: (1, S, S, 3) float32, as `cait_viz.preprocess` makes it.
+            target: the index of the class.
+
+        Raises:
+            SelectionError: there is no such class.
+            EngineError: the memory has no room for it, or TensorFlow does not run the network.
+            ProcessDiedError: the process that computes them ended.
+            ValueError: `image` has the wrong shape.
+        """
+        self.config.check_images(image.shape)
+        index = check_index("class", target, self.config.num_classes)
+        return self._gradients(np.ascontiguousarray(image[:1], np.float32), index)
+
+    @abstractmethod
+    def _gradients(self, image: np.ndarray, target: int) -> ClassGradients:
+        """What speaks for a class, for an image (1, S, S, 3)."""
 
     @abstractmethod
     def _classify(self, images: np.ndarray) -> Answer:

@@ -33,7 +33,7 @@ def export(checkpoint: Checkpoint, folder: Path) -> None:
     import keras
 
     from cait_viz.model.cait import CaiT
-    from cait_viz.model.layers import zero_weights
+    from cait_viz.model.initial import zero_weights
 
     tensors, config = folded(read_tensors(checkpoint), checkpoint.config)
     with zero_weights():

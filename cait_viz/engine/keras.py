@@ -12,9 +12,11 @@ import keras
 import numpy as np
 
 from cait_viz.engine.base import Answer, Engine, SelfAttention
+from cait_viz.engine.gradients import ClassGradients, GradientTape
+from cait_viz.errors import EngineError
 from cait_viz.model.cait import CaiT
 from cait_viz.model.config import WeightsSource
-from cait_viz.model.layers import zero_weights
+from cait_viz.model.initial import zero_weights
 from cait_viz.model.timm_names import assign
 from cait_viz.weights.architecture import Checkpoint, read_tensors
 from cait_viz.weights.labels import class_names
@@ -70,6 +72,7 @@ class KerasEngine(Engine):
         self.source = model.source or WeightsSource(name=model.name, file="", sha256="", saliency_block=0)
         self.on_gpu = _sees_gpu()
         self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._tape: GradientTape | None = None
 
     def _classify(self, images: np.ndarray) -> Answer:
         return self._forward(images, ())[0]
@@ -97,6 +100,17 @@ class KerasEngine(Engine):
             ("read",), lambda *inputs: self._said(self.model.classify(*inputs)), patches, head_mask
         )
         return answer
+
+    def _gradients(self, image: np.ndarray, target: int) -> ClassGradients:
+        backend = keras.backend.backend()
+        if backend != "tensorflow":
+            raise EngineError(
+                f"gradients are computed by TensorFlow, but Keras was started with {backend}; load the "
+                "network with cait_viz.load_engine, or set KERAS_BACKEND=tensorflow before Keras is imported"
+            )
+        if self._tape is None:
+            self._tape = GradientTape(self.model)
+        return self._tape.gradients(image, target)
 
     @staticmethod
     def _said(answer: tuple[Any, dict[str, Any]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from cait_viz._backend import import_openvino
 from cait_viz._text import one_line
 from cait_viz.engine import names
 from cait_viz.engine.base import Answer, Engine, Precision, SelfAttention
+from cait_viz.engine.gradients import ClassGradients, GradientProcess
 from cait_viz.engine.graphs import Graphs
 from cait_viz.errors import EngineError
 from cait_viz.weights.architecture import Checkpoint
@@ -55,6 +56,7 @@ class OpenVINOEngine(Engine):
         self.labels = class_names(checkpoint.config.num_classes, labels)
         self._name, self._precision = checkpoint.name, precision
         self._graphs = Graphs(checkpoint)
+        self._gradient_process = GradientProcess(checkpoint)
         self._lock = threading.Lock()  # all cores work on one question; two at once would only wait longer
         self._compiled: OrderedDict[_Graph, _Compiled] = OrderedDict()
         self._requests(_ONE_IMAGE)
@@ -91,6 +93,9 @@ class OpenVINOEngine(Engine):
     def _read(self, patches: np.ndarray, head_mask: np.ndarray) -> Answer:
         graph = _Graph(names.CLASS_STAGE, len(patches))
         return self._named(self._ask(graph, {"patches": patches, "head_mask": head_mask}))
+
+    def _gradients(self, image: np.ndarray, target: int) -> ClassGradients:
+        return self._gradient_process.gradients(image, target)
 
     def _named(self, answer: list[np.ndarray]) -> Answer:
         return dict(zip(["logits", *names.ca_keys(self.config)], answer, strict=True))

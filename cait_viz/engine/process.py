@@ -13,6 +13,7 @@ from loky.process_executor import BrokenProcessPool
 
 from cait_viz._backend import import_keras, installed_backend
 from cait_viz.engine.base import Answer, Engine, Precision, SelfAttention
+from cait_viz.engine.gradients import ClassGradients, GradientProcess
 from cait_viz.engine.load import load_keras
 from cait_viz.errors import ProcessDiedError
 from cait_viz.weights.architecture import Checkpoint
@@ -40,6 +41,7 @@ class KerasProcess(Engine):
     ) -> None:
         self.config, self.source = checkpoint.config, checkpoint.source
         self.labels = class_names(checkpoint.config.num_classes, labels)
+        self._gradient_process = GradientProcess(checkpoint)
         self._pool = ProcessPoolExecutor(1, timeout=None, env=_ENVIRONMENT)
         self.on_gpu = self._ask(_load, checkpoint, precision)
 
@@ -58,6 +60,9 @@ class KerasProcess(Engine):
     def _read(self, patches: np.ndarray, head_mask: np.ndarray) -> Answer:
         answer: Answer = self._ask(_call, "_read", patches, head_mask)
         return answer
+
+    def _gradients(self, image: np.ndarray, target: int) -> ClassGradients:
+        return self._gradient_process.gradients(image, target)
 
     def _ask(self, function: Any, *arguments: Any) -> Any:
         try:

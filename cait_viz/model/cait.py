@@ -6,13 +6,8 @@ import keras
 from keras import ops
 
 from cait_viz.model.config import CaiTConfig, WeightsSource
-from cait_viz.model.layers import (
-    ClassAttentionBlock,
-    LayerNorm,
-    SelfAttentionBlock,
-    dense,
-    weight_initializer,
-)
+from cait_viz.model.initial import dense, weight_initializer
+from cait_viz.model.layers import ClassAttentionBlock, LayerNorm, SelfAttentionBlock
 
 
 @keras.saving.register_keras_serializable(package="cait_viz")

@@ -5,7 +5,7 @@ Every sublayer is named after what it is, so that a checkpoint never depends on 
 were made.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -14,6 +14,8 @@ from typing import Any
 
 import keras
 from keras import ops
+
+from cait_viz.model.initial import dense, weight_initializer
 
 _registered = keras.saving.register_keras_serializable(package="cait_viz")
 
@@ -156,7 +158,7 @@ class TalkingHeadAttention(_Attention):
 
     def _distribution_and_value(self, x: Any) -> tuple[Any, Any]:
         query, key, value = _split_heads(self.qkv(x), 3, self.num_heads)
-        return ops.softmax(self.proj_l(_scores(query, key)), axis=-1), value
+        return _changed(ops.softmax(self.proj_l(_scores(query, key)), axis=-1)), value
 
     def call(self, x: Any, training: bool | None = None) -> tuple[Any, Any]:
         """Attend from each patch to all patches; returns the output and the attention."""
@@ -221,7 +223,7 @@ class ClassAttention(_Attention):
         """
         projected = (self.q(u[:, :1]), self.k(u), self.v(u))
         query, key, value = (_split_heads(x, 1, self.num_heads)[0] for x in projected)
-        attention = self.drop(ops.softmax(_scores(query, key), axis=-1), training=training)
+        attention = self.drop(_changed(ops.softmax(_scores(query, key), axis=-1)), training=training)
         x = ops.matmul(attention, value)
         if head_mask is not None:
             x = x * ops.cast(head_mask[:, :, None, None], x.dtype)
@@ -350,28 +352,25 @@ class ClassAttentionBlock(_Block):
         return class_token, attention
 
 
-_zero_weights = ContextVar("zero_weights", default=False)
+_change: ContextVar[Callable[[Any], Any] | None] = ContextVar("change", default=None)
 
 
 @contextmanager
-def zero_weights() -> Iterator[None]:
-    """Make the weights of layers built inside zeros: random ones take cait_m36_384 five seconds."""
-    token = _zero_weights.set(True)
+def changed_attention(change: Callable[[Any], Any]) -> Iterator[None]:
+    """Hand every attention, as it leaves its softmax, to a function, and go on with what that returns.
+
+    In the order of the blocks. The sum with zeros, for instance, has gradients with respect to the attention.
+    """
+    token = _change.set(change)
     try:
         yield
     finally:
-        _zero_weights.reset(token)
+        _change.reset(token)
 
 
-def weight_initializer() -> keras.initializers.Initializer:
-    """The authors' and timm's `trunc_normal_(std=.02)`, for every kernel, token and embedding."""
-    zeros = _zero_weights.get()
-    return keras.initializers.Zeros() if zeros else keras.initializers.TruncatedNormal(stddev=0.02)
-
-
-def dense(units: int, name: str, dtype: Any) -> keras.layers.Dense:
-    """A dense layer whose kernel starts as the authors' does."""
-    return keras.layers.Dense(units, kernel_initializer=weight_initializer(), name=name, dtype=dtype)
+def _changed(attention: Any) -> Any:
+    change = _change.get()
+    return attention if change is None else change(attention)
 
 
 def _scores(query: Any, key: Any) -> Any:

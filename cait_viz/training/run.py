@@ -24,7 +24,7 @@ from cait_viz.images.preprocess import normalize, resize_and_crop
 from cait_viz.metrics.accuracy import accuracy, usual_measures
 from cait_viz.model.cait import CaiT
 from cait_viz.model.config import CaiTConfig
-from cait_viz.model.layers import zero_weights
+from cait_viz.model.initial import zero_weights
 from cait_viz.model.timm_names import assign
 from cait_viz.training.cache import TEACHER, cache_folder, decode, digest, remove_cache
 from cait_viz.training.job import Job, card
