@@ -21,6 +21,7 @@ from cait_viz.attention.probabilities import probabilities
 from cait_viz.engine import load
 from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.errors import CheckpointError
+from cait_viz.explanation import Explanation, class_of
 from cait_viz.images import preprocess as preprocessing
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import ImageSource, LoadedImage, load_image
@@ -167,6 +168,38 @@ def ablate(
         analysis=_analysis(loaded, engine, view, logits[0], first),
         logits=logits[1:].reshape(*heads, -1),
     )
+
+
+def explain(
+    source: ImageSource,
+    model: "Engine | CaiT",
+    target: str | int | None = None,
+    view: View = "crop",
+    name: str | None = None,
+) -> Explanation:
+    """Which patches of an image speak for one class.
+
+    TensorFlow computes the gradients; for an engine in a process of its own, which takes seconds to start.
+
+    Args:
+        source: the image.
+        model: the network.
+        target: the class, by its index or name; by default the most probable one.
+        view: what the network sees.
+        name: what to call the image.
+
+    Raises:
+        SelectionError: there is no such class.
+        EngineError: TensorFlow does not run the network, or the memory has no room for the gradients.
+        ProcessDiedError: the process that computes them ended.
+
+    Further errors as for `analyze`.
+    """
+    loaded = load_image(source, name)
+    analysis = analyze(loaded, model, view)
+    index = int(analysis.ranking[0]) if target is None else class_of(analysis.labels, target)
+    found = _engine(model).class_gradients(preprocess(loaded, model, view), index)
+    return Explanation(analysis, index, *found)
 
 
 def trust(

@@ -15,7 +15,7 @@ from cait_viz._files import sha256
 from cait_viz.api import analyze, block_attention, trace
 from cait_viz.engine import memory
 from cait_viz.engine.base import Engine, SelfAttention
-from cait_viz.engine.gradients import ClassGradients
+from cait_viz.engine.tape import ClassGradients
 from cait_viz.errors import (
     CaitVizError,
     CheckpointError,

@@ -6,7 +6,7 @@ from reference import lively_weights, timm_shapes
 
 import cait_viz
 from cait_viz.attention.relevance import class_relevance, patch_relevance, weighted
-from cait_viz.engine.gradients import GradientTape
+from cait_viz.engine.tape import GradientTape
 from cait_viz.errors import EngineError, SelectionError
 from cait_viz.model.cait import CaiT
 from cait_viz.model.config import CaiTConfig

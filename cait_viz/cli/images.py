@@ -1,4 +1,4 @@
-"""What is done with images: `cait-viz predict`, `render`, `figure`, `trace`, `patch` and `attention`."""
+"""What is done with images: `cait-viz predict`, `render`, `figure`, `trace`, `patch` and others."""
 
 import json as json_format
 from dataclasses import asdict
@@ -12,13 +12,17 @@ from cait_viz._checks import check_index
 from cait_viz._files import check_output, replacing
 from cait_viz._text import one_line
 from cait_viz.analysis import draw_figure
+from cait_viz.api import ablate as ablate_heads
 from cait_viz.api import analyze, attention_tensors, block_attention
+from cait_viz.api import explain as explain_class
 from cait_viz.api import trace as trace_image
 from cait_viz.cli.options import Count, ModelOptions, Output, report
 from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import Look
 from cait_viz.errors import UsageError
+from cait_viz.explanation import Method, class_of
 from cait_viz.tracing import patch_at
+from cait_viz.weights.labels import class_names
 from cait_viz.weights.registry import BUNDLED
 
 Image = Annotated[str, Parameter(help="path or web address of an image.")]
@@ -217,6 +221,69 @@ def patch(
     with replacing(output) as file:
         file.write(analysis.map_png(grid, title, facts, signed=mixed, **asdict(look)))
     report(output, title)
+
+
+def explain(
+    image: Image,
+    /,
+    *,
+    output: Output,
+    method: Method = "relevance",
+    target: Annotated[str | None, Parameter(name="--class")] = None,
+    block: Block = None,
+    look: OneMapDrawing = Look(),
+    given: ModelOptions = ModelOptions(),
+) -> None:
+    """Draw what speaks for one class, by the gradients of its logit.
+
+    Args:
+        output: the image to write, as large as the one given; .png.
+        method: gradient, the attention of one class-attention block times its gradient; or relevance, the
+            same of all blocks, propagated from the image to the class token (Chefer et al. 2021).
+        target: the class, by its name or its index from 0 (default: the most probable).
+    """
+    if block is not None:
+        if method == "relevance":
+            raise UsageError("--block is for --method gradient: relevance is of all blocks; leave it out")
+        check_index("CA block", block, given.config.ca_ffn_layers)
+    if target is not None:
+        class_of(class_names(given.config.num_classes, given.labels), target)
+    check_output(output, [".png"], given.inputs(image))
+    [loaded], engine = given.load(image)
+    found = explain_class(loaded, engine, target, given.view)
+    title, facts = found.title(method, block), found.facts(method, block)
+    with replacing(output) as file:
+        file.write(found.analysis.map_png(found.grid(method, block), title, facts, **asdict(look)))
+    report(output, title)
+
+
+def ablate(
+    image: Image,
+    /,
+    *,
+    output: Output,
+    target: Annotated[str | None, Parameter(name="--class")] = None,
+    look: FigureDrawing = Look(),
+    given: ModelOptions = ModelOptions(),
+) -> None:
+    """Draw what one class loses when each class-attention head is silenced, on the paper's Figure 6.
+
+    Args:
+        output: the figure to write; .png, .svg or .pdf.
+        target: the class, by its name or its index from 0 (default: the most probable).
+    """
+    formats = {f".{ending}": ending for ending in FIGURE_FORMATS}
+    names = class_names(given.config.num_classes, given.labels)
+    index = None if target is None else class_of(names, target)
+    check_output(output, list(formats), given.inputs(image))
+    [loaded], engine = given.load(image)
+    found = ablate_heads(loaded, engine, given.view)
+    drawing = {name: getattr(look, name) for name in ("colormap", "interpolation", "scale")}
+    content = found.figure(index, formats[output.suffix.lower()], **drawing)
+    with replacing(output) as file:
+        file.write(content)
+    label = found.analysis.labels[int(found.analysis.ranking[0]) if index is None else index]
+    report(output, f"what {label} loses without each head, in {loaded.name}")
 
 
 def attention(

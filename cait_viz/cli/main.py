@@ -38,6 +38,8 @@ _COMMANDS = {
     "figure": ("images:figure", "Draw Figure 6 or Figure 7 of the paper for images of your own."),
     "trace": ("images:trace", "Draw what happened before the class token, block by block."),
     "patch": ("images:patch", "Draw where one patch looks in a self-attention block, or who looks at it."),
+    "explain": ("images:explain", "Draw what speaks for one class, by the gradients of its logit."),
+    "ablate": ("images:ablate", "Draw what a class loses without each class-attention head."),
     "attention": ("images:attention", "Write the attention tensors of an image to a NumPy archive."),
     "models": ("models:models", "List the models, their size and accuracy, and which are on this machine."),
     "cache": ("models:cache", "Show or clear the cache of exported networks."),

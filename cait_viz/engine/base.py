@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple, SupportsIndex
 import numpy as np
 
 from cait_viz._checks import check_index
-from cait_viz.engine.gradients import ClassGradients
 from cait_viz.engine.names import ca_keys, sa_keys
+from cait_viz.engine.tape import ClassGradients
 from cait_viz.model.config import CaiTConfig, WeightsSource
 
 EngineName = Literal["openvino", "keras"]

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from cait_viz.engine.base import Answer, Engine, SelfAttention
-from cait_viz.engine.gradients import ClassGradients, GradientTape
+from cait_viz.engine.tape import ClassGradients, GradientTape
 from cait_viz.errors import EngineError
 from cait_viz.model.cait import CaiT
 from cait_viz.model.config import WeightsSource

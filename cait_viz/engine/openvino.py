@@ -16,8 +16,9 @@ from cait_viz._backend import import_openvino
 from cait_viz._text import one_line
 from cait_viz.engine import names
 from cait_viz.engine.base import Answer, Engine, Precision, SelfAttention
-from cait_viz.engine.gradients import ClassGradients, GradientProcess
+from cait_viz.engine.gradients import GradientProcess
 from cait_viz.engine.graphs import Graphs
+from cait_viz.engine.tape import ClassGradients
 from cait_viz.errors import EngineError
 from cait_viz.weights.architecture import Checkpoint
 from cait_viz.weights.labels import class_names

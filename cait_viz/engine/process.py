@@ -13,8 +13,9 @@ from loky.process_executor import BrokenProcessPool
 
 from cait_viz._backend import import_keras, installed_backend
 from cait_viz.engine.base import Answer, Engine, Precision, SelfAttention
-from cait_viz.engine.gradients import ClassGradients, GradientProcess
+from cait_viz.engine.gradients import GradientProcess
 from cait_viz.engine.load import load_keras
+from cait_viz.engine.tape import ClassGradients
 from cait_viz.errors import ProcessDiedError
 from cait_viz.weights.architecture import Checkpoint
 from cait_viz.weights.labels import class_names
