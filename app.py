@@ -41,8 +41,7 @@ def main() -> None:
         return
     follow_address(tuple(QUESTIONS))
     st.title("Where does a vision transformer look?", anchor=False)
-    if len(QUESTIONS) > 1:
-        choose("Question", "question", {name: question for name, (question, _) in QUESTIONS.items()})
+    choose_question()
     image = choose_image()
     with st.sidebar:
         model = choose_model()
@@ -55,6 +54,19 @@ def main() -> None:
     elif result := analyze(image, model, view):
         _, show_answer = QUESTIONS[st.session_state.question]
         show_answer(result, model, block, head, look)
+
+
+def choose_question() -> None:
+    """What the page is to answer, where it answers more than one question."""
+    if len(QUESTIONS) > 1:
+        st.segmented_control(
+            "Question",
+            tuple(QUESTIONS),
+            key="question",
+            format_func=lambda name: QUESTIONS[name][0],
+            required=True,
+            label_visibility="collapsed",
+        )
 
 
 def show_download_of(variant: Variant) -> None:

@@ -2,14 +2,20 @@
 
 import html
 
-# --tall: the height that is left for an image under what stands above it, at least that of the window.
+# --tall is the height that an image may have: what --above, all that stands over and under it, leaves of the
+# window; in a low window, so much that the image fits when the page is scrolled.
 STYLE = """
 <style>
-:root {--tall: max(100svh - 19rem, min(100svh - 6rem, 20rem)); --ratio: 1;}
+:root {--above: 20rem; --ratio: 1;}
+body {--tall: max(100svh - var(--above), min(100svh - 6rem, 20rem));}
 .block-container {padding: 1.5rem 2rem 3rem; max-width: 110rem;}
-@media (max-width: 40rem) {.block-container {padding: 1.5rem 1rem 3rem;}}
+body:has(.st-key-question) {--above: 23.5rem;}
+@media (max-width: 40rem) {:root {--above: 19rem;} body:has(.st-key-question) {--above: 27.5rem;}
+  .block-container {padding: 1.5rem 1rem 3rem;}}
 /* The button that opens the sidebar stands above the title. */
 body:has([data-testid="stSidebar"][data-collapsed="true"]) .block-container {padding-top: 3.75rem;}
+@media (min-width: 40rem) {body:has([data-testid="stSidebar"][data-collapsed="true"]) {--above: 22.5rem;}
+  body:has(.st-key-question):has([data-testid="stSidebar"][data-collapsed="true"]) {--above: 26rem;}}
 [data-testid="stSidebarContent"] {padding: 0 .5rem 0 1rem;}
 h1 {font-size: clamp(1.15rem, 3vw, 1.9rem) !important; padding: 0 0 .3rem !important;}
 h2 {font-size: 1.35rem !important; padding: .5rem 0 .25rem !important;}
@@ -24,11 +30,11 @@ h2 {font-size: 1.35rem !important; padding: .5rem 0 .25rem !important;}
 .st-key-strip [data-testid="stFileUploaderDropzoneInstructions"] {display: none;}
 .st-key-strip > :has([data-testid="stTextInput"]) {flex: 1 1 7rem; width: auto; min-width: 0;
   max-width: 20rem;}
-.st-key-origin > :has([data-testid="stCaptionContainer"]) {flex: 0 1 auto; width: auto; min-width: 0;}
-.st-key-origin {flex-wrap: nowrap;}
+.st-key-origin > :has([data-testid="stCaptionContainer"]) {flex: 1 1 15rem; max-width: max-content;}
 /* Under the pointer Streamlit darkens the text of such a button, on dark as on light. */
 .st-key-origin button {color: inherit !important;}
 .st-key-answer {flex-wrap: wrap; gap: 1rem 2.5rem;}
+.st-key-waiting img {width: auto !important; max-width: 100%; max-height: var(--tall);}
 /* The predictions stand beside the pictures where these leave room, else below. */
 .st-key-answer > :has(> .st-key-pictures) {flex: 0 1 min(100%, calc(2 * var(--tall) * var(--ratio) + 1rem));
   width: auto; min-width: 0;}
@@ -46,7 +52,6 @@ ol.ranked {list-style: none; margin: 0 !important; padding: 0 !important;}
 .ranked .confident .line {font-weight: 600;}
 .notice {padding: .8rem 1rem; border-radius: .5rem; border-left: .3rem solid #d9483b; overflow-wrap: anywhere;
   background: color-mix(in srgb, #d9483b 14%, transparent);}
-.given {font-weight: 600; overflow-wrap: anywhere;}
 [data-testid="stCaptionContainer"] {opacity: .8;}
 /* The only code here are names that Markdown must not read; they are to look like the text around them. */
 code {all: unset !important; overflow-wrap: anywhere !important;}

@@ -80,7 +80,7 @@ def _wait_for(key: Hashable, request: Request, image: ChosenImage) -> Analysis:
     try:
         if not wait([answer], timeout=_PATIENCE).done:
             place = st.empty()
-            with place.container():
+            with place.container(key="waiting"):
                 told = st.empty()
                 if image.sample is not None:
                     st.image(str(image.sample.path), alt=image.sample.alt)
