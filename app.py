@@ -47,8 +47,7 @@ def main() -> None:
         return
     follow_address(tuple(QUESTIONS))
     st.title("Where does a vision transformer look?", anchor=False)
-    if len(QUESTIONS) > 1:
-        choose("Question", "question", {name: asked for name, (asked, _) in QUESTIONS.items()}, named=False)
+    choose_question()
     image = choose_image()
     with st.sidebar:
         model = choose_model()
@@ -61,6 +60,18 @@ def main() -> None:
     elif result := analyze(image, model, view):
         _, show_answer = QUESTIONS[st.session_state.question]
         show_answer(result, model, block, head, look)
+
+
+def choose_question() -> None:
+    """What the page is to answer."""
+    st.segmented_control(
+        "Question",
+        tuple(QUESTIONS),
+        key="question",
+        format_func=lambda name: QUESTIONS[name][0],
+        required=True,
+        label_visibility="collapsed",
+    )
 
 
 def show_download_of(variant: Variant) -> None:

@@ -36,8 +36,8 @@ CHROMIUM = "/usr/bin/chromium"
 ANALYZED = "Every head"
 PATIENCE = 60_000  # milliseconds
 SETTLED = 20  # images, after which memory should grow no more
-# A laptop's window, high enough for the map, the predictions and the first row of heads.
-WINDOW: ViewportSize = {"width": 1280, "height": 1000}
+# A laptop's window.
+WINDOW: ViewportSize = {"width": 1440, "height": 900}
 
 
 @contextmanager

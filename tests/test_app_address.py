@@ -53,7 +53,7 @@ def test_the_address_opens_on_every_part_of_a_view():
         ("block", "2"), ("block", "-1"), ("block", "٠"), ("head", "4"), ("head", "1.0"), ("head", "MEAN"),
         ("style", "neon"), ("view", "half"), ("sample", "../../etc/passwd"), ("model", "resnet50"),
         ("sample", "![x](http://evil.example/x.png)"), ("model", "<script>alert(1)</script>"),
-        ("head", "9" * 5000),
+        ("head", "9" * 5000), ("question", "who"),
     ],
 )  # fmt: skip
 def test_what_an_address_asks_for_in_vain_is_told_once_and_shown_as_it_is(name, value):

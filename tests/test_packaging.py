@@ -28,7 +28,7 @@ from cait_viz.cli.main import main
 
 ROOT = Path(cait_viz.__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-TEXT = (".py", ".md", ".toml", ".txt", ".json", ".cff")
+TEXT = (".py", ".js", ".css", ".md", ".toml", ".txt", ".json", ".cff")
 LARGEST = 30 * 2**20
 
 # What a person would meet, were the pins of one of these kinds of machine to lack something.
@@ -165,7 +165,8 @@ def test_the_wheel_holds_all_that_the_program_names(built):
     beside = [ROOT / "app.py", ROOT / ".streamlit" / "config.toml"]
     beside += [path for path in (ROOT / "assets").rglob("*") if path.is_file()]
     expected = {f"cait_viz/_bundle/{path.relative_to(ROOT).as_posix()}" for path in beside}
-    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "cait_viz").rglob("*.py")}
+    code = [path for path in (ROOT / "cait_viz").rglob("*") if path.suffix in (".py", ".js", ".css")]
+    expected |= {path.relative_to(ROOT).as_posix() for path in code}
     assert names == expected
 
 

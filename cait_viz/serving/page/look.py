@@ -21,7 +21,7 @@ from cait_viz.serving.page.result import TILE_SIDE, ScreenResult
 PAPER = "https://arxiv.org/abs/2103.17239"
 
 # Least side in pixels of a head's map in the grid, on a narrow screen.
-NARROWEST_TILE = 96
+NARROWEST_TILE = 108
 
 
 def show_look(result: ScreenResult, model: AvailableModel, block: int, head: int | None, look: Look) -> None:

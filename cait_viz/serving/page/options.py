@@ -53,13 +53,10 @@ def describe_model(model: AvailableModel) -> str:
     return " · ".join(facts)
 
 
-def choose(label: str, key: str, names: Mapping[Any, str], *, named: bool = True) -> Any:
-    """One of a few options, all of them visible by name; `named` says whether their label is visible too."""
+def choose(label: str, key: str, names: Mapping[Any, str]) -> Any:
+    """One of a few options, all of them visible by name."""
     st.session_state.setdefault(key, next(iter(names)))
-    return st.segmented_control(
-        label, tuple(names), key=key, format_func=names.__getitem__, required=True,
-        label_visibility="visible" if named else "collapsed",
-    )  # fmt: skip
+    return st.segmented_control(label, tuple(names), key=key, format_func=names.__getitem__, required=True)
 
 
 def choose_block_and_head(model: AvailableModel) -> tuple[int, int | None]:

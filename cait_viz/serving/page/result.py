@@ -76,7 +76,12 @@ def analyze(image: ChosenImage, model: AvailableModel, view: View) -> ScreenResu
 
 
 def ask(
-    result: ScreenResult, question: Callable[..., Found], about: Hashable, *, long: bool = False
+    result: ScreenResult,
+    question: Callable[..., Found],
+    about: Hashable,
+    *,
+    long: bool = False,
+    told: str = "",
 ) -> Found | None:
     """The answer to another question about the image of a result; None where it fails, and the page says why.
 
@@ -84,32 +89,35 @@ def ask(
         result: of the image, the view and the model that the question is about.
         question: a function of `cait_viz.api`.
         about: tells the question from all others about them.
-        long: whether it takes seconds, and has a bar of progress.
+        long: whether it takes seconds; it is then given `progress`, and may have a bar.
+        told: what the page says while it is being answered.
     """
     try:
         asked = result.request
         request = Request(asked.image, asked.image_name, asked.view, asked.model, question, long)
-        return _wait_for((result.key, about), request)
+        return _wait_for((result.key, about), request, told=told)
     except CaitVizError as error:
         st.html(notice(f"{error}."))
         return None
 
 
-def _wait_for(key: Hashable, request: Request[Found], sample: Sample | None = None) -> Found:
+def _wait_for(key: Hashable, request: Request[Found], sample: Sample | None = None, told: str = "") -> Found:
     """The answer; while it takes its time, the sample and what is going on."""
     answer = server().answers.ask(key, request)
     try:
         if not wait([answer], timeout=_PATIENCE).done:
             place = st.empty()
-            with place.container():
-                told = st.empty()
+            with place.container(key="waiting"):
+                said = st.empty()
                 if sample is not None:
                     st.image(str(sample.path), alt=sample.alt)
                 pulse = st.empty()
                 while not answer.done():
-                    stage = answer.stage
-                    with told, st.spinner(stage):
-                        while answer.stage == stage and not wait([answer], timeout=_PATIENCE).done:
+                    stage, running = answer.stage, answer.running()
+                    with said, st.spinner(told if running and told else stage):
+                        while (answer.stage, answer.running()) == (stage, running) and not wait(
+                            [answer], timeout=_PATIENCE
+                        ).done:
                             # Either lets Streamlit interrupt this run when the person chooses anew.
                             if answer.share is None:
                                 pulse.empty()

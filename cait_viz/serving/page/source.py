@@ -1,6 +1,5 @@
 """The image to look at: an upload, a photograph from the camera, a web address or a sample."""
 
-import html
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,8 +109,7 @@ def choose_image() -> ChosenImage:
         _choose_sample(None if given else state.sample)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="origin"):
         if given is not None:
-            st.html(f'<div class="given">{html.escape(given.name)}</div>', width="content")
-            st.button("Remove", key="remove", type="tertiary", on_click=_remove_given_image)
+            st.button("Remove your image", key="remove", type="tertiary", on_click=_remove_given_image)
         st.caption(
             f"Drop or paste your own (up to {st.get_option('server.maxUploadSize')} MB): it stays in this "
             "program's memory, never written to disk or sent anywhere.",
@@ -166,7 +164,7 @@ def _ask_address(key: str) -> str:
     return st.text_input(
         "Web address of an image",
         key=key,
-        placeholder="or a web address, https://…",
+        placeholder="Web address",
         help="Of an image: https or http, at most 20 MB. This program asks for it, not your browser.",
         label_visibility="collapsed",
     ).strip()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 from mimetypes import guess_type
+from typing import Any
 
 import altair as alt
 import streamlit as st
@@ -11,6 +12,8 @@ from cait_viz import api
 from cait_viz.ablation import Ablation
 from cait_viz.drawing.figures import FIGURE_FORMATS, percent
 from cait_viz.drawing.overlay import Look
+from cait_viz.explanation import Explanation, Method
+from cait_viz.images.preprocess import View
 from cait_viz.metrics.faithfulness import CENTER, RANDOM, Curve
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.components.choice import Option, choose_option
@@ -18,9 +21,12 @@ from cait_viz.serving.page.look import NARROWEST_TILE, show_answer
 from cait_viz.serving.page.markup import verbatim
 from cait_viz.serving.page.options import head_name
 from cait_viz.serving.page.result import TILE_SIDE, ScreenResult, ask
-from cait_viz.trustworthiness import RANDOM_MAPS, Trust
+from cait_viz.trustworthiness import RANDOM_MAPS, Progress, Trust
+
+METHODS: dict[Method, str] = {"relevance": "Relevance, all blocks", "gradient": "Gradient times attention"}
 
 PAPERS = {
+    "relevance": "https://arxiv.org/abs/2103.15679",
     "deletion": "https://arxiv.org/abs/1806.07421",
     "confidence": "https://arxiv.org/abs/1710.11063",
     "ablation": "https://arxiv.org/abs/1905.10650",
@@ -35,7 +41,8 @@ def show_why(result: ScreenResult, model: AvailableModel, block: int, head: int 
     show_answer(result, model, block, head, look)
     target = choose_class(result)
     show_ablation(result, model, ablation, target, look)
-    show_trust(result, block, head)
+    explanation = show_explanation(result, target, block, look)
+    show_trust(result, block, head, explanation)
 
 
 def choose_class(result: ScreenResult) -> int:
@@ -109,7 +116,52 @@ def show_ablation(
         )  # fmt: skip
 
 
-def show_trust(result: ScreenResult, block: int, head: int | None) -> None:
+def show_explanation(result: ScreenResult, target: int, block: int, look: Look) -> Explanation | None:
+    """Which patches speak for the class, once it is asked for; None before."""
+    st.header("Which patches speak for it?", anchor=False)
+    remark = "By TensorFlow, which takes some seconds to start."
+    if not st.toggle("Ask the gradients", key="gradients", help=remark):
+        return None
+
+    def explain(source: bytes, engine: Any, *, view: View, name: str, progress: Progress) -> Explanation:
+        return api.explain(source, engine, target, view, name)
+
+    told = "Computing the gradients. The first time, TensorFlow is started, which takes some seconds."
+    explanation = ask(result, explain, ("explanation", target), long=True, told=told)
+    if explanation is None:
+        return None
+    with st.container(horizontal=True, key="explanation"):
+        show_explaining_map(result, explanation, "relevance", None, look)
+        show_explaining_map(result, explanation, "gradient", block, look)
+    st.caption(
+        "What speaks against the class is left out. Relevance goes through all blocks of both stages; "
+        f"gradient times attention is of CA block {block + 1} alone "
+        f"([Chefer et al. 2021]({PAPERS['relevance']}))."
+    )
+    return explanation
+
+
+def show_explaining_map(
+    result: ScreenResult, explanation: Explanation, method: Method, block: int | None, look: Look
+) -> None:
+    """A map of one method, and the button that keeps it."""
+    whole, grid, title = result.whole, explanation.grid(method, block), explanation.title(method, block)
+    facts = explanation.facts(method, block)
+    drawn = result.small.draw(grid, **vars(look))
+    with st.container(width=460):
+        st.image(drawn, caption=METHODS[method], output_format="JPEG", alt=f"{title}.")
+        st.download_button(
+            "This map (PNG)",
+            lambda: whole().map_png(grid, title, facts, **vars(look)),
+            f"{result.small.file_prefix}_{method}_{explanation.target}.png",
+            "image/png",
+            key=f"download_{method}",
+            on_click="ignore",
+            icon=":material/download:",
+        )
+
+
+def show_trust(result: ScreenResult, block: int, head: int | None, explanation: Explanation | None) -> None:
     """What the maps are worth, once it is asked for."""
     state = st.session_state
     st.header("Can the map be trusted?", anchor=False)
@@ -118,7 +170,8 @@ def show_trust(result: ScreenResult, block: int, head: int | None) -> None:
         "the answer rises soon. A map that does no better than chance, or than the middle of the image, says "
         "nothing of this network."
     )
-    asked = (result.key, block, head)
+    target = explanation and explanation.target
+    asked = (result.key, block, head, target)
     place = st.empty()
     if state.get("trust_of") != asked:
         place.button(
@@ -135,7 +188,12 @@ def show_trust(result: ScreenResult, block: int, head: int | None) -> None:
     place.button("Cancel", key="cancel_test", on_click=state.pop, args=("trust_of",))
     this = f"This map ({head_name(head).lower()}, CA block {block + 1})"
     grids = {this: result.small.grid(block, head), "Its rollout": trace.rollout(block, head)}
-    trust = ask(result, partial(api.trust, grids=grids), ("trust", block, head), long=True)
+    if explanation is not None:
+        grids |= {
+            f"Relevance for {explanation.label}": explanation.grid(),
+            f"Gradient for {explanation.label} (CA block {block + 1})": explanation.grid("gradient", block),
+        }
+    trust = ask(result, partial(api.trust, grids=grids), ("trust", block, head, target), long=True)
     place.empty()
     if trust is not None:
         show_curves(trust)
@@ -177,7 +235,9 @@ def show_scores(trust: Trust) -> None:
     for name, both in trust.curves.items():
         left = trust.confidence.get(name)
         drop = "–" if left is None else "rises" if left.increase else f"−{percent(left.drop)}"
-        rows.append(f"| {name} | {both.deletion.area:.3f} | {both.insertion.area:.3f} | {drop} |")
+        rows.append(
+            f"| {verbatim(name).replace('|', '/')} | {both.deletion.area:.3f} | {both.insertion.area:.3f} | {drop} |"
+        )
     st.markdown(
         "| Map | Deletion ↓ | Insertion ↑ | Confidence on what it shows |\n|---|---|---|---|\n"
         + "\n".join(rows)
