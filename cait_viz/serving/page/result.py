@@ -107,7 +107,7 @@ def _wait_for(key: Hashable, request: Request[Found], sample: Sample | None = No
     try:
         if not wait([answer], timeout=_PATIENCE).done:
             place = st.empty()
-            with place.container(key="waiting"):
+            with place.container(key="waiting" if sample else None):
                 said = st.empty()
                 if sample is not None:
                     st.image(str(sample.path), alt=sample.alt)

@@ -235,9 +235,8 @@ def show_scores(trust: Trust) -> None:
     for name, both in trust.curves.items():
         left = trust.confidence.get(name)
         drop = "–" if left is None else "rises" if left.increase else f"−{percent(left.drop)}"
-        rows.append(
-            f"| {verbatim(name).replace('|', '/')} | {both.deletion.area:.3f} | {both.insertion.area:.3f} | {drop} |"
-        )
+        cell = verbatim(name).replace("|", "/")
+        rows.append(f"| {cell} | {both.deletion.area:.3f} | {both.insertion.area:.3f} | {drop} |")
     st.markdown(
         "| Map | Deletion ↓ | Insertion ↑ | Confidence on what it shows |\n|---|---|---|---|\n"
         + "\n".join(rows)
