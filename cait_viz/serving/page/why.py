@@ -23,6 +23,9 @@ from cait_viz.serving.page.options import head_name
 from cait_viz.serving.page.result import TILE_SIDE, ScreenResult, ask
 from cait_viz.trustworthiness import RANDOM_MAPS, Progress, Trust
 
+# Heights in pixels: of a plot, and of a line of its legend.
+_PLOT, _LINE = 260, 20
+
 METHODS: dict[Method, str] = {"relevance": "Relevance, all blocks", "gradient": "Gradient times attention"}
 
 PAPERS = {
@@ -193,7 +196,10 @@ def show_trust(result: ScreenResult, block: int, head: int | None, explanation: 
             f"Relevance for {explanation.label}": explanation.grid(),
             f"Gradient for {explanation.label} (CA block {block + 1})": explanation.grid("gradient", block),
         }
-    trust = ask(result, partial(api.trust, grids=grids), ("trust", block, head, target), long=True)
+    measure, about = partial(api.trust, grids=grids), ("trust", block, head, target)
+    trust = ask(
+        result, measure, about, long=True, told="Altering the image, and asking the network each time."
+    )
     place.empty()
     if trust is not None:
         show_curves(trust)
@@ -226,7 +232,12 @@ def chart(curves: Mapping[str, Curve]) -> alt.Chart:
     baseline = alt.StrokeDash("map:N", sort=list(curves), legend=None).scale(
         domain=list(curves), range=[[4, 4] if name in (CENTER, RANDOM) else [1, 0] for name in curves]
     )
-    return alt.Chart(alt.Data(values=points)).mark_line().encode(x, y, color, baseline).properties(height=300)
+    return (
+        alt.Chart(alt.Data(values=points))
+        .mark_line()
+        .encode(x, y, color, baseline)
+        .properties(height=_PLOT + _LINE * len(curves))
+    )
 
 
 def show_scores(trust: Trust) -> None:

@@ -1,0 +1,201 @@
+"""The views *How did it get there?* and *Why this class, and can I trust it?*, without a browser."""
+
+import numpy as np
+import pytest
+from app_page import analysis_of, choose, choose_sample, component, drawn, markdown_of, notices, visit
+
+import cait_viz
+from cait_viz._resources import SAMPLES
+from cait_viz.engine.gradients import ClassGradients
+from cait_viz.engine.openvino import OpenVINOEngine
+from cait_viz.metrics.faithfulness import CENTER, RANDOM
+
+pytestmark = pytest.mark.usefixtures("counted")
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return cait_viz.load_engine()
+
+
+@pytest.fixture(scope="module")
+def trace(engine):
+    return cait_viz.trace(SAMPLES / "coffee.jpg", engine)
+
+
+def data(page, key):
+    return component(page, key)[1]
+
+
+def options(page, key):
+    return [option for group in data(page, key)["groups"] for option in group["options"]]
+
+
+def same(image, expected):
+    """Whether an image of a component is this one but for JPEG's loss."""
+    return np.abs(drawn(image) - np.asarray(expected, int)).mean() < 3
+
+
+def texts(page):
+    return " ".join(filter(None, markdown_of(page)))
+
+
+# --- how did it get there ---------------------------------------------------------------------------------
+
+
+def path(**address):
+    page = visit(question="path", sample="coffee", **address)
+    assert not page.exception
+    assert notices(page) == []
+    return page
+
+
+def test_the_patch_that_the_class_token_looks_at_most_is_shown_first(trace):
+    page = path()
+    patch = int(trace.analysis.attention()[1:].argmax())
+    assert data(page, "path_patch")["chosen"] == patch
+    row, column = divmod(patch, trace.analysis.grid_shape[1])
+    assert [number.value for number in page.number_input] == [row + 1, column + 1]
+    assert [option["caption"] for option in options(page, "sa_blocks")] == [
+        str(k + 1) for k in range(trace.blocks)
+    ]
+    assert data(page, "sa_blocks")["chosen"] == str(trace.blocks - 1)
+
+
+def test_a_patch_is_chosen_on_the_image_or_by_its_row_and_column(engine, trace):
+    page = path()
+    small = analysis_of(page)
+    choose(page, "path_patch", {"patch": 30})
+    page.number_input(key="patch_column").set_value(5).run()
+    patch = 30 // 14 * 14 + 4
+    assert data(page, "path_patch")["chosen"] == patch
+    block = cait_viz.block_attention(SAMPLES / "coffee.jpg", engine, trace.blocks - 1)
+    shown = data(page, "path_patch")["pictures"][1]
+    assert same(shown, small.draw(block.grid(patch), dim_unseen=0.6))
+    assert "Where the patch in row 3, column 5 looks: self-attention block 12" in shown["alt"]
+
+
+def test_direction_head_and_scores_draw_what_they_say(engine):
+    page = path()
+    small, patch = analysis_of(page), data(page, "path_patch")["chosen"]
+    choose(page, "sa_blocks", "3")
+    block = cait_viz.block_attention(SAMPLES / "coffee.jpg", engine, 3)
+    page.selectbox(key="sa_head").select(2).run()
+    for incoming in (False, True):
+        for mixed in (False, True):
+            page.button_group(key="direction").set_value("in" if incoming else "out")
+            page.button_group(key="scores").set_value("mixed" if mixed else "softmax").run()
+            shown = data(page, "path_patch")["pictures"][1]
+            grid = block.grid(patch, 2, incoming=incoming, mixed=mixed)
+            assert same(shown, small.draw(grid, signed=mixed, dim_unseen=0.6))
+            assert shown["alt"] == block.title(patch, 2, incoming=incoming, mixed=mixed) + "."
+            assert shown["caption"].startswith("Who looks at it" if incoming else "Where it looks")
+            assert ("negative (blue)" in texts(page)) == mixed
+    assert not page.exception
+
+
+def test_each_depth_tells_the_class_it_would_have_named(trace):
+    page = path()
+    depths = options(page, "depths")
+    assert len(depths) == trace.blocks + 1
+    for depth, option in enumerate(depths):
+        [(label, _)] = trace.lens_top(depth)
+        assert label in option["note"]
+    choose(page, "depths", "4")
+    assert all(label in texts(page) for label, _ in trace.lens_top(4, 5))
+
+
+def test_a_new_image_has_a_patch_of_its_own_and_the_block_stays():
+    page = path()
+    choose(page, "path_patch", {"patch": 30})
+    choose(page, "sa_blocks", "3")
+    choose_sample(page, "pagoda")
+    assert data(page, "path_patch")["chosen"] == int(analysis_of(page).attention()[1:].argmax())
+    assert data(page, "sa_blocks")["chosen"] == "3"
+
+
+def test_nothing_of_it_is_asked_before_the_question_is(asked):
+    page = visit()
+    assert len(asked) == 1
+    page.button_group(key="question").set_value("path").run()
+    assert not page.exception
+    assert {request.question for request in asked[:2]} == {cait_viz.api.analyze, cait_viz.api.trace}
+    before = len(asked)
+    page.button_group(key="question").set_value("look").run()
+    assert page.query_params["question"] in ("look", ["look"])
+    assert not page.exception
+    # Back again, everything is still there.
+    page.button_group(key="question").set_value("path").run()
+    assert len(asked) == before
+
+
+# --- why this class ---------------------------------------------------------------------------------------
+
+
+def why():
+    page = visit(question="why", sample="coffee")
+    assert not page.exception
+    assert notices(page) == []
+    return page
+
+
+def test_each_head_shows_what_the_class_loses_without_it(engine):
+    page = why()
+    ablation = cait_viz.ablate(SAMPLES / "coffee.jpg", engine)
+    target = page.selectbox(key="target")
+    assert target.value == int(ablation.analysis.ranking[0])
+    for chosen in (target.value, 5):
+        page.selectbox(key="target").select(chosen).run()
+        notes = [option["note"] for option in options(page, "silenced")]
+        assert notes == [f"{change:+.2f}".replace("-", "−") for change in ablation.changes(chosen).ravel()]
+        assert ablation.analysis.labels[chosen] in texts(page)
+    choose(page, "silenced", "0_2")
+    assert (page.session_state["block"], page.session_state["head"]) == (0, 2)
+    assert data(page, "silenced")["chosen"] == "0_2"
+    choose_sample(page, "pagoda")
+    assert page.selectbox(key="target").value == int(analysis_of(page).ranking[0])
+
+
+def test_maps_are_measured_when_asked_and_beside_both_baselines(asked):
+    page = why()
+    assert not any(request.long for request in asked)
+    page.button(key="test_map").click().run()
+    assert not page.exception
+    [table] = [text.value for text in page.markdown if text.value.startswith("| Map")]
+    for name in ("This map (mean of the heads, CA block 2)", "Its rollout", CENTER, RANDOM):
+        assert name in table
+    # Another map was not measured.
+    page.button_group(key="block").set_value(0).run()
+    assert page.button(key="test_map")
+    assert not any(text.value.startswith("| Map") for text in page.markdown)
+
+
+def test_the_gradients_are_asked_when_told_and_again_for_another_class(monkeypatch):
+    targets = []
+
+    def gradients(self, image, target):
+        targets.append(target)
+        rows = np.ones((2, 4, 197), np.float32)
+        return ClassGradients(rows, rows, np.arange(196, dtype=np.float32))
+
+    monkeypatch.setattr(OpenVINOEngine, "class_gradients", gradients)
+    page = why()
+    assert targets == []
+    page.toggle(key="gradients").set_value(True).run()
+    page.selectbox(key="target").select(7).run()
+    assert not page.exception
+    assert targets == [int(analysis_of(page).ranking[0]), 7]
+    page.button(key="test_map").click().run()
+    [table] = [text.value for text in page.markdown if text.value.startswith("| Map")]
+    assert f"Relevance for {analysis_of(page).labels[7]}" in table
+
+
+def test_gradients_that_cannot_be_had_are_told_in_a_sentence(monkeypatch):
+    def refuse(self, image, target):
+        raise cait_viz.EngineError("the gradients of bundled need about 9 GB of memory and 1 GB are free")
+
+    monkeypatch.setattr(OpenVINOEngine, "class_gradients", refuse)
+    page = why()
+    page.toggle(key="gradients").set_value(True).run()
+    assert notices(page) == ["the gradients of bundled need about 9 GB of memory and 1 GB are free."]
+    assert page.button(key="test_map")
