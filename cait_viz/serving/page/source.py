@@ -113,6 +113,7 @@ def choose_image() -> ChosenImage:
         st.caption(
             f"Drop or paste your own (up to {st.get_option('server.maxUploadSize')} MB): it stays in this "
             "program's memory, never written to disk or sent anywhere.",
+            help="An image at a web address, https or http, is fetched by this program, not your browser.",
             width="content",
         )
         with st.popover("Credits", type="tertiary"):
@@ -165,7 +166,6 @@ def _ask_address(key: str) -> str:
         "Web address of an image",
         key=key,
         placeholder="Web address",
-        help="Of an image: https or http, at most 20 MB. This program asks for it, not your browser.",
         label_visibility="collapsed",
     ).strip()
 
