@@ -209,7 +209,7 @@ def trust(
     view: View = "crop",
     name: str | None = None,
     *,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     progress: Progress = lambda done, total: None,
 ) -> Trust:
     """How much the answer for one image depends on what maps of it point at.

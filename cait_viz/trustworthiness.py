@@ -1,7 +1,7 @@
 """`Trust`: how much an answer depends on what maps of the image point at, beside maps that know nothing."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,7 @@ def measure_trust(
     pixels: NDArray[np.uint8],
     grids: Mapping[str, Floats],
     predict: Predict,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     progress: Progress = lambda done, total: None,
 ) -> Trust:
     """Measure maps of one image.

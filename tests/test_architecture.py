@@ -36,6 +36,7 @@ RULES: dict[str, set[str]] = {
     "api": {"images", "model", "attention", "weights", "engine", "metrics"}
     | {"analysis", "tracing", "ablation", "trustworthiness", "explanation"},
     "tutorial": {"images", "model", "attention", "weights", "engine", "analysis", "api"},
+    "study": {"images", "attention", "drawing", "engine", "metrics", "api"},
     "evaluation": {"images", "model", "attention", "weights", "engine", "metrics", "training"},
     "serving": {
         "images",
@@ -53,7 +54,7 @@ RULES: dict[str, set[str]] = {
     | {"tracing", "ablation", "trustworthiness", "explanation"},
     "app": {"images", "weights", "drawing", "analysis", "serving"},  # app.py, beside the package
     "cli": {"images", "model", "attention", "weights", "engine", "drawing", "metrics", "analysis", "training"}
-    | {"api", "serving", "evaluation", "tracing", "ablation", "trustworthiness", "explanation"},
+    | {"api", "serving", "evaluation", "tracing", "ablation", "trustworthiness", "explanation", "study"},
     "__main__": {"cli"},
 }
 

@@ -1,11 +1,13 @@
-"""What is done with models: `cait-viz models`, `fetch`, `evaluate` and `export`."""
+"""What is done with models: `cait-viz models`, `fetch`, `evaluate`, `trust` and `export`."""
 
+import sys
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from tqdm import tqdm
 
 from cait_viz._backend import BACKENDS, import_keras, installed_backend
 from cait_viz._files import check_folder, check_output
@@ -13,8 +15,10 @@ from cait_viz._text import one_line
 from cait_viz.cli.main import complain
 from cait_viz.cli.options import Count, Index, ModelOptions, NoView, Output, WeightsAlone, note, report
 from cait_viz.engine import graphs
-from cait_viz.errors import CheckpointError
+from cait_viz.errors import CheckpointError, SelectionError
+from cait_viz.images.folders import files_below
 from cait_viz.model.export import FORMATS, WITH_TENSORFLOW, export_model, require_packages
+from cait_viz.study import MapName, study
 from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
 from cait_viz.weights.resolve import available, resolve
 
@@ -104,6 +108,44 @@ def evaluate(
     )
     for line in lines:
         print(line, flush=True)
+
+
+def trust(
+    images: Annotated[list[Path], Parameter(name="IMAGE", help="images, and folders of images.")],
+    /,
+    *,
+    json: Path,
+    map: tuple[MapName, ...] = ("attention", "rollout"),
+    seed: Index = 0,
+    resume: bool = False,
+    given: ModelOptions = ModelOptions(),
+) -> None:
+    """Measure on many images what maps are worth, and print a table of means in Markdown.
+
+    Deletion and insertion (Petsiuk et al. 2018), average drop and increase in confidence (Chattopadhyay et
+    al. 2018), of the class that is predicted, beside random maps and a centered Gaussian. In brackets: the
+    95 % bootstrap interval of the mean. The network sees about 40 altered copies of an image for each map.
+
+    Args:
+        json: where to write a row for each image, as JSON Lines; .jsonl or .json.
+        map: attention, the class attention that serves best as saliency; its rollout; gradient, times the
+            attention of the same block; relevance, of all blocks; can be repeated.
+        seed: decides the random maps.
+        resume: keep the rows that the file has, and measure what is missing.
+    """
+    _ = given.config
+    files = [file for path in images for file in (files_below(path) if path.is_dir() else [path])]
+    if not files:
+        raise SelectionError("there are no images in what was given")
+    check_output(json, [".jsonl", ".json"], given.inputs(*(str(file) for file in files)))
+    engine = given.load_engine()
+    bar = tqdm(files, leave=False, file=sys.stderr, disable=None, unit=" images")
+    with bar:
+        lines = study(
+            files, engine, list(dict.fromkeys(map)), json,
+            view=given.view, seed=seed, resume=resume, step=lambda _: bar.update(),
+        )  # fmt: skip
+    print("\n".join(lines))
 
 
 def export(

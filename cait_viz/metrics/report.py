@@ -83,8 +83,12 @@ def verdict(areas: Areas, block: str, seed: int) -> str:
     )
 
 
+def mean_and_interval(values: NDArray[np.float64], seed: int, sign: str = "") -> str:
+    """The mean of (n,) numbers and its bootstrap interval: "0.213 [0.190, 0.237]"."""
+    low, high = bootstrap_interval(values, np.random.default_rng(seed))
+    return f"{values.mean():{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
 def _intervals(values: NDArray[np.float64], seed: int, sign: str = "") -> Iterator[str]:
-    """The mean of each column and its interval: "0.213 [0.190, 0.237]"."""
-    for column in values.T:
-        low, high = bootstrap_interval(column, np.random.default_rng(seed))
-        yield f"{column.mean():{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+    """The mean of each column and its interval."""
+    yield from (mean_and_interval(column, seed, sign) for column in values.T)

@@ -1,0 +1,149 @@
+"""Maps measured on many images: one row an image, and a table of means; what `cait-viz trust` does."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from cait_viz import api
+from cait_viz._text import file_text, one_line
+from cait_viz.attention.maps import Floats
+from cait_viz.drawing.export import SOFTWARE
+from cait_viz.engine.base import Engine
+from cait_viz.errors import ImageError, OutputError
+from cait_viz.images.preprocess import View
+from cait_viz.images.read import load_image
+from cait_viz.metrics.report import mean_and_interval, row, table_head
+
+MapName = Literal["attention", "rollout", "gradient", "relevance"]
+MAP_NAMES: tuple[MapName, ...] = get_args(MapName)
+
+_MEASURES = {
+    "deletion": "deletion, lower is better",
+    "insertion": "insertion, higher is better",
+    "drop": "average drop, lower is better",
+    "increase": "increase in confidence, higher is better",
+}
+
+
+def study(
+    images: Sequence[Path],
+    engine: Engine,
+    names: Sequence[MapName],
+    output: Path,
+    *,
+    view: View = "crop",
+    seed: int = 0,
+    resume: bool = False,
+    step: Callable[[Path], object] = lambda path: None,
+) -> list[str]:
+    """Measure maps on images, as `cait_viz.trust` does, and write JSON Lines: what made them, then the rows.
+
+    A row has the image's path and, by measure and map, the numbers; of an image that cannot be read, the
+    error. A study that was interrupted and is resumed writes the same bytes as one that was not.
+
+    Args:
+        images: the files.
+        engine: the network.
+        names: which maps: "attention", the class attention of the block that serves best as saliency (mean
+            of the heads), "rollout" of it, "gradient" of the same block, and "relevance", both for the class
+            that is predicted.
+        output: the file to write.
+        view: what the network sees.
+        seed: decides the random maps, of each image by its place among the images.
+        resume: keep the rows that the file has.
+        step: gets each image's path when it is done.
+
+    Returns:
+        A table of means in Markdown, each with its bootstrap interval.
+
+    Raises:
+        OutputError: the file cannot be written, or is to be resumed and is of another study.
+    """
+    source = engine.source
+    header = {
+        "software": SOFTWARE,
+        "model": source.name,
+        "weights_sha256": source.sha256,
+        "view": view,
+        "seed": seed,
+        "maps": list(names),
+    }
+    rows = _rows_of(output, header) if resume and output.exists() else []
+    done = {entry["image"] for entry in rows}
+    try:
+        with output.open("w", encoding="utf-8") as file:
+            for entry in (header, *rows):
+                _write(file, entry)
+            for number, path in enumerate(images):
+                if str(path) not in done:
+                    rows.append({"image": str(path)} | _measured(path, engine, names, view, [seed, number]))
+                    _write(file, rows[-1])
+                step(path)
+    except OSError as error:
+        raise OutputError(f"{file_text(output)}: cannot be written ({error.strerror})") from None
+    return _table(rows, seed)
+
+
+def _rows_of(output: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of an earlier study; the last line may be half written."""
+    entries = []
+    try:
+        for line in output.read_text(encoding="utf-8").splitlines():
+            entries.append(json.loads(line))
+    except (OSError, ValueError):
+        pass
+    if not entries or entries[0] != header:
+        raise OutputError(
+            f"{file_text(output)}: is of another study, with another model or other options; choose another "
+            "file"
+        )
+    return entries[1:]
+
+
+def _write(file: Any, entry: Mapping[str, Any]) -> None:
+    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    file.flush()
+
+
+def _measured(
+    path: Path, engine: Engine, names: Sequence[MapName], view: View, seed: Sequence[int]
+) -> dict[str, Any]:
+    try:
+        image = load_image(path)
+    except ImageError as error:
+        return {"error": one_line(str(error), 300)}
+    analysis = api.analyze(image, engine, view)
+    grids: dict[str, Floats] = {}
+    explanation = None
+    for name in names:
+        if name == "attention":
+            grids[name] = analysis.saliency()
+        elif name == "rollout":
+            grids[name] = api.trace(image, engine, view).rollout()
+        else:
+            explanation = explanation or api.explain(image, engine, None, view)
+            grids[name] = explanation.grid(name)
+    trust = api.trust(image, engine, grids, view, seed=seed)
+    return {
+        "deletion": {name: both.deletion.area for name, both in trust.curves.items()},
+        "insertion": {name: both.insertion.area for name, both in trust.curves.items()},
+        "drop": {name: left.drop for name, left in trust.confidence.items()},
+        "increase": {name: float(left.increase) for name, left in trust.confidence.items()},
+    }
+
+
+def _table(rows: Sequence[Mapping[str, Any]], seed: int) -> list[str]:
+    measured = [entry for entry in rows if "error" not in entry]
+    if not measured:
+        return ["No image could be read."]
+    lines = [*table_head(f"map, on {len(measured)} images", *_MEASURES.values())]
+    for name in measured[0]["deletion"]:
+        cells = []
+        for measure in _MEASURES:
+            values = [entry[measure][name] for entry in measured if name in entry[measure]]
+            cells.append(mean_and_interval(np.array(values), seed) if values else "–")
+        lines.append(row([name, *cells]))
+    return lines

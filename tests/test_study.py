@@ -1,0 +1,118 @@
+"""`cait-viz trust`: a row an image, a table of means, and a study that goes on where it stopped."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cait_viz
+from cait_viz.metrics.faithfulness import CENTER, RANDOM
+
+SAMPLES = Path(__file__).parent.parent / "assets" / "samples"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three small images, and a file that is none."""
+    folder = tmp_path_factory.mktemp("images")
+    for name in ("cat", "coffee", "rocket"):
+        with Image.open(SAMPLES / f"{name}.jpg") as image:
+            image.resize((80, 64)).save(folder / f"{name}.png")
+    (folder / "notes.png").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def study(succeed, small, folder, tmp_path):
+    """Run the command on that folder; gives the table and the lines of the file."""
+
+    def study(*options, images=folder):
+        output = tmp_path / "out.jsonl"
+        table = succeed("trust", images, *small, "--json", output, *options)
+        return table, output.read_text().splitlines()
+
+    return study
+
+
+def test_each_image_is_a_row_of_the_numbers_that_the_library_gives(study, folder, tiny_weights):
+    table, lines = study("--map", "attention", "--map", "relevance", "--seed", 3)
+    header, *rows = map(json.loads, lines)
+    assert (header["model"], header["maps"], header["seed"]) == ("tiny", ["attention", "relevance"], 3)
+    assert [Path(row["image"]).name for row in rows] == ["cat.png", "coffee.png", "notes.png", "rocket.png"]
+    assert "notes.png" in rows[2]["error"]
+    engine = cait_viz.load_engine(weights=tiny_weights)
+    image = folder / "rocket.png"
+    grids = {
+        "attention": cait_viz.analyze(image, engine).saliency(),
+        "relevance": cait_viz.explain(image, engine).grid(),
+    }
+    expected = cait_viz.trust(image, engine, grids, seed=[3, 3])
+    for name in ("attention", "relevance", CENTER, RANDOM):
+        assert rows[3]["deletion"][name] == pytest.approx(expected.curves[name].deletion.area, abs=1e-5)
+        assert rows[3]["insertion"][name] == pytest.approx(expected.curves[name].insertion.area, abs=1e-5)
+    assert rows[3]["drop"]["attention"] == pytest.approx(expected.confidence["attention"].drop, abs=1e-5)
+    mean = np.mean([row["deletion"]["attention"] for row in rows if "error" not in row])
+    assert table.startswith("| map, on 3 images |")
+    assert f"| attention | {mean:.3f} [" in table
+    assert f"| {RANDOM} |" in table
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3, 2.5])
+def test_a_study_that_was_interrupted_and_resumed_is_as_one_that_was_not(
+    study, succeed, small, folder, tmp_path, kept
+):
+    table, lines = study()
+    part = "".join(f"{line}\n" for line in lines[: int(kept)])
+    if kept != int(kept):
+        part += lines[int(kept)][:40]
+    (tmp_path / "part.jsonl").write_text(part)
+    again = succeed("trust", folder, *small, "--json", tmp_path / "part.jsonl", "--resume")
+    assert (tmp_path / "part.jsonl").read_text().splitlines() == lines
+    assert again == table
+
+
+def test_what_is_there_is_not_measured_again(study, succeed, small, folder, tmp_path, monkeypatch):
+    table, _ = study()
+    monkeypatch.setattr(cait_viz.api, "trust", None)
+    assert succeed("trust", folder, *small, "--json", tmp_path / "out.jsonl", "--resume") == table
+
+
+def test_another_study_is_not_gone_on_with(study, run, small, folder, tmp_path):
+    _, lines = study()
+    output = tmp_path / "out.jsonl"
+    for options in (("--seed", 1), ("--map", "rollout"), ("--view", "whole")):
+        status, _, err = run("trust", folder, *small, "--json", output, "--resume", *options)
+        assert status == 1
+        assert "is of another study" in err
+    assert output.read_text().splitlines() == lines
+
+
+def test_images_none_of_which_can_be_read_are_told(study, folder, tmp_path):
+    shutil.copy(folder / "notes.png", tmp_path / "bad.png")
+    table, lines = study(images=tmp_path / "bad.png")
+    assert table == "No image could be read.\n"
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "problem"),
+    [
+        (("--json", "out.txt"), 2, "out.txt"),
+        (("--json", "out.json", "--map", "magic"), 2, "magic"),
+        (("--json", "missing/out.json"), 1, "missing"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(run, small, folder, tmp_path, monkeypatch, words, status, problem):
+    monkeypatch.chdir(tmp_path)
+    found, _, err = run("trust", folder, *small, *words)
+    assert found == status
+    assert problem in err
+
+
+def test_an_empty_folder_is_wrong_usage(run, small, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, _, err = run("trust", tmp_path / "empty", *small, "--json", tmp_path / "out.json")
+    assert (status, "no images" in err) == (2, True)
