@@ -1,0 +1,56 @@
+"""Make the README's pictures of the methods, from the samples and the bundled model.
+
+python scripts/make_docs.py        # writes docs/*.jpg
+"""
+
+import io
+from pathlib import Path
+
+from PIL import Image
+
+import cait_viz
+from cait_viz._resources import SAMPLES
+from cait_viz.tracing import patch_at
+
+DOCS = Path(__file__).parent.parent / "docs"
+WIDTH, GAP = 1200, 12
+
+
+def main() -> None:
+    """Write every picture."""
+    engine, image = cait_viz.load_engine(), SAMPLES / "pagoda.jpg"
+    trace = cait_viz.trace(image, engine)
+    block = cait_viz.block_attention(image, engine, 5)
+    patch = patch_at(block.grid_shape, 3, 4)
+    on = trace.analysis
+    beside(
+        "patch",
+        on.draw(block.grid(patch)),
+        on.draw(block.grid(patch, incoming=True)),
+        on.draw(block.grid(patch, mixed=True), signed=True),
+    )
+    beside("rollout", on.overlay(), on.draw(trace.rollout()))
+    save("trace", Image.open(io.BytesIO(trace.figure())))
+    save("ablation", Image.open(io.BytesIO(cait_viz.ablate(image, engine).figure())))
+    classes = ("barn", "church")
+    beside("relevance", *(on.draw(cait_viz.explain(image, engine, name).grid()) for name in classes))
+
+
+def beside(name: str, *images: Image.Image) -> None:
+    """Save images of one size beside each other."""
+    width, height = images[0].size
+    sheet = Image.new("RGB", (len(images) * (width + GAP) - GAP, height), "white")
+    for place, image in enumerate(images):
+        sheet.paste(image, (place * (width + GAP), 0))
+    save(name, sheet)
+
+
+def save(name: str, image: Image.Image) -> None:
+    """Save an image at the README's width."""
+    image = image.convert("RGB")
+    image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
+    image.save(DOCS / f"{name}.jpg", quality=85, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
