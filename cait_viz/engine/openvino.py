@@ -26,8 +26,8 @@ from cait_viz.weights.labels import class_names
 # Without this hint, processors with bfloat16 instructions compute in bfloat16.
 _PRECISIONS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
 
-# Of the graphs beside that for one image, so many bytes of weights are kept, and the one used last.
-_KEPT_BYTES = 64 * 10**6
+# Of the graphs beside that for one image, so many bytes are kept, and the one used last.
+_KEPT_BYTES = 128 * 10**6
 
 
 class OpenVINOEngine(Engine):
@@ -86,10 +86,12 @@ class OpenVINOEngine(Engine):
         return self._named(answer[:said]), [patches[0] for patches in answer[said:]]
 
     def _attend(self, patches: np.ndarray, block: int) -> SelfAttention:
+        with self._lock:
+            # The attention of cait_m48_448 takes as much as the memory that its forward pass works in.
+            self._compiled[_ONE_IMAGE].network.release_memory()
         graph = _Graph(names.self_attention(block), 1)
-        return SelfAttention(
-            *(attention[0] for attention in self._ask(graph, {"patches": patches[np.newaxis]}))
-        )
+        softmax, mixed = self._ask(graph, {"patches": patches[np.newaxis]})
+        return SelfAttention(softmax[0], mixed[0])
 
     def _read(self, patches: np.ndarray, head_mask: np.ndarray) -> Answer:
         graph = _Graph(names.CLASS_STAGE, len(patches))
@@ -104,12 +106,18 @@ class OpenVINOEngine(Engine):
     def _ask(
         self, graph: "_Graph", inputs: Mapping[str, np.ndarray], outputs: Sequence[int] | None = None
     ) -> list[np.ndarray]:
-        """Run a graph; gives copies of the outputs at these places, by default of all."""
+        """Run a graph; gives the outputs at these places, by default all, in arrays of their own."""
         with self._lock:
             request = self._requests(graph)[0]
-            request.infer(inputs)
             tensors = request.output_tensors
-            return [tensors[place].data.copy() for place in outputs or range(len(tensors))]
+            if outputs is None:  # written where they stay, because copies take as much memory again
+                answer = [np.empty(tensor.shape, np.float32) for tensor in tensors]
+                for place, array in enumerate(answer):
+                    request.set_output_tensor(place, import_openvino().Tensor(array, shared_memory=True))
+                request.infer(inputs)
+                return answer
+            request.infer(inputs)
+            return [tensors[place].data.copy() for place in outputs]
 
     def _requests(self, graph: "_Graph") -> list[Any]:
         """What runs a graph, compiled if it is not kept; those used for longest make room."""
@@ -145,7 +153,8 @@ class OpenVINOEngine(Engine):
         except (RuntimeError, ValueError) as error:
             reason = one_line(str(error).strip().rpartition("\n")[2])
             raise EngineError(f"OpenVINO refuses {self._name} ({reason})") from None
-        return _Compiled(requests, path.with_suffix(".bin").stat().st_size)
+        answers = sum(tensor.byte_size for tensor in requests[0].output_tensors)
+        return _Compiled(compiled, requests, path.with_suffix(".bin").stat().st_size + answers)
 
 
 class _Graph(NamedTuple):
@@ -157,8 +166,9 @@ class _Graph(NamedTuple):
 
 
 class _Compiled(NamedTuple):
+    network: Any
     requests: list[Any]
-    size: int  # of its weights, in bytes
+    size: int  # of its weights and its answer, in bytes
 
 
 _ONE_IMAGE = _Graph(names.NETWORK, 1)
