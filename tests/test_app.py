@@ -43,7 +43,7 @@ def test_the_first_screen_shows_a_sample_already_analyzed(asked):
     assert not page.exception
     assert notices(page) == []
     assert len(asked) == 1
-    assert chosen_sample(page) == "cat"
+    assert chosen_sample(page) == "pagoda"
     alt, _ = maps(page)[0]
     assert f"class-attention block {BUNDLED.saliency_block + 1}, mean of the heads" in alt
 
@@ -160,7 +160,7 @@ def test_no_look_runs_the_network_even_when_the_server_has_forgotten_the_image(a
 def test_changing_the_image_runs_the_network_once(asked):
     page = visit()
     choose_sample(page, "rocket")
-    assert [request.image_name for request in asked] == ["cat.jpg", "rocket.jpg"]
+    assert [request.image_name for request in asked] == ["pagoda.jpg", "rocket.jpg"]
     assert chosen_sample(page) == "rocket"
     page.run()
     assert len(asked) == 2
@@ -169,8 +169,8 @@ def test_changing_the_image_runs_the_network_once(asked):
 def test_going_back_to_an_image_does_not_run_the_network_again(asked):
     page = visit()
     choose_sample(page, "rocket")
-    choose_sample(page, "cat")
-    assert "cat.jpg" in maps(page)[0][0]
+    choose_sample(page, "pagoda")
+    assert "pagoda.jpg" in maps(page)[0][0]
     assert len(asked) == 2
 
 
@@ -292,7 +292,7 @@ def test_one_upload_after_another_runs_the_model_for_each_and_for_nothing_betwee
     page = visit()
     for number in range(3):
         upload(page, f"{number}.png", picture(number))
-    assert [request.image_name for request in asked] == ["cat.jpg", "0.png", "1.png", "2.png"]
+    assert [request.image_name for request in asked] == ["pagoda.jpg", "0.png", "1.png", "2.png"]
 
 
 def test_the_camera_is_off_until_it_is_asked_for_and_its_photograph_is_analyzed(asked):

@@ -63,7 +63,7 @@ def test_what_an_address_asks_for_in_vain_is_told_once_and_shown_as_it_is(name, 
     assert f"{name} {value}" in sentence or len(value) > 100
     assert len(sentence) < 400
     assert all(value not in text for text in markdown_of(page) if len(value) > 6)
-    assert maps(page)[0][0].endswith("cat.jpg: class-attention block 2, mean of the heads.")
+    assert maps(page)[0][0].endswith("pagoda.jpg: class-attention block 2, mean of the heads.")
     page.run()
     assert notices(page) == []
 
@@ -88,7 +88,7 @@ def test_the_view_follows_an_address_that_changes():
             {"sample": "coffee", "block": "1", "head": "0", "style": "map"},
             "coffee.jpg: class-attention block 2, head 1.",
         ),
-        ({}, "cat.jpg: class-attention block 2, mean of the heads."),
+        ({}, "pagoda.jpg: class-attention block 2, mean of the heads."),
     ]:
         page.query_params.clear()
         page.query_params.update(address)
@@ -115,7 +115,7 @@ def test_an_address_from_before_the_last_choice_does_not_undo_the_next_one():
     page.button_group(key="style").set_value("paper").run()
     assert maps(page)[0][0].endswith("class-attention block 1, head 4.")
     assert page.query_params == {
-        "question": "look", "model": "bundled", "sample": "cat",
+        "question": "look", "model": "bundled", "sample": "pagoda",
         "block": "0", "head": "3", "style": "paper", "view": "crop",
     }  # fmt: skip
 

@@ -68,8 +68,8 @@ def test_the_page_opens_on_a_persons_own_model_and_its_classes(asked, give):
     assert [request.model for request in asked] == [own.choice]
     assert sorted(label for label, _, _ in predictions(page)) == sorted(OWN_NAMES)
     assert "What `petals` says" in [heading.value for heading in page.header]
-    assert maps(page)[0][0] == "Where petals looked in cat.jpg: class-attention block 1, mean of the heads."
-    assert all("cat_petals" in button.key for button in page.get("download_button"))
+    assert maps(page)[0][0] == "Where petals looked in pagoda.jpg: class-attention block 1, mean of the heads."
+    assert all("pagoda_petals" in button.key for button in page.get("download_button"))
 
 
 def test_the_sidebar_and_the_page_say_whose_weights_speak(give):
@@ -101,7 +101,7 @@ def test_the_address_opens_on_a_persons_own_model_and_names_it(give):
     give("my petals/model.safetensors")
     page = visit(model="my petals", block="2", head="5")
     assert notices(page) == []
-    assert "Where my petals looked in cat.jpg: class-attention block 3, head 6" in maps(page)[0][0]
+    assert "Where my petals looked in pagoda.jpg: class-attention block 3, head 6" in maps(page)[0][0]
     assert page.query_params["model"] == "my petals"
     assert analysis_of(visit(model="bundled")).model.name == "bundled"
 
@@ -111,7 +111,7 @@ def test_an_address_of_a_model_that_nobody_offers_here_opens_on_the_own_one(give
     page = visit(model="leaves", block="2")
     [sentence] = notices(page)
     assert "model leaves" in sentence
-    assert "Where petals looked in cat.jpg: class-attention block 3" in maps(page)[0][0]
+    assert "Where petals looked in pagoda.jpg: class-attention block 3" in maps(page)[0][0]
 
 
 def test_a_persons_own_model_of_another_ones_file_name_is_never_taken_for_it(asked, give):

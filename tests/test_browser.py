@@ -26,7 +26,7 @@ SUPERSEDED = re.compile(r"404 \(Not Found\)|Image source error")
 def test_the_first_screen_is_a_photograph_with_its_map_its_classes_and_the_gallery(visitor):
     large = visitor.page.locator(MAPS).first
     assert large.bounding_box()["width"] > 400
-    assert visitor.page.get_by_alt_text("The image cat.jpg").is_visible()
+    assert visitor.page.get_by_alt_text("The image pagoda.jpg").is_visible()
     assert visitor.page.evaluate("image => image.naturalWidth", large.element_handle()) > 0
     assert visitor.page.locator(".predictions li").count() >= 5
     assert visitor.page.get_by_role("radiogroup", name="Sample photograph").get_by_role("radio").count() >= 6
@@ -126,7 +126,7 @@ def test_the_colors_that_the_page_names_are_those_of_the_style_that_was_chosen_l
 
 
 def test_a_click_on_the_photograph_or_on_the_map_chooses_the_patch_under_it(visitor):
-    for image, row, column in [(visitor.page.get_by_alt_text("The image cat.jpg"), 3, 9),
+    for image, row, column in [(visitor.page.get_by_alt_text("The image pagoda.jpg"), 3, 9),
                                (visitor.page.locator(MAPS).first, 14, 14)]:  # fmt: skip
         width, height = image.bounding_box()["width"], image.bounding_box()["height"]
         left = (width - height) / 2  # the network saw the square in the middle
@@ -202,13 +202,13 @@ def test_weights_of_ones_own_are_in_the_sidebar_under_their_name_and_name_their_
         assert page.get_by_role("heading", name="What petals says").is_visible()
         assert page.get_by_text("Your own weights (model.safetensors), whose accuracy").is_visible()
         assert set(page.locator(".predictions span:not(.share)").all_inner_texts()) <= set(names)
-        assert visitor.maps[0].startswith("Where petals looked in cat.jpg")
+        assert visitor.maps[0].startswith("Where petals looked in pagoda.jpg")
         visitor.choose("Model", "bundled · 7 M")
         visitor.settle()
-        assert visitor.maps[0].startswith("Where bundled looked in cat.jpg")
+        assert visitor.maps[0].startswith("Where bundled looked in pagoda.jpg")
         page.goto(f"{process.url}/?model=petals&block=1&head=3")
         visitor.settle()
-        assert visitor.maps[0] == "Where petals looked in cat.jpg: class-attention block 2, head 4."
+        assert visitor.maps[0] == "Where petals looked in pagoda.jpg: class-attention block 2, head 4."
         assert (visitor.notices, visitor.complaints, visitor.outside) == ([], [], [])
         visitor.context.close()
 
@@ -229,7 +229,7 @@ def test_a_model_that_was_downloaded_stays_chosen(browser, environment, tmp_path
         visitor.page.locator('img[alt^="Where cait_xxs24_224"]').first.wait_for()
         visitor.rest()
         visitor.press("Paper")
-        assert visitor.maps[0].startswith("Where cait_xxs24_224 looked in cat.jpg")
+        assert visitor.maps[0].startswith("Where cait_xxs24_224 looked in pagoda.jpg")
         visitor.choose("Head", "Head 3")
         assert visitor.maps[0].endswith("class-attention block 1, head 3.")
         assert page.get_by_role("combobox", name="Model", exact=True).input_value() == (

@@ -82,7 +82,7 @@ def test_nothing_scrolls_sideways_and_no_text_is_cut(visitors, size, zoom):
 def test_on_a_phone_the_map_is_as_wide_as_the_screen_and_a_tap_chooses_a_patch(visitors):
     visitor = visitors(viewport=PHONE, is_mobile=True, has_touch=True).open()
     assert visitor.page.locator(MAPS).first.bounding_box()["width"] > 300
-    visitor.after(lambda: visitor.page.get_by_alt_text("The image cat.jpg").tap(force=True))
+    visitor.after(lambda: visitor.page.get_by_alt_text("The image pagoda.jpg").tap(force=True))
     visitor.page.get_by_text("The patch in row").wait_for()
 
 
@@ -142,7 +142,7 @@ def complaints_of_axe(page):
 def test_axe_finds_nothing_against_the_page(visitors, size, scheme):
     visitor = visitors(color_scheme=scheme, viewport=dict(zip(("width", "height"), size, strict=True)))
     visitor.open("?head=9")  # which is told in a notice
-    visitor.after(lambda: visitor.page.get_by_alt_text("The image cat.jpg").click(force=True))
+    visitor.after(lambda: visitor.page.get_by_alt_text("The image pagoda.jpg").click(force=True))
     visitor.page.get_by_text("The patch in row").wait_for()
     assert visitor.calm(lambda: complaints_of_axe(visitor.page)) == {}
     visitor.upload("mine.png", photograph("rocket.jpg", (90, 60)))
