@@ -68,7 +68,9 @@ def test_the_page_opens_on_a_persons_own_model_and_its_classes(asked, give):
     assert [request.model for request in asked] == [own.choice]
     assert sorted(label for label, _, _ in predictions(page)) == sorted(OWN_NAMES)
     assert "What `petals` says" in [heading.value for heading in page.header]
-    assert maps(page)[0][0] == "Where petals looked in pagoda.jpg: class-attention block 1, mean of the heads."
+    assert (
+        maps(page)[0][0] == "Where petals looked in pagoda.jpg: class-attention block 1, mean of the heads."
+    )
     assert all("pagoda_petals" in button.key for button in page.get("download_button"))
 
 

@@ -79,6 +79,22 @@ def test_nothing_scrolls_sideways_and_no_text_is_cut(visitors, size, zoom):
     assert visitor.calm(lambda: visitor.page.evaluate(TOO_WIDE)) == []
 
 
+# What stands at the end of each of the views past the paper.
+LAST = {"path": "The numbers (NPZ)", "why": "Test this map"}
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("question", LAST)
+def test_the_views_past_the_paper_fit_and_axe_finds_nothing_against_them(visitors, question, width):
+    scheme = {1440: "light", 390: "dark"}[width]
+    visitor = visitors(color_scheme=scheme, viewport={"width": width, "height": 844})
+    visitor.page.goto(f"{visitor.url}/?question={question}")
+    visitor.page.get_by_text(LAST[question]).wait_for()
+    visitor.rest()
+    assert visitor.calm(lambda: visitor.page.evaluate(TOO_WIDE)) == []
+    assert visitor.calm(lambda: complaints_of_axe(visitor.page)) == {}
+
+
 def test_on_a_phone_the_map_is_as_wide_as_the_screen_and_a_tap_chooses_a_patch(visitors):
     visitor = visitors(viewport=PHONE, is_mobile=True, has_touch=True).open()
     assert visitor.page.locator(MAPS).first.bounding_box()["width"] > 300
@@ -110,9 +126,9 @@ def test_the_keyboard_reaches_the_heads_and_its_arrows_choose_one(visitor):
 
 
 def test_the_keyboard_chooses_a_sample(visitor):
-    tab_to(visitor.page, "Chelsea the cat")
+    tab_to(visitor.page, "A pagoda by a lake")
     visitor.after(lambda: visitor.page.keyboard.press("ArrowRight"))
-    assert "coffee.jpg" in visitor.maps[0]
+    assert "cat.jpg" in visitor.maps[0]
 
 
 def test_the_keyboard_chooses_a_patch_and_takes_it_back(visitor):

@@ -29,7 +29,8 @@ SCORES = {"softmax": "Attention", "mixed": "Mixed scores"}
 # How many classes are followed through the depths.
 LENS_CLASSES = 5
 
-LEGEND = alt.Legend(orient="bottom", columns=2, labelLimit=220)
+# Heights in pixels: of a plot, and of a line of its legend.
+PLOT, LINE = 260, 20
 
 _PATCH = "path_patch"
 
@@ -166,9 +167,12 @@ def show_depths(result: ScreenResult, trace: Trace, block: int, head: int | None
     depth = alt.X("depth:Q", title="After so many self-attention blocks", axis=alt.Axis(tickMinStep=1))
     share = alt.Y("share:Q", title="Probability", axis=alt.Axis(format=".0%"))
     label = alt.Color(
-        "class:N", title=None, legend=LEGEND, sort=[analysis.labels[index] for index in followed]
+        "class:N",
+        title=None,
+        legend=alt.Legend(orient="bottom", columns=1, labelLimit=300),
+        sort=[analysis.labels[index] for index in followed],
     )
-    st.altair_chart(chart.encode(depth, share, label).properties(height=260))
+    st.altair_chart(chart.encode(depth, share, label).properties(height=PLOT + LINE * LENS_CLASSES))
 
     def option(depth: int) -> Option:
         [(label, share)] = trace.lens_top(depth)
@@ -242,9 +246,14 @@ def show_distances(trace: Trace) -> None:
     block = alt.X("block:Q", title="Self-attention block", scale=scale, axis=axis)
     distance = alt.Y("distance:Q", title="Mean distance in pixels")
     head = alt.Color(
-        "head:N", title=None, legend=LEGEND, sort=[head_name(head) for head in range(trace.analysis.heads)]
+        "head:N",
+        title=None,
+        legend=alt.Legend(orient="bottom", columns=2),
+        sort=[head_name(head) for head in range(trace.analysis.heads)],
     )
-    st.altair_chart(chart.encode(block, distance, head).properties(height=260))
+    st.altair_chart(
+        chart.encode(block, distance, head).properties(height=PLOT + LINE * trace.analysis.heads // 2)
+    )
 
 
 def show_files(result: ScreenResult, trace: Trace, block: int, head: int | None, look: Look) -> None:

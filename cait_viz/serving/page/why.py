@@ -20,11 +20,9 @@ from cait_viz.serving.page.components.choice import Option, choose_option
 from cait_viz.serving.page.look import NARROWEST_TILE, show_answer
 from cait_viz.serving.page.markup import verbatim
 from cait_viz.serving.page.options import head_name
+from cait_viz.serving.page.path import LINE, PLOT
 from cait_viz.serving.page.result import TILE_SIDE, ScreenResult, ask
 from cait_viz.trustworthiness import RANDOM_MAPS, Progress, Trust
-
-# Heights in pixels: of a plot, and of a line of its legend.
-_PLOT, _LINE = 260, 20
 
 METHODS: dict[Method, str] = {"relevance": "Relevance, all blocks", "gradient": "Gradient times attention"}
 
@@ -236,7 +234,7 @@ def chart(curves: Mapping[str, Curve]) -> alt.Chart:
         alt.Chart(alt.Data(values=points))
         .mark_line()
         .encode(x, y, color, baseline)
-        .properties(height=_PLOT + _LINE * len(curves))
+        .properties(height=PLOT + LINE * len(curves))
     )
 
 
