@@ -24,8 +24,8 @@ IDLE_SECONDS = 300
 # Where loky finds psutil, it ends a process that grew by 300 MB, as leaking; a larger model is no leak.
 _ENVIRONMENT = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}
 
-# Measured with cait_s24_224 and cait_s24_384: what a backward pass takes, in units of the attention of one
-# block; and TensorFlow's own part.
+# Measured with cait_s24_224, cait_s24_384 and cait_m36_384: what a backward pass takes, in units of the
+# attention of one block; and TensorFlow's own part.
 _BLOCKS, _TENSORFLOW = 20, 500 * 10**6
 
 
