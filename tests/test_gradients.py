@@ -1,13 +1,21 @@
 """Gradients with respect to attention: against finite differences in float64, and from another process."""
 
+import contextlib
+import shutil
+import time
+
 import numpy as np
+import psutil
 import pytest
 from reference import lively_weights, timm_shapes
 
 import cait_viz
+from cait_viz.attention.probabilities import probabilities
 from cait_viz.attention.relevance import class_relevance, patch_relevance, weighted
-from cait_viz.engine.tape import GradientTape
-from cait_viz.errors import EngineError, SelectionError
+from cait_viz.engine import gradients
+from cait_viz.engine.keras import engine_of
+from cait_viz.engine.tape import FixedGradientTape, GradientTape
+from cait_viz.errors import CheckpointError, EngineError, SelectionError
 from cait_viz.model.cait import CaiT
 from cait_viz.model.config import CaiTConfig
 from cait_viz.model.layers import changed_attention
@@ -31,7 +39,7 @@ def noise(seed=0, side=16):
 
 
 def run(model, image, changes=()):
-    """The logits, and every attention, with what is added to some of them, by their place."""
+    """The logits, and every attention; to that at some places something is added."""
     seen = []
 
     def change(attention):
@@ -40,20 +48,15 @@ def run(model, image, changes=()):
 
     with changed_attention(change):
         logits, _ = model.classify(model.encode(image.astype(np.float64), training=False))
-    return np.asarray(logits)[0], [np.asarray(attention) for attention in seen]
+    return np.asarray(logits), [np.asarray(attention) for attention in seen]
 
 
 def finite_difference(model, image, target, place, shape):
-    """The gradient of a class's logit with respect to one attention, number by number."""
-    found = np.zeros(shape)
-    for index in np.ndindex(*shape):
-        ends = []
-        for sign in (1, -1):
-            added = np.zeros(shape)
-            added[index] = sign * STEP
-            ends.append(run(model, image, {place: added})[0][target])
-        found[index] = (ends[0] - ends[1]) / (2 * STEP)
-    return found
+    """The gradient of a logit with respect to one attention; each number moves in a copy of the image."""
+    moved = STEP * np.eye(np.prod(shape)).reshape(-1, *shape[1:])
+    logits, _ = run(model, np.repeat(image, 2 * len(moved), axis=0), {place: np.concatenate([moved, -moved])})
+    ahead, behind = np.split(logits[:, target], 2)
+    return ((ahead - behind) / (2 * STEP)).reshape(shape)
 
 
 @pytest.mark.parametrize("options", [{"num_heads": 2}, {"num_heads": 1, "ca_ffn_layers": 1}])
@@ -69,7 +72,7 @@ def test_gradients_and_relevance_are_those_of_finite_differences(options):
             np.testing.assert_allclose(found.attention[block], one[:, 0], atol=1e-6)
             np.testing.assert_allclose(found.gradient[block], other[:, 0], rtol=1e-4, atol=1e-7)
         rows = [weighted(one[:, 0], other[:, 0]) for one, other in pairs[depth:]]
-        expected = class_relevance(rows, patch_relevance(weighted(*pair) for pair in pairs[:depth]))
+        expected = patch_relevance(class_relevance(rows), [weighted(*pair) for pair in pairs[:depth][::-1]])
         np.testing.assert_allclose(found.relevance, expected, rtol=1e-4, atol=1e-8)
         assert found.relevance.max() > 0
 
@@ -88,28 +91,58 @@ def test_a_network_that_asks_no_class_token_has_no_relevance():
 
 
 class Counted(CaiT):
-    """A network that notes each pass through its patch stage in Python: a compilation."""
+    """A network that notes each forward pass, and each time that its class stage is compiled."""
 
-    def encode(self, *arguments, **named):
+    def embed(self, *arguments, **named):
         self.__dict__.setdefault("passes", []).append(1)
-        return super().encode(*arguments, **named)
+        return super().embed(*arguments, **named)
+
+    def classify(self, *arguments, **named):
+        self.__dict__.setdefault("compilations", []).append(1)
+        return super().classify(*arguments, **named)
 
 
-def test_the_network_is_compiled_once_and_each_image_and_class_has_its_own_gradients():
+@pytest.fixture
+def counted():
     config = CaiTConfig(
-        image_size=16, patch_size=8, projection_dim=8, sa_ffn_layers=1, num_heads=2, num_classes=3
+        image_size=16, patch_size=8, projection_dim=8, sa_ffn_layers=2, num_heads=2, num_classes=3
     )
     model = Counted(config)
     assign(model, lively_weights(timm_shapes(config)))
-    tape = GradientTape(model)
+    return model
+
+
+def test_another_class_of_an_image_takes_no_forward_pass_and_nothing_is_compiled_twice(counted):
+    tape = FixedGradientTape(counted)
     asked = [(seed, target) for seed in (0, 1) for target in (0, 2, 0)]
     found = [tape.gradients(noise(seed), target) for seed, target in asked]
-    assert model.passes == [1]
+    assert len(counted.passes) == 2
+    assert len(counted.compilations) == 1
     for (seed, target), one in zip(asked, found, strict=True):
-        alone = GradientTape(model).gradients(noise(seed), target)
+        alone = GradientTape(counted).gradients(noise(seed), target)
         np.testing.assert_allclose(one.gradient, alone.gradient, atol=1e-7)
+        np.testing.assert_allclose(one.relevance, alone.relevance, atol=1e-7)
     assert np.abs(found[0].gradient - found[1].gradient).max() > 1e-4
     assert np.abs(found[0].gradient - found[3].gradient).max() > 1e-4
+
+
+def test_a_network_whose_weights_change_has_new_gradients(counted):
+    before = engine_of(counted).class_gradients(noise(), 1)
+    for weight in counted.blocks[1].attn.proj_w.weights:
+        weight.assign(2 * weight)
+    after = engine_of(counted).class_gradients(noise(), 1)
+    np.testing.assert_allclose(
+        after.relevance, GradientTape(counted).gradients(noise(), 1).relevance, rtol=1e-4
+    )
+    assert np.abs(after.gradient - before.gradient).max() > 1e-4
+
+
+def test_a_probability_of_1_leaves_its_class_gradients(counted):
+    counted.head.bias.assign([0.0, 1000.0, 0.0])
+    assert probabilities(np.asarray(counted(noise())[0]))[0, 1] == 1
+    found = GradientTape(counted).gradients(noise(), 1)
+    assert all(np.isfinite(array).all() for array in found)
+    assert found.relevance.max() > 0
 
 
 def test_the_attention_of_a_network_is_not_changed_when_nobody_asks(tiny_model, photo):
@@ -142,6 +175,44 @@ assert not {"keras", "tensorflow"} & set(sys.modules)
         for k, one in enumerate(expected):
             for name, array in one._asdict().items():
                 np.testing.assert_allclose(found[f"{k}_{name}"], array, rtol=1e-3, atol=1e-6)
+
+
+def worker_processes():
+    """The processes of loky's that this one has started and that run."""
+    found = set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if "popen_loky" in " ".join(child.cmdline()):
+                found.add(child.pid)
+    return found
+
+
+def test_the_process_ends_when_idle_and_a_new_one_answers_unless_the_checkpoint_has_changed(
+    tiny_weights, photo, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(gradients, "IDLE_SECONDS", 1)
+    path = shutil.copy(tiny_weights, tmp_path / "mine.safetensors")
+    engine, before = cait_viz.load_engine(weights=path), worker_processes()
+    image = cait_viz.preprocess(photo, engine)
+    first = engine.class_gradients(image, 3)
+    until = time.monotonic() + 60
+    while worker_processes() > before and time.monotonic() < until:
+        time.sleep(0.2)
+    assert worker_processes() == before
+    content = path.read_bytes()
+    path.write_bytes(content[:-4] + b"\0\0\0\0")
+    with pytest.raises(CheckpointError, match=r"mine\.safetensors: has changed since it was loaded"):
+        engine.class_gradients(image, 3)
+    path.write_bytes(content)
+    np.testing.assert_allclose(engine.class_gradients(image, 3).relevance, first.relevance, rtol=1e-5)
+
+
+def test_without_tensorflow_the_message_says_what_to_install(tiny_weights, photo, monkeypatch):
+    engine = cait_viz.load_engine(weights=tiny_weights)
+    image = cait_viz.preprocess(photo, engine)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(EngineError, match="pip install tensorflow"):
+        engine.class_gradients(image, 3)
 
 
 def test_a_class_that_is_not_there_is_refused(tiny_weights, photo):

@@ -22,58 +22,54 @@ def weighted(attention: ArrayLike, gradient: ArrayLike) -> Floats:
     Returns:
         The shape without the heads, float32.
     """
-    product = np.asarray(attention, np.float64) * np.asarray(gradient, np.float64)
-    return np.maximum(product, 0).mean(axis=0).astype(np.float32)
+    product = np.asarray(attention) * np.asarray(gradient)
+    return np.maximum(product, 0, out=product).mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
-def patch_relevance(weights: Iterable[ArrayLike]) -> NDArray[np.float64]:
-    """Relevance of the image's patches to those after the last self-attention block (equation 6).
+def class_relevance(weights: Iterable[ArrayLike]) -> NDArray[np.float64]:
+    """Relevance of the patches after the last self-attention block to the class token (equation 6).
 
-    At first each patch is relevant to itself alone, R = I. A block mixes the patches and keeps its residual:
-
-        R ← R + Ā R
-
-    Args:
-        weights: for each self-attention block from the first on, Ā of `weighted`, (N, N).
-
-    Returns:
-        (N, N) float64; row i is of patch i after the last block. At least one block is needed, else a
-        ValueError.
-    """
-    relevance: NDArray[np.float64] | None = None
-    for weight in weights:
-        block = np.asarray(weight, np.float64)
-        relevance = np.eye(len(block)) if relevance is None else relevance
-        relevance = relevance + block @ relevance
-    if relevance is None:
-        raise ValueError("relevance needs at least one self-attention block")
-    return relevance
-
-
-def class_relevance(weights: Iterable[ArrayLike], patches: ArrayLike) -> Floats:
-    """Relevance of the image's patches to the class token, through both stages of CaiT.
-
-    The same rule, R ← R + Ā R, over the class token and the patches together. In a class-attention block only
+    The rule is R ← R + Ā R, over the class token and the patches together. In a class-attention block only
     the token attends: of Ā only its row is not zero, (ā_0, ā_p), with ā_0 its weight on itself. The patches'
-    rows stay what the patch stage has left, P, with nothing of the token in them. So the token's row (c, r),
-    which is (1, 0) when it enters, becomes
+    rows stay what they are, with nothing of the token in them: (0, I) here, as each patch is relevant to
+    itself alone. So the token's row (c, r), which is (1, 0) when it enters, becomes
 
-        c ← c + ā_0 c,        r ← r + ā_0 r + ā_p P
+        c ← c + ā_0 c,        r ← r + ā_0 r + ā_p
 
-    and r after the last block is the map. What the token pays itself does not point at the image, but it
-    carries on what earlier blocks have read: ā_0 r.
+    What the token pays itself does not point at the image, but it carries on what earlier blocks have read:
+    ā_0 r. Nothing of c enters r.
 
     Args:
         weights: for each class-attention block from the first on, Ā of `weighted`, (1 + N,), index 0 being
             the class token itself.
-        patches: P of `patch_relevance`, (N, N).
+
+    Returns:
+        r, (N,) float64, not negative.
+    """
+    relevance: NDArray[np.float64] = np.zeros(())
+    for weight in weights:
+        row = np.asarray(weight, np.float64)
+        relevance = relevance + row[0] * relevance + row[1:]
+    return relevance
+
+
+def patch_relevance(relevance: ArrayLike, weights: Iterable[ArrayLike]) -> Floats:
+    """Relevance of the image's patches, from that of the patches after the last self-attention block.
+
+    Had the patches' rows begun with what the patch stage leaves of them, P, the class token's would be r P.
+    By the same rule P is (I + Ā_K) … (I + Ā_1), for the blocks 1 to K. So r takes the blocks from the last to
+    the first, the order of a backward pass, and no product of two matrices is needed:
+
+        r ← r + r Ā
+
+    Args:
+        relevance: r of `class_relevance`, (N,).
+        weights: for each self-attention block, from the last to the first, Ā of `weighted`, (N, N).
 
     Returns:
         r, (N,) float32, not negative.
     """
-    stage = np.asarray(patches, np.float64)
-    token = np.zeros(len(stage))
+    row = np.asarray(relevance, np.float64)
     for weight in weights:
-        row = np.asarray(weight, np.float64)
-        token = token + row[0] * token + row[1:] @ stage
-    return token.astype(np.float32)
+        row = row + row @ np.asarray(weight, np.float64)
+    return row.astype(np.float32)

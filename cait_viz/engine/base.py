@@ -147,6 +147,7 @@ class Engine(ABC):
 
         Raises:
             SelectionError: there is no such class.
+            CheckpointError: the checkpoint has changed since it was loaded.
             EngineError: the memory has no room for it, or TensorFlow does not run the network.
             ProcessDiedError: the process that computes them ended.
             ValueError: `image` has the wrong shape.

@@ -3,29 +3,34 @@
 Nobody who only looks pays for it: the process starts with the first question and ends when it is idle.
 """
 
+import importlib.util
+from dataclasses import replace
+
 import numpy as np
 from loky import ProcessPoolExecutor
 from loky.process_executor import BrokenProcessPool
 
 from cait_viz._backend import import_keras
+from cait_viz._text import file_text
 from cait_viz.engine import memory
-from cait_viz.engine.tape import ClassGradients, GradientTape
-from cait_viz.errors import EngineError, ProcessDiedError
+from cait_viz.engine.tape import ClassGradients, FixedGradientTape
+from cait_viz.errors import CheckpointError, EngineError, ProcessDiedError
 from cait_viz.model.config import CaiTConfig
 from cait_viz.weights.architecture import Checkpoint
 
 # The process ends after so many seconds without a question.
 IDLE_SECONDS = 300
 
-# Where loky finds psutil, it ends a process that grew by 300 MB, as leaking; a tape is no leak.
+# Where loky finds psutil, it ends a process that grew by 300 MB, as leaking; a larger model is no leak.
 _ENVIRONMENT = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}
 
-# How often the self-attention of all blocks is held: before and after mixing, the zeros, the gradients.
-_COPIES = 5
+# Measured with cait_s24_224, cait_s24_384 and cait_m36_384: what a backward pass takes, in units of the
+# attention of one block; and TensorFlow's own part.
+_BLOCKS, _TENSORFLOW = 20, 500 * 10**6
 
 
 class GradientProcess:
-    """A `GradientTape` of a checkpoint's network, in another process.
+    """A `FixedGradientTape` of a checkpoint's network, in another process.
 
     Args:
         checkpoint: the weights and their architecture.
@@ -36,13 +41,19 @@ class GradientProcess:
         self._pool: ProcessPoolExecutor | None = None
 
     def gradients(self, image: np.ndarray, target: int) -> ClassGradients:
-        """As of `GradientTape`.
+        """As of `FixedGradientTape`.
 
         Raises:
-            EngineError: the memory has no room for it.
+            CheckpointError: the checkpoint has changed since it was found.
+            EngineError: TensorFlow is not installed, or the memory has no room for it.
             ProcessDiedError: the process ended.
         """
         if self._pool is None:
+            if importlib.util.find_spec("tensorflow") is None:
+                raise EngineError(
+                    "gradients are computed by TensorFlow, which is not installed; install it with `pip "
+                    "install tensorflow`"
+                )
             require_memory(self._checkpoint.name, self._checkpoint.config)
             self._pool = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=_ENVIRONMENT)
         try:
@@ -62,8 +73,10 @@ class GradientProcess:
 
 def require_memory(name: str, config: CaiTConfig) -> None:
     """Refuse gradients that the memory has no room for, by an EngineError that tells both."""
-    maps = config.sa_ffn_layers * config.num_heads * config.num_patches**2 * 4
-    needed, free = memory.estimate(config) + _COPIES * maps + 500 * 10**6, memory.available()
+    attention = 4 * config.num_heads * config.num_patches**2
+    patches = 4 * (config.sa_ffn_layers + 1) * config.num_patches * config.projection_dim
+    needed = memory.estimate(config) + _TENSORFLOW + _BLOCKS * attention + patches
+    free = memory.available()
     if needed > free:
         raise EngineError(
             f"the gradients of {name} need about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are "
@@ -71,14 +84,20 @@ def require_memory(name: str, config: CaiTConfig) -> None:
         )
 
 
-_tapes: dict[str, GradientTape] = {}
+_tape: FixedGradientTape | None = None
 
 
 def _gradients(checkpoint: Checkpoint, image: np.ndarray, target: int) -> ClassGradients:
-    """In that process: load the network with the first question."""
-    if checkpoint.sha256 not in _tapes:
+    """In that process, which is the checkpoint's alone: load the network with the first question."""
+    global _tape
+    if _tape is None:
         import_keras("tensorflow")
         from cait_viz.engine.keras import load_network
 
-        _tapes[checkpoint.sha256] = GradientTape(load_network(checkpoint))
-    return _tapes[checkpoint.sha256].gradients(image, target)
+        network = load_network(checkpoint)
+        if replace(checkpoint).sha256 != checkpoint.sha256:  # the copy hashes the file anew
+            raise CheckpointError(
+                f"{file_text(checkpoint.given)}: has changed since it was loaded; load it again"
+            )
+        _tape = FixedGradientTape(network)
+    return _tape.gradients(image, target)

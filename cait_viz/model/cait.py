@@ -97,6 +97,12 @@ class CaiT(keras.Model):
         logits, ca_attention = self.classify(self.encode(images, sa_attention, training=training))
         return logits, sa_attention, ca_attention
 
+    def embed(self, images: Any, training: bool | None = None) -> Any:
+        """The patches (B, N, C) before the first self-attention block, with their position embedding."""
+        patches = self.patch_embed(images)
+        patches = ops.reshape(patches, (-1, self.config.num_patches, self.config.projection_dim))
+        return self.pos_drop(patches + ops.cast(self.pos_embed, patches.dtype), training=training)
+
     def encode(
         self,
         images: Any,
@@ -112,9 +118,7 @@ class CaiT(keras.Model):
             depths: to append the patches to as they are before the first block and after each block.
             training: whether patches and branches are dropped.
         """
-        patches = self.patch_embed(images)
-        patches = ops.reshape(patches, (-1, self.config.num_patches, self.config.projection_dim))
-        patches = self.pos_drop(patches + ops.cast(self.pos_embed, patches.dtype), training=training)
+        patches = self.embed(images, training=training)
         depths = [] if depths is None else depths
         depths.append(patches)
         for block in self.blocks:

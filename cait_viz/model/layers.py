@@ -359,7 +359,7 @@ _change: ContextVar[Callable[[Any], Any] | None] = ContextVar("change", default=
 def changed_attention(change: Callable[[Any], Any]) -> Iterator[None]:
     """Hand every attention, as it leaves its softmax, to a function, and go on with what that returns.
 
-    In the order of the blocks. The sum with zeros, for instance, has gradients with respect to the attention.
+    In the order of the blocks. What only looks at them has the tensors to which gradients lead.
     """
     token = _change.set(change)
     try:
