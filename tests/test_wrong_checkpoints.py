@@ -1,5 +1,6 @@
 """Checkpoints that do not fit and files given by mistake are refused in a sentence."""
 
+import importlib.util
 import os
 import pickle
 import struct
@@ -204,6 +205,9 @@ def test_a_file_given_by_mistake_is_refused_by_its_kind(tmp_path, name):
         refusal(resolve, "cait_xxs24_224", path),
     ):
         assert message.startswith(f"{name}: ")
+        if "needs PyTorch" in message:  # which is not installed, so that nobody can tell more of the file
+            assert importlib.util.find_spec("torch") is None
+            continue
         assert words in message or name == "no tensors.safetensors"
         if words.startswith(("is ", "there is")):
             assert "not a whole safetensors file" not in message  # that is another file's advice

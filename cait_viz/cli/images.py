@@ -266,7 +266,7 @@ def ablate(
     look: FigureDrawing = Look(),
     given: ModelOptions = ModelOptions(),
 ) -> None:
-    """Draw what one class loses when each class-attention head is silenced, on the paper's Figure 6.
+    """Draw what a class loses without each class-attention head, on the paper's Figure 6.
 
     Args:
         output: the figure to write; .png, .svg or .pdf.
