@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 from app_page import analysis_of, choose, choose_sample, component, drawn, markdown_of, notices, visit
+from reference import lively_weights, timm_shapes
+from safetensors.numpy import save_file
 
 import cait_viz
 from cait_viz._resources import SAMPLES
 from cait_viz.engine.gradients import ClassGradients
 from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.metrics.faithfulness import CENTER, RANDOM
+from cait_viz.serving import state
+from cait_viz.serving.models import user_model
+from cait_viz.weights.resolve import resolve
 
 pytestmark = pytest.mark.usefixtures("counted")
 
@@ -112,6 +117,24 @@ def test_a_new_image_has_a_patch_of_its_own_and_the_block_stays():
     choose_sample(page, "pagoda")
     assert data(page, "path_patch")["chosen"] == int(analysis_of(page).attention()[1:].argmax())
     assert data(page, "sa_blocks")["chosen"] == "3"
+
+
+def test_a_model_with_fewer_heads_and_blocks_shows_what_it_has(counted, tmp_path):
+    config = cait_viz.CaiTConfig(
+        image_size=64, projection_dim=48, sa_ffn_layers=3, num_heads=2, num_classes=10
+    )
+    save_file(lively_weights(timm_shapes(config)), tmp_path / "own.safetensors")
+    own = user_model(resolve(weights=tmp_path / "own.safetensors"))
+    state.start(own, analyzer=counted)
+    page = path(model="bundled")
+    choose(page, "sa_blocks", "9")
+    choose(page, "depths", "11")
+    page.selectbox(key="sa_head").select(3).run()
+    page.selectbox(key="model").select(own.name).run()
+    assert not page.exception
+    assert data(page, "sa_blocks")["chosen"] == "2"
+    assert data(page, "depths")["chosen"] == "3"
+    assert page.selectbox(key="sa_head").value == "mean"
 
 
 def test_nothing_of_it_is_asked_before_the_question_is(asked):

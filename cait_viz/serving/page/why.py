@@ -99,7 +99,8 @@ def show_ablation(
 
     def choose(value: str) -> None:
         block, head = map(int, value.split("_"))
-        state.update(block=block, head=head)
+        if state.model == model.name:  # which may have changed with the same click's run
+            state.update(block=block, head=head)
 
     groups = {
         f"CA block {block + 1}": [option(block, head) for head in range(tile.heads)]
