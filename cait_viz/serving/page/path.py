@@ -58,8 +58,6 @@ def show_patch(result: ScreenResult, trace: Trace, block: int, head: int | None,
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         sa_block = choose_sa_block(trace.blocks)
         heads: tuple[str | int, ...] = (MEAN, *range(small.heads))
-        if st.session_state.get("sa_head") not in heads:  # another model may have fewer
-            st.session_state.sa_head = MEAN
         chosen = st.selectbox("Head of the block", heads, key="sa_head", format_func=head_name, width=180)
         incoming = choose("Of the chosen patch", "direction", DIRECTIONS) == "in"
         mixed = choose("Scores", "scores", SCORES) == "mixed"
