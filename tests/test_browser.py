@@ -144,7 +144,8 @@ def test_a_click_on_the_photograph_or_on_the_map_chooses_the_patch_under_it(visi
 def test_photograph_and_map_fit_in_the_window_whatever_their_shape(visitors, sample):
     for width, height in [(1440, 900), (1280, 800), (390, 844)]:
         visitor = visitors(viewport={"width": width, "height": height}).open(f"?sample={sample}")
-        boxes = [one.bounding_box() for one in visitor.page.locator(".frame").all()]
+        frames = visitor.page.locator(".frame").all()
+        boxes = visitor.calm(lambda: [one.bounding_box() for one in frames])  # noqa: B023
         assert len(boxes) == 2
         assert max(box["y"] + box["height"] for box in boxes) <= height
         assert boxes[0]["width"] == pytest.approx(boxes[1]["width"], abs=1)
