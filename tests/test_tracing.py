@@ -1,5 +1,7 @@
 """What happens before the class token, against the network itself on both engines."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -127,3 +129,15 @@ def test_a_model_without_a_classifier_is_refused(photo):
     model = CaiT(cait_viz.CaiTConfig(image_size=32, sa_ffn_layers=1, pre_logits=True))
     with pytest.raises(CheckpointError, match="no classifier"):
         cait_viz.trace(photo, model)
+
+
+@pytest.mark.parametrize("label", [r"$\frac$ or $5", "_background_"])
+def test_a_label_is_a_text_in_the_legend_whatever_it_begins_with(trace, label, monkeypatch):
+    from matplotlib.legend import Legend
+
+    legends = []
+    usual = Legend.get_texts
+    monkeypatch.setattr(Legend, "get_texts", lambda legend: legends.append(legend) or usual(legend))
+    analysis = replace(trace.analysis, labels=(label,) * len(trace.analysis.labels))
+    assert replace(trace, analysis=analysis).figure().startswith(b"\x89PNG")
+    assert [text.get_text() for text in usual(legends[0])] == [label] * 5

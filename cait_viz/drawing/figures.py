@@ -206,9 +206,11 @@ def draw_trace(panel: TracePanel, caption: Caption, file_format: str) -> bytes:
             axes.set_xlabel(shortened(label, width, _NOTE), labelpad=3, **letters(_NOTE, FAINT))
         said, far = parts[1].subplots(1, 2)
         depths = range(len(panel.tiles))
-        for label, shares in panel.classes:
-            said.plot(depths, 100 * shares, marker="o", markersize=3, label=shortened(label, 2.0, _NOTE))
-        said.legend(prop=letters(_NOTE)["fontproperties"], frameon=False)
+        lines = [said.plot(depths, 100 * shares, marker="o", markersize=3)[0] for _, shares in panel.classes]
+        # Named afterwards: a legend leaves out what begins with "_", and reads formulas.
+        legend = said.legend(lines, [" "] * len(lines), prop=letters(_NOTE)["fontproperties"], frameon=False)
+        for text, (label, _) in zip(legend.get_texts(), panel.classes, strict=True):
+            text.set(text=shortened(label, 2.0, _NOTE), parse_math=False)
         _name_axes(said, "After so many self-attention blocks", "Probability in %")
         blocks = np.arange(1, len(panel.distances) + 1)
         far.plot(blocks, panel.distances, ".", color=INK, alpha=0.5, markersize=5)
