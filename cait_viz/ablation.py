@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cait_viz._checks import check_choice, check_index
+from cait_viz._text import one_line
 from cait_viz.analysis import Analysis, heads_panel
 from cait_viz.attention.maps import Floats
 from cait_viz.drawing.figures import FIGURE_FORMATS, Caption, FigureFormat, draw_heads
@@ -57,7 +58,7 @@ class Ablation:
         """
         check_choice("figure format", format, FIGURE_FORMATS)
         analysis, changes = self.analysis, self.changes(target)
-        label = analysis.labels[self._class(target)]
+        label = one_line(analysis.labels[self._class(target)])
         panel = heads_panel(
             analysis, Look(**{"style": "map", **look}), lambda block, head: f"{changes[block, head]:+.2f}\n"
         )
@@ -67,7 +68,8 @@ class Ablation:
             "below zero, the head spoke for this class. Heads may stand in for each other."
         )
         title = f"What {label} loses without each head of {analysis.model.name}"
-        return draw_heads([panel], Caption(title, footer, json.dumps([analysis.facts()])), format)
+        description = json.dumps([analysis.facts()], ensure_ascii=False)
+        return draw_heads([panel], Caption(title, footer, description), format)
 
     def _class(self, target: int | None) -> int:
         return (

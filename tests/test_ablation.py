@@ -1,5 +1,7 @@
 """Silenced heads: the network with the rows of `proj` that read a head's output set to zero."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from reference import lively_weights, timm_shapes
@@ -56,3 +58,10 @@ def test_the_figure_carries_the_changes_and_the_class(ablation):
 def test_a_class_that_is_not_there_is_refused(ablation, target):
     with pytest.raises(SelectionError, match="no class"):
         ablation.changes(target)
+
+
+def test_a_very_long_label_leaves_a_figure(ablation):
+    analysis = replace(ablation.analysis, labels=("long name " * 5000,) * len(ablation.analysis.labels))
+    assert len(replace(ablation, analysis=analysis).figure(format="svg")) < 2 * len(
+        ablation.figure(format="svg")
+    )
