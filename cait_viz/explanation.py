@@ -1,5 +1,6 @@
 """`Explanation`: which patches speak for one class, by the gradients of its logit."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -92,21 +93,24 @@ class Explanation:
 def class_of(labels: Sequence[str], target: str | int) -> int:
     """The index of a class, given by its index or by its name, in whatever case.
 
-    Where labels list several names, such as "tabby, tabby cat", each of them will do.
+    Where labels list several names, such as "tabby, tabby cat", each of them will do; one that is the whole
+    label of a class means that class. Digits are an index, unless they are a name.
 
     Raises:
         SelectionError: there is no such class, or several of that name.
     """
     if not isinstance(target, str):
         return check_index("class", target, len(labels))
-    if target.isascii() and target.isdigit():
-        return check_index("class", int(target), len(labels))
+    wanted = target.strip().casefold()
+    whole: dict[str, list[int]] = {}
     names: dict[str, list[int]] = {}
     for index, label in enumerate(labels):
-        for name in {label, *label.split(",")}:
-            names.setdefault(name.strip().casefold(), []).append(index)
-    wanted = target.strip().casefold()
-    found = names.get(wanted, [])
+        whole.setdefault(label.strip().casefold(), []).append(index)
+        for name in {name.strip().casefold() for name in (label, *label.split(","))}:
+            names.setdefault(name, []).append(index)
+    found = whole.get(wanted) or names.get(wanted, [])
+    if not found and re.fullmatch("[0-9]{1,9}", wanted):
+        return check_index("class", int(wanted), len(labels))
     if len(found) == 1:
         return found[0]
     if found:

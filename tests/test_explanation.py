@@ -53,8 +53,23 @@ def test_a_class_is_found_by_its_index_or_any_of_its_names(target, index):
 
 
 @pytest.mark.parametrize(
+    ("labels", "target", "index"),
+    [
+        (("Cardigan, Cardigan Welsh corgi", "cardigan"), "Cardigan", 1),
+        (("dog", "Cat, cat"), "cat", 1),
+        (("3", "2", "1"), "3", 0),
+        (("3", "2", "1"), "0", 0),
+        (("3", "2", "1"), 1, 1),
+    ],
+)
+def test_a_whole_label_comes_before_a_part_of_another_and_a_name_before_an_index(labels, target, index):
+    assert class_of(labels, target) == index
+
+
+@pytest.mark.parametrize(
     ("target", "problem"),
     [
+        ("9" * 5000, "there is no class '999"),
         ("crane", "several classes are called 'crane'; give the index of one: 1, 2"),
         ("tiger", "no class 'tiger'; do you mean one of tiger cat"),
         ("xyz", "there is no class 'xyz'$"),
