@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from cait_viz import api
+from cait_viz._files import replacing
 from cait_viz._text import file_text, one_line
 from cait_viz.attention.maps import Floats
 from cait_viz.drawing.export import SOFTWARE
@@ -42,10 +43,11 @@ def study(
     """Measure maps on images, as `cait_viz.trust` does, and write JSON Lines: what made them, then the rows.
 
     A row has the image's path and, by measure and map, the numbers; of an image that cannot be read, the
-    error. A study that was interrupted and is resumed writes the same bytes as one that was not.
+    error. A study that was interrupted and is resumed writes the same bytes as one that was not; until its
+    next row is measured, the file stays as it was.
 
     Args:
-        images: the files.
+        images: the files; one that is named twice is measured once.
         engine: the network.
         names: which maps: "attention", the class attention of the block that serves best as saliency (mean
             of the heads), "rollout" of it, "gradient" of the same block, and "relevance", both for the class
@@ -60,6 +62,7 @@ def study(
         A table of means in Markdown, each with its bootstrap interval.
 
     Raises:
+        ImageError: none of the files can be read as an image.
         OutputError: the file cannot be written, or is to be resumed and is of another study.
     """
     source = engine.source
@@ -74,16 +77,19 @@ def study(
     rows = _rows_of(output, header) if resume and output.exists() else []
     done = {entry["image"] for entry in rows}
     try:
-        with output.open("w", encoding="utf-8") as file:
-            for entry in (header, *rows):
-                _write(file, entry)
-            for number, path in enumerate(images):
+        with replacing(output) as file:
+            file.writelines(map(_line, (header, *rows)))
+        with output.open("ab") as file:
+            for number, path in enumerate(dict.fromkeys(images)):
                 if str(path) not in done:
                     rows.append({"image": str(path)} | _measured(path, engine, names, view, [seed, number]))
-                    _write(file, rows[-1])
+                    file.write(_line(rows[-1]))
+                    file.flush()
                 step(path)
     except OSError as error:
         raise OutputError(f"{file_text(output)}: cannot be written ({error.strerror})") from None
+    if all("error" in entry for entry in rows):
+        raise ImageError(f"none of the files can be read as an image; {file_text(output)} says why")
     return _table(rows, seed)
 
 
@@ -91,10 +97,13 @@ def _rows_of(output: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of an earlier study; the last line may be half written."""
     entries = []
     try:
-        for line in output.read_text(encoding="utf-8").splitlines():
-            entries.append(json.loads(line))
+        with output.open(encoding="ascii") as lines:
+            for line in lines:
+                entries.append(json.loads(line))
     except (OSError, ValueError):
         pass
+    if not entries and not output.stat().st_size:
+        return []
     if not entries or entries[0] != header:
         raise OutputError(
             f"{file_text(output)}: is of another study, with another model or other options; choose another "
@@ -103,9 +112,9 @@ def _rows_of(output: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
     return entries[1:]
 
 
-def _write(file: Any, entry: Mapping[str, Any]) -> None:
-    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-    file.flush()
+def _line(entry: Mapping[str, Any]) -> bytes:
+    """An entry as a line of ASCII, whatever letters or bytes a file's name is made of."""
+    return json.dumps(entry).encode("ascii") + b"\n"
 
 
 def _measured(
@@ -137,13 +146,14 @@ def _measured(
 
 def _table(rows: Sequence[Mapping[str, Any]], seed: int) -> list[str]:
     measured = [entry for entry in rows if "error" not in entry]
-    if not measured:
-        return ["No image could be read."]
-    lines = [*table_head(f"map, on {len(measured)} images", *_MEASURES.values())]
+    images = "1 image" if len(measured) == 1 else f"{len(measured)} images"
+    lines = [*table_head(f"map, on {images}", *_MEASURES.values())]
     for name in measured[0]["deletion"]:
         cells = []
         for measure in _MEASURES:
             values = [entry[measure][name] for entry in measured if name in entry[measure]]
             cells.append(mean_and_interval(np.array(values), seed) if values else "–")
         lines.append(row([name, *cells]))
+    if unread := len(rows) - len(measured):
+        lines += ["", f"Files that cannot be read as images: {unread}; their rows say why."]
     return lines

@@ -1,7 +1,9 @@
 """`cait-viz trust`: a row an image, a table of means, and a study that goes on where it stopped."""
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -90,10 +92,59 @@ def test_another_study_is_not_gone_on_with(study, run, small, folder, tmp_path):
     assert output.read_text().splitlines() == lines
 
 
-def test_images_none_of_which_can_be_read_are_told(study, folder, tmp_path):
+@pytest.mark.parametrize("name", ["bad.png", "missing.png"])
+def test_a_study_of_no_image_that_can_be_read_fails(run, small, folder, tmp_path, name):
     shutil.copy(folder / "notes.png", tmp_path / "bad.png")
-    table, lines = study(images=tmp_path / "bad.png")
-    assert table == "No image could be read.\n"
+    output = tmp_path / "out.jsonl"
+    status, out, err = run("trust", tmp_path / name, *small, "--json", output)
+    assert (status, out) == (1, "")
+    assert "none of the files can be read as an image; out.jsonl says why" in err
+    assert name in json.loads(output.read_text().splitlines()[1])["error"]
+
+
+def test_how_many_files_are_no_images_is_told_below_the_table(study):
+    table, _ = study()
+    assert table.endswith("\n\nFiles that cannot be read as images: 1; their rows say why.\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux alone")
+def test_file_names_of_any_bytes_are_kept_and_resumed(study, succeed, small, folder, tmp_path, monkeypatch):
+    names = [b"\xff\xfe.png", "a\u2028b\x85c\n.png".encode()]
+    (tmp_path / "odd").mkdir()
+    for name in names:
+        shutil.copy(folder / "cat.png", tmp_path / "odd" / os.fsdecode(name))
+    table, lines = study(images=tmp_path / "odd")
+    found = {os.fsencode(Path(json.loads(line)["image"]).name) for line in lines[1:]}
+    assert found == set(names)
+    monkeypatch.setattr(cait_viz.api, "trust", None)
+    again = succeed("trust", tmp_path / "odd", *small, "--json", tmp_path / "out.jsonl", "--resume")
+    assert again == table
+
+
+def test_an_image_named_twice_is_measured_once(study, succeed, small, folder, tmp_path):
+    image = folder / "cat.png"
+    output = tmp_path / "twice.jsonl"
+    table = succeed("trust", image, image, *small, "--json", output)
+    assert len(output.read_text().splitlines()) == 2
+    assert table.startswith("| map, on 1 image |")
+
+
+def test_a_resumed_study_that_fails_at_once_loses_no_row(study, run, small, folder, tmp_path, monkeypatch):
+    _, lines = study(images=folder / "cat.png")
+    output = tmp_path / "out.jsonl"
+
+    def killed(entry):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cait_viz.study._line", killed)
+    assert run("trust", folder / "cat.png", *small, "--json", output, "--resume")[0] == 130
+    assert output.read_text().splitlines() == lines
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_study_killed_before_its_first_line_is_begun_anew(study, folder, tmp_path):
+    (tmp_path / "out.jsonl").touch()
+    _, lines = study("--resume", images=folder / "cat.png")
     assert len(lines) == 2
 
 
