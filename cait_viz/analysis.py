@@ -18,7 +18,7 @@ from cait_viz.attention import maps
 from cait_viz.attention.maps import Floats, Interpolation, Scale
 from cait_viz.drawing import export, figures
 from cait_viz.drawing.figures import Caption, FigureFormat, HeadsPanel, Kind, SaliencyPanel, percent
-from cait_viz.drawing.overlay import Look, Style, colored, reduced, render, render_signed
+from cait_viz.drawing.overlay import SIGNED_COLORMAP, Look, Style, colored, reduced, render, render_signed
 from cait_viz.errors import SelectionError
 from cait_viz.images.preprocess import Box
 from cait_viz.result import CONFIDENT, ModelInfo, Result
@@ -93,7 +93,8 @@ class Analysis(Result):
     ) -> bytes:
         """`overlay` as a PNG file, with what made it in text chunks."""
         drawn = self.overlay(block, head, max_side=max_side, **look)
-        return self._png(drawn, self.title(block, head), self._map_facts(block, head), Look(**look))
+        facts = self._map_facts(block, head) | Look(**look).facts()
+        return self._png(drawn, self.title(block, head), facts)
 
     def map_png(
         self, grid: Floats, title: str, facts: Mapping[str, Any], *, signed: bool = False, **look: Any
@@ -108,11 +109,12 @@ class Analysis(Result):
             **look: as for `draw`.
         """
         low, high = maps.value_range(grid)
-        numbers = {**facts, "smallest": low, "largest": high}
-        return self._png(self.draw(grid, signed=signed, **look), title, numbers, Look(**look))
+        colors = {"colormap": SIGNED_COLORMAP} if signed else {}
+        numbers = {**Look(**look).facts(), **colors, **facts, "smallest": low, "largest": high}
+        return self._png(self.draw(grid, signed=signed, **look), title, numbers)
 
-    def _png(self, drawn: Image.Image, title: str, facts: Mapping[str, Any], look: Look) -> bytes:
-        text = {**self.facts(), **facts, **look.facts()}
+    def _png(self, drawn: Image.Image, title: str, facts: Mapping[str, Any]) -> bytes:
+        text = {**self.facts(), **facts}
         # Keywords that the PNG specification knows begin with a capital letter.
         return export.png_bytes(drawn, {"Title": title, "Software": text.pop("software"), **text})
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 import cait_viz
 
+PLACE = ("--sa-block", 0, "--row", 0, "--column", 0)
 CAT = Path(__file__).parent.parent / "assets" / "samples" / "cat.jpg"
 
 
@@ -57,7 +58,9 @@ def test_a_patch_is_drawn_as_asked(succeed, small, engine, traced, tmp_path, opt
     signed = "mixed" in choice
     assert_same_drawing(output, traced.analysis.map_png(grid, "", {}, signed=signed, style="map"))
     assert said in out
-    assert said in Image.open(output).text["Title"]
+    text = Image.open(output).text
+    assert said in text["Title"]
+    assert text["colormap"] == ("RdBu_r" if signed else "viridis")
 
 
 def test_a_trace_is_a_figure_or_the_numbers(succeed, small, traced, tmp_path):
@@ -88,8 +91,9 @@ def test_a_trace_shows_the_block_that_was_asked_for(traced):
         (("patch", "--sa-block", 3, "--row", 0, "--column", 0), "no SA block 3"),
         (("patch", "--sa-block", 0, "--row", 4, "--column", 0), "no patch in row 4 and column 0"),
         (("patch", "--sa-block", 0, "--row", 0, "--column", -1), "no patch in row 0 and column -1"),
-        (("patch", "--sa-block", 0, "--row", 0, "--column", 0, "--head", 4), "no head 4"),
-        (("patch", "--sa-block", 0, "--row", 0, "--column", 0, "--scale", "shared"), "--scale"),
+        (("patch", *PLACE, "--head", 4), "no head 4"),
+        (("patch", *PLACE, "--scale", "shared"), "--scale"),
+        (("patch", *PLACE, "--mixed", "--colormap", "gray"), "--colormap is not for --mixed"),
         (("trace", "--block", 2), "no CA block 2"),
         (("render", "--method", "rollout", "--scale", "shared"), "leave it out with --method"),
         (("render", "--method", "magic"), "magic"),

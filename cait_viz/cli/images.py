@@ -211,6 +211,10 @@ def patch(
     check_index("SA block", sa_block, config.sa_ffn_layers)
     side = config.image_size // config.patch_size
     index = patch_at((side, side), row, column)
+    if mixed and look.colormap is not None:
+        raise UsageError(
+            "--colormap is not for --mixed, whose two signs have colors of their own; leave it out"
+        )
     check_output(output, [".png"], given.inputs(image))
     [loaded], engine = given.load(image)
     found = block_attention(loaded, engine, sa_block, given.view)
