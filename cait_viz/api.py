@@ -20,7 +20,7 @@ from cait_viz.attention.patch_stage import mean_distance
 from cait_viz.attention.probabilities import probabilities
 from cait_viz.engine import load
 from cait_viz.engine.base import Engine, EngineName, Precision
-from cait_viz.errors import CheckpointError
+from cait_viz.errors import CheckpointError, SelectionError
 from cait_viz.explanation import Explanation, class_of
 from cait_viz.images import preprocess as preprocessing
 from cait_viz.images.preprocess import View
@@ -224,8 +224,13 @@ def trust(
         seed: decides the random maps that they are compared with.
         progress: gets how much is done and how much there is; what it raises ends the measurement.
 
-    Errors are as for `analyze`.
+    Raises:
+        SelectionError: there are no maps.
+
+    Further errors as for `analyze`.
     """
+    if not grids:
+        raise SelectionError("trust needs at least one map, and none was given")
     engine, loaded = _classifier(model), load_image(source, name)
     pixels = np.asarray(preprocessing.resize_and_crop(loaded.image, engine.config.image_size, view))
     return measure_trust(

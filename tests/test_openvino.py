@@ -10,6 +10,7 @@ import pytest
 from reference import lively_weights, timm_shapes
 from safetensors.numpy import save_file
 
+import cait_viz
 from cait_viz.engine.base import Engine
 from cait_viz.engine.load import ENGINE_SETTING, load_engine
 from cait_viz.engine.openvino import OpenVINOEngine
@@ -269,3 +270,22 @@ def test_a_checkpoint_that_changed_before_the_export_is_refused(tiny_weights, tm
     path.write_bytes(path.read_bytes()[:-4] + b"\x01\x02\x03\x04")
     with pytest.raises(CheckpointError, match="has changed"):
         load_engine(checkpoint, engine="openvino")
+
+
+def test_arrays_of_another_shape_are_refused_before_they_reach_openvino(tiny_weights):
+    engine = cait_viz.load_engine(weights=tiny_weights, engine="openvino")
+    patches = np.zeros((2, 16, 48), np.float32)
+    for wrong in (patches[:0], patches[:, :15], patches[0]):
+        with pytest.raises(ValueError, match="patches must have the shape"):
+            engine.class_stage(wrong)
+    with pytest.raises(ValueError, match="head_mask must have the shape"):
+        engine.class_stage(patches, np.ones((1, 2, 4), np.float32))
+    with pytest.raises(ValueError, match="patches must have the shape"):
+        engine.self_attention(patches[0, :5], 0)
+    with pytest.raises(ValueError, match="one image at a time, not of 2"):
+        engine.class_gradients(np.zeros((2, 64, 64, 3), np.float32), 1)
+
+
+def test_no_maps_cannot_be_measured(tiny_weights, photo):
+    with pytest.raises(SelectionError, match="at least one map"):
+        cait_viz.trust(photo, cait_viz.load_engine(weights=tiny_weights), {})

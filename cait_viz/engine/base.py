@@ -114,7 +114,9 @@ class Engine(ABC):
 
         Raises:
             SelectionError: there is no such block.
+            ValueError: `patches` has the wrong shape.
         """
+        _check_shape("patches", patches, (self.config.num_patches, self.config.projection_dim))
         return self._attend(np.ascontiguousarray(patches, np.float32), self._block(block))
 
     def class_stage(
@@ -129,9 +131,16 @@ class Engine(ABC):
 
         Returns:
             Logits (B, classes) and the class attention of every block, as `forward` gives them.
+
+        Raises:
+            ValueError: an array has the wrong shape.
         """
-        heads = (len(patches), self.config.ca_ffn_layers, self.config.num_heads)
+        config = self.config
+        batch = max(1, len(patches))
+        heads = (batch, config.ca_ffn_layers, config.num_heads)
         mask = np.ones(heads, np.float32) if head_mask is None else head_mask
+        _check_shape("patches", patches, (batch, config.num_patches, config.projection_dim))
+        _check_shape("head_mask", mask, heads)
         answer = self._read(np.ascontiguousarray(patches, np.float32), np.ascontiguousarray(mask, np.float32))
         return answer["logits"], {name: answer[name] for name in ca_keys(self.config)}
 
@@ -154,7 +163,9 @@ class Engine(ABC):
         """
         self.config.check_images(image.shape)
         index = check_index("class", target, self.config.num_classes)
-        return self._gradients(np.ascontiguousarray(image[:1], np.float32), index)
+        if len(image) != 1:
+            raise ValueError(f"the gradients of one image at a time, not of {len(image)}")
+        return self._gradients(np.ascontiguousarray(image, np.float32), index)
 
     @abstractmethod
     def _gradients(self, image: np.ndarray, target: int) -> ClassGradients:
@@ -175,3 +186,8 @@ class Engine(ABC):
     @abstractmethod
     def _read(self, patches: np.ndarray, head_mask: np.ndarray) -> Answer:
         """The logits and the class attention of patches (B, N, C), with a head mask, by name."""
+
+
+def _check_shape(what: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{what} must have the shape {shape}, not {array.shape}")
