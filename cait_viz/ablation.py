@@ -48,6 +48,10 @@ class Ablation:
         changes: Floats = self.logits[:, :, index] - self.analysis.logits[index]
         return changes
 
+    def label(self, target: int | None = None) -> str:
+        """The name of a class; `target` is as for `changes`."""
+        return self.analysis.labels[self._class(target)]
+
     def figure(self, target: int | None = None, format: FigureFormat = "png", **look: Any) -> bytes:
         """The paper's Figure 6 as a file, with the changes of a class's logit as its numbers.
 
@@ -58,7 +62,7 @@ class Ablation:
         """
         check_choice("figure format", format, FIGURE_FORMATS)
         analysis, changes = self.analysis, self.changes(target)
-        label = one_line(analysis.labels[self._class(target)])
+        label = one_line(self.label(target))
         panel = heads_panel(
             analysis, Look(**{"style": "map", **look}), lambda block, head: f"{changes[block, head]:+.2f}\n"
         )
@@ -72,8 +76,6 @@ class Ablation:
         return draw_heads([panel], Caption(title, footer, description), format)
 
     def _class(self, target: int | None) -> int:
-        return (
-            int(self.analysis.ranking[0])
-            if target is None
-            else check_index("class", target, len(self.analysis.labels))
-        )
+        if target is None:
+            return int(self.analysis.ranking[0])
+        return check_index("class", target, len(self.analysis.labels))

@@ -116,13 +116,13 @@ def trace(source: ImageSource, model: "Engine | CaiT", view: View = "crop", name
     """
     engine, loaded = _classifier(model), load_image(source, name)
     config = engine.config
-    side = config.image_size // config.patch_size
+    grid_shape = config.grid_size, config.grid_size
     depths = engine.patches(preprocess(loaded, model, view))
     means, distances = [], []
     for block, patches in enumerate(depths[:-1]):
         softmax = engine.self_attention(patches, block).softmax
         means.append(softmax.mean(axis=0))
-        distances.append(mean_distance(softmax, (side, side), config.patch_size))
+        distances.append(mean_distance(softmax, grid_shape, config.patch_size))
     logits, class_attention = engine.class_stage(depths)
     last = {key: rows[-1] for key, rows in class_attention.items()}
     return Trace(
@@ -146,7 +146,7 @@ def block_attention(
     engine = _engine(model)
     index = check_index("SA block", block, engine.config.sa_ffn_layers)
     [patches] = engine.patches(preprocess(load_image(source, name), model, view), [index])
-    side = engine.config.image_size // engine.config.patch_size
+    side = engine.config.grid_size
     return BlockAttention(index, (side, side), *engine.self_attention(patches, index))
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from cait_viz.images.read import load_image
 from cait_viz.metrics.report import mean_and_interval, row, table_head
 
 MapName = Literal["attention", "rollout", "gradient", "relevance"]
-MAP_NAMES: tuple[MapName, ...] = get_args(MapName)
 
 _MEASURES = {
     "deletion": "deletion, lower is better",

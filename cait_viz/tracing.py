@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -104,30 +104,36 @@ class Trace:
 
         Block and head as for `rollout`.
         """
-        analysis = self.analysis
-        rows = self.lens_attention[f"ca_ffn_block_{analysis.block_index(block)}_att"]
-        rows = rows[check_index("depth", depth, self.blocks + 1)]
-        chosen = (
-            rows.mean(axis=0, dtype=np.float64)
-            if head is None
-            else rows[check_index("head", head, len(rows))]
-        )
-        return self._grid(chosen[1:].astype(np.float32))
+        return self._grid(self._at(depth).attention(block, head)[1:])
 
     def lens_top(self, depth: int, count: int = 1) -> list[tuple[str, float]]:
         """Label and probability of the `count` most probable classes at a depth."""
-        said = self.lens_probabilities[check_index("depth", depth, self.blocks + 1)]
-        best = np.argsort(-said, kind="stable")[:count]
-        return [(self.analysis.labels[index], float(said[index])) for index in best]
+        return self._at(depth).top(count)
 
     def lens_of(self, index: int) -> Floats:
         """The probability of a class at each depth, (L + 1,) float32."""
         return self.lens_probabilities[:, check_index("class", index, len(self.analysis.labels))]
 
+    def lens_leading(self) -> list[tuple[str, Floats]]:
+        """Of the five classes that the whole network finds most probable, label and `lens_of`."""
+        leading = self.analysis.ranking[:_LENS_CLASSES]
+        return [(self.analysis.labels[index], self.lens_of(index)) for index in leading]
+
     def rollout_title(self, block: int | None = None, head: int | None = None) -> str:
         """What a rollout shows, in words."""
         where = self.analysis.title(block, head).removeprefix("Where ")
         return f"Attention rollout: what {where.replace(' looked in ', ' read of ', 1)}, traced back"
+
+    def rollout_png(self, block: int | None = None, head: int | None = None, **look: Any) -> bytes:
+        """`rollout` as a PNG file, with what made it in text chunks; `look` is as for `Analysis.draw`."""
+        analysis = self.analysis
+        facts = {
+            "method": "rollout",
+            "block": analysis.block_index(block),
+            "head": "mean" if head is None else head,
+        }
+        title = self.rollout_title(block, head)
+        return analysis.map_png(self.rollout(block, head), title, facts, **look)
 
     def npz(self) -> bytes:
         """The numbers as a compressed NumPy archive, readable without pickle.
@@ -175,15 +181,18 @@ class Trace:
             "a dot is a head, the line their mean. The network's input has "
             f"{analysis.model.image_size} pixels a side."
         )
-        classes = [
-            (analysis.labels[index], self.lens_of(index)) for index in analysis.ranking[:_LENS_CLASSES]
-        ]
-        panel = TracePanel(
-            f"{analysis.image_name}  ·  {analysis.model.name}", image, tiles, classes, self.distances
-        )
+        name = f"{analysis.image_name}  ·  {analysis.model.name}"
+        panel = TracePanel(name, image, tiles, self.lens_leading(), self.distances)
         description = json.dumps([analysis.facts()], ensure_ascii=False)
         title = f"How {analysis.model.name} got from patches to an answer"
         return draw_trace(panel, Caption(title, footer, description), format)
+
+    def _at(self, depth: int) -> Analysis:
+        """What the network would have said at a depth, and where it would have looked; not its logits."""
+        index = check_index("depth", depth, self.blocks + 1)
+        attention = {key: rows[index] for key, rows in self.lens_attention.items()}
+        said = self.lens_probabilities[index]
+        return replace(self.analysis, probabilities=said, class_attention=attention)
 
     def _block(self, block: int) -> int:
         return check_index("SA block", block, self.blocks)

@@ -16,7 +16,7 @@ from cait_viz.api import ablate as ablate_heads
 from cait_viz.api import analyze, attention_tensors, block_attention
 from cait_viz.api import explain as explain_class
 from cait_viz.api import trace as trace_image
-from cait_viz.cli.options import Count, ModelOptions, Output, report
+from cait_viz.cli.options import Count, ModelOptions, Output, report, write
 from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import Look
 from cait_viz.errors import UsageError
@@ -35,6 +35,9 @@ Drawing = Annotated[Look, Parameter(name="*", group="Drawing", parse="^(?!dim_un
 FigureDrawing = Annotated[Drawing, Parameter(parse="^(?!style|alpha|dim_unseen)")]
 OneMapDrawing = Annotated[Drawing, Parameter(parse="^(?!scale|dim_unseen)")]
 TraceDrawing = Annotated[Drawing, Parameter(parse="^(?!style|scale|dim_unseen)")]
+
+# Each ending of a figure's file, and its format.
+_FORMATS = {f".{ending}": ending for ending in FIGURE_FORMATS}
 
 
 def predict(
@@ -105,12 +108,11 @@ def render(
     else:
         [loaded], engine = given.load(image)
         traced = trace_image(loaded, engine, given.view)
-        title = traced.rollout_title(block, number)
-        facts = {"method": method, "block": traced.analysis.block_index(block), "head": head}
-        content = traced.analysis.map_png(traced.rollout(block, number), title, facts, **asdict(look))
-    with replacing(output) as file:
-        file.write(content)
-    report(output, title)
+        content, title = (
+            traced.rollout_png(block, number, **asdict(look)),
+            traced.rollout_title(block, number),
+        )
+    write(output, content, title)
 
 
 def figure(
@@ -137,14 +139,11 @@ def figure(
         if kind == "heads":
             raise UsageError("--block is for --kind saliency: --kind heads shows every block; leave it out")
         check_index("CA block", block, given.config.ca_ffn_layers)
-    formats = {f".{ending}": ending for ending in FIGURE_FORMATS}
-    check_output(output, list(formats), given.inputs(*images))
+    check_output(output, list(_FORMATS), given.inputs(*images))
     analyses = given.analyze(*images)
     drawing = {name: getattr(look, name) for name in ("colormap", "interpolation", "scale")}
-    content = draw_figure(analyses, kind, formats[output.suffix.lower()], block=block, **drawing)
-    with replacing(output) as file:
-        file.write(content)
-    report(output, f"{kind} of {', '.join(analysis.image_name for analysis in analyses)}")
+    content = draw_figure(analyses, kind, _FORMATS[output.suffix.lower()], block=block, **drawing)
+    write(output, content, f"{kind} of {', '.join(analysis.image_name for analysis in analyses)}")
 
 
 def trace(
@@ -165,18 +164,16 @@ def trace(
     Args:
         output: the figure to write; .png, .svg or .pdf; or the numbers; .npz.
     """
-    formats = {f".{ending}": ending for ending in FIGURE_FORMATS}
     if block is not None:
         check_index("CA block", block, given.config.ca_ffn_layers)
-    check_output(output, [*formats, ".npz"], given.inputs(image))
+    check_output(output, [*_FORMATS, ".npz"], given.inputs(image))
     [loaded], engine = given.load(image)
     traced = trace_image(loaded, engine, given.view)
     ending = output.suffix.lower()
     colors = {"colormap": look.colormap, "interpolation": look.interpolation, "alpha": look.alpha}
-    content = traced.npz() if ending == ".npz" else traced.figure(formats[ending], block=block, **colors)
-    with replacing(output) as file:
-        file.write(content)
-    report(output, f"{traced.blocks} self-attention blocks of {traced.analysis.model.name} on {loaded.name}")
+    content = traced.npz() if ending == ".npz" else traced.figure(_FORMATS[ending], block=block, **colors)
+    blocks = f"{traced.blocks} self-attention blocks"
+    write(output, content, f"{blocks} of {traced.analysis.model.name} on {loaded.name}")
 
 
 def patch(
@@ -209,8 +206,7 @@ def patch(
     config = given.config
     number = None if head == "mean" else check_index("head", head, config.num_heads)
     check_index("SA block", sa_block, config.sa_ffn_layers)
-    side = config.image_size // config.patch_size
-    index = patch_at((side, side), row, column)
+    index = patch_at((config.grid_size, config.grid_size), row, column)
     if mixed and look.colormap is not None:
         raise UsageError(
             "--colormap is not for --mixed, whose two signs have colors of their own; leave it out"
@@ -222,9 +218,7 @@ def patch(
     title = found.title(index, number, **which)
     grid, facts = found.grid(index, number, **which), found.facts(index, number, **which)
     analysis = analyze(loaded, engine, given.view)
-    with replacing(output) as file:
-        file.write(analysis.map_png(grid, title, facts, signed=mixed, **asdict(look)))
-    report(output, title)
+    write(output, analysis.map_png(grid, title, facts, signed=mixed, **asdict(look)), title)
 
 
 def explain(
@@ -256,9 +250,8 @@ def explain(
     [loaded], engine = given.load(image)
     found = explain_class(loaded, engine, target, given.view)
     title, facts = found.title(method, block), found.facts(method, block)
-    with replacing(output) as file:
-        file.write(found.analysis.map_png(found.grid(method, block), title, facts, **asdict(look)))
-    report(output, title)
+    content = found.analysis.map_png(found.grid(method, block), title, facts, **asdict(look))
+    write(output, content, title)
 
 
 def ablate(
@@ -276,18 +269,14 @@ def ablate(
         output: the figure to write; .png, .svg or .pdf.
         target: the class, by its name or its index from 0 (default: the most probable).
     """
-    formats = {f".{ending}": ending for ending in FIGURE_FORMATS}
     names = class_names(given.config.num_classes, given.labels)
     index = None if target is None else class_of(names, target)
-    check_output(output, list(formats), given.inputs(image))
+    check_output(output, list(_FORMATS), given.inputs(image))
     [loaded], engine = given.load(image)
     found = ablate_heads(loaded, engine, given.view)
     drawing = {name: getattr(look, name) for name in ("colormap", "interpolation", "scale")}
-    content = found.figure(index, formats[output.suffix.lower()], **drawing)
-    with replacing(output) as file:
-        file.write(content)
-    label = found.analysis.labels[int(found.analysis.ranking[0]) if index is None else index]
-    report(output, f"what {label} loses without each head, in {loaded.name}")
+    content = found.figure(index, _FORMATS[output.suffix.lower()], **drawing)
+    write(output, content, f"what {found.label(index)} loses without each head, in {loaded.name}")
 
 
 def attention(

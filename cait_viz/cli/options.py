@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from cait_viz._backend import import_keras, installed_backend
+from cait_viz._files import replacing
 from cait_viz._text import one_line
 from cait_viz.analysis import Analysis
 from cait_viz.api import analyze
@@ -113,6 +114,13 @@ def _load_keras(checkpoint: Checkpoint, labels: str | Path | None, precision: Pr
 def note(sentence: str) -> None:
     """Tell a person something beside the result."""
     print(f"cait-viz: note: {one_line(sentence, 500)}", file=sys.stderr)
+
+
+def write(path: Path, content: bytes, what: str) -> None:
+    """Write a file, whole or not at all, and say what it is."""
+    with replacing(path) as file:
+        file.write(content)
+    report(path, what)
 
 
 def report(path: Path, what: str) -> None:

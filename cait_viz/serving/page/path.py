@@ -26,9 +26,6 @@ STRIP_SIDE, NARROWEST = 104, 72
 DIRECTIONS = {"out": "Where it looks", "in": "Who looks at it"}
 SCORES = {"softmax": "Attention", "mixed": "Mixed scores"}
 
-# How many classes are followed through the depths.
-LENS_CLASSES = 5
-
 # Heights in pixels: of a plot, and of a line of its legend.
 PLOT, LINE = 260, 20
 
@@ -156,12 +153,11 @@ def show_depths(result: ScreenResult, trace: Trace, block: int, head: int | None
         help="The logit lens (nostalgebraist 2020): the class stage reads the patches of each depth. It was "
         "trained on the last depth alone.",
     )
-    analysis = trace.analysis
-    followed = analysis.ranking[:LENS_CLASSES]
+    followed = trace.lens_leading()
     points = [
-        {"depth": depth, "share": float(share), "class": analysis.labels[index]}
-        for index in followed
-        for depth, share in enumerate(trace.lens_of(index))
+        {"depth": depth, "share": float(share), "class": label}
+        for label, shares in followed
+        for depth, share in enumerate(shares)
     ]
     chart = alt.Chart(alt.Data(values=points)).mark_line(point=True)
     depth = alt.X("depth:Q", title="After so many self-attention blocks", axis=alt.Axis(tickMinStep=1))
@@ -170,9 +166,9 @@ def show_depths(result: ScreenResult, trace: Trace, block: int, head: int | None
         "class:N",
         title=None,
         legend=alt.Legend(orient="bottom", columns=1, labelLimit=300),
-        sort=[analysis.labels[index] for index in followed],
+        sort=[label for label, _ in followed],
     )
-    st.altair_chart(chart.encode(depth, share, label).properties(height=PLOT + LINE * LENS_CLASSES))
+    st.altair_chart(chart.encode(depth, share, label).properties(height=PLOT + LINE * len(followed)))
 
     def option(depth: int) -> Option:
         [(label, share)] = trace.lens_top(depth)
@@ -204,7 +200,7 @@ def show_depths(result: ScreenResult, trace: Trace, block: int, head: int | None
         NARROWEST,
     )
     said = ", ".join(
-        f"{verbatim(label)} {percent(share)}" for label, share in trace.lens_top(chosen, LENS_CLASSES)
+        f"{verbatim(label)} {percent(share)}" for label, share in trace.lens_top(chosen, len(followed))
     )
     where = "Of the patches as they are embedded" if chosen == 0 else f"After {chosen} blocks"
     st.markdown(f"{where} it would have said: {said}.")
@@ -262,11 +258,6 @@ def show_files(result: ScreenResult, trace: Trace, block: int, head: int | None,
     prefix = result.small.file_prefix
     colors = {"colormap": look.colormap, "interpolation": look.interpolation, "alpha": look.alpha}
 
-    def rollout() -> bytes:
-        facts = {"method": "rollout", "block": block, "head": "mean" if head is None else head}
-        title = trace.rollout_title(block, head)
-        return result.whole().map_png(trace.rollout(block, head), title, facts, **vars(look))
-
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         kind = st.selectbox("Format of the figure", FIGURE_FORMATS, format_func=str.upper, width=180)
         files: dict[str, tuple[str, Callable[[], bytes]]] = {
@@ -274,7 +265,10 @@ def show_files(result: ScreenResult, trace: Trace, block: int, head: int | None,
                 f"{prefix}_trace.{kind}",
                 lambda: trace.figure(kind, block=block, **colors),
             ),
-            "Rollout (PNG)": (f"{prefix}_ca{block}_rollout.png", rollout),
+            "Rollout (PNG)": (
+                f"{prefix}_ca{block}_rollout.png",
+                lambda: trace.rollout_png(block, head, **vars(look)),
+            ),
             "The numbers (NPZ)": (f"{prefix}_trace.npz", trace.npz),
         }
         for label, (name, make) in files.items():
