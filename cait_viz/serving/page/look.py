@@ -1,18 +1,16 @@
 """The view *Where did it look?*: the paper's maps."""
 
-from collections.abc import Callable
-from mimetypes import guess_type
-
 import streamlit as st
 from PIL import Image
 
 from cait_viz.analysis import Analysis
-from cait_viz.drawing.figures import FIGURE_FORMATS, percent
+from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Look
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import MEAN
 from cait_viz.serving.page.components.choice import Option, choose_option
 from cait_viz.serving.page.components.patches import Picture, pick_patch
+from cait_viz.serving.page.files import choose_format, offer
 from cait_viz.serving.page.markup import ratio_of, verbatim
 from cait_viz.serving.page.options import head_name
 from cait_viz.serving.page.predictions import show_predictions
@@ -150,33 +148,29 @@ def option_of(tile: Analysis, block: int, head: int | None, look: Look) -> Optio
 
 
 def show_files(result: ScreenResult, block: int, head: int | None, look: Look) -> None:
-    """Files to keep; each is made when its button is pressed, and none reruns the page."""
+    """The maps, the figures and the numbers, to keep."""
     st.header("Keep it", anchor=False)
     small, whole = result.small, result.whole
     figure_look = {"colormap": look.colormap, "interpolation": look.interpolation, "scale": look.scale}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        kind = st.selectbox("Format of the figures", FIGURE_FORMATS, format_func=str.upper, width=180)
-        files: dict[str, tuple[str, Callable[[], bytes]]] = {
-            "This map (PNG)": (
-                f"{small.file_stem(block, head)}_{look.style}.png",
-                lambda: whole().png(block, head, **vars(look)),
-            ),
-            f"Figure 6: all heads ({kind.upper()})": (
-                f"{small.file_prefix}_heads.{kind}",
-                lambda: whole().figure("heads", kind, **figure_look),
-            ),
-            f"Figure 7: saliency ({kind.upper()})": (
-                f"{small.file_prefix}_ca{block}_saliency.{kind}",
-                lambda: whole().figure("saliency", kind, block=block, **figure_look),
-            ),
-            "Every map (ZIP)": (f"{small.file_prefix}_maps.zip", lambda: whole().archive(**vars(look))),
-            "The numbers (NPZ)": (f"{small.file_prefix}.npz", lambda: whole().npz()),
-        }
-        for label, (name, make) in files.items():
-            st.download_button(
-                label, make, name, guess_type(name)[0] or "application/octet-stream", key=f"download_{name}",
-                on_click="ignore", icon=":material/download:",
-            )  # fmt: skip
+        kind = choose_format("Format of the figures")
+        offer(
+            "This map (PNG)",
+            f"{small.file_stem(block, head)}_{look.style}.png",
+            lambda: whole().png(block, head, **vars(look)),
+        )
+        offer(
+            f"Figure 6: all heads ({kind.upper()})",
+            f"{small.file_prefix}_heads.{kind}",
+            lambda: whole().figure("heads", kind, **figure_look),
+        )
+        offer(
+            f"Figure 7: saliency ({kind.upper()})",
+            f"{small.file_prefix}_ca{block}_saliency.{kind}",
+            lambda: whole().figure("saliency", kind, block=block, **figure_look),
+        )
+        offer("Every map (ZIP)", f"{small.file_prefix}_maps.zip", lambda: whole().archive(**vars(look)))
+        offer("The numbers (NPZ)", f"{small.file_prefix}.npz", lambda: whole().npz())
     st.caption(
         "Maps have the image's own resolution and carry what made them in the file. "
         "File names count blocks and heads from 0, as the keys in the numbers do."

@@ -1,20 +1,20 @@
 """The view *How did it get there?*: what happened before the class token."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
-from mimetypes import guess_type
 
 import altair as alt
 import streamlit as st
 from PIL import Image
 
 from cait_viz import api
-from cait_viz.drawing.figures import FIGURE_FORMATS, percent
+from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Look
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import MEAN
 from cait_viz.serving.page.components.choice import Option, choose_option
 from cait_viz.serving.page.components.patches import Picture, choose_patch, chosen_patch, pick_patch
+from cait_viz.serving.page.files import choose_format, offer
 from cait_viz.serving.page.markup import ratio_of, verbatim
 from cait_viz.serving.page.options import choose, head_name
 from cait_viz.serving.page.result import ScreenResult, ask
@@ -132,17 +132,17 @@ def show_blocks(result: ScreenResult, trace: Trace, patch: int, incoming: bool, 
         anchor=False,
         help="The mean of the heads. Choose one to see it large.",
     )
-    groups = {"": [option(block) for block in range(trace.blocks)]}
-    state = st.session_state
-    choose_option(
-        "SA block",
-        groups,
-        str(state.sa_block),
-        "sa_blocks",
-        lambda value: state.update(sa_block=int(value)),
-        STRIP_SIDE,
-        NARROWEST,
-    )
+    options = [option(block) for block in range(trace.blocks)]
+    choose_in_strip("SA block", "sa_block", options, st.session_state.sa_block)
+
+
+def choose_in_strip(label: str, key: str, options: Sequence[Option], chosen: int) -> None:
+    """Small images of which one is chosen by its place; the session's state gets it under the key."""
+
+    def choose(value: str) -> None:
+        st.session_state[key] = int(value)
+
+    choose_option(label, {"": options}, str(chosen), f"{key}s", choose, STRIP_SIDE, NARROWEST)
 
 
 def show_depths(result: ScreenResult, trace: Trace, block: int, head: int | None, look: Look) -> None:
@@ -187,18 +187,8 @@ def show_depths(result: ScreenResult, trace: Trace, block: int, head: int | None
         f"The map of CA block {block + 1}, {head_name(head).lower()}, as each depth would have drawn it, and "
         "the class that it would have named:"
     )
-    state = st.session_state
-    chosen = min(state.setdefault("depth", trace.blocks), trace.blocks)
-    groups = {"": [option(depth) for depth in range(trace.blocks + 1)]}
-    choose_option(
-        "Depth",
-        groups,
-        str(chosen),
-        "depths",
-        lambda value: state.update(depth=int(value)),
-        STRIP_SIDE,
-        NARROWEST,
-    )
+    chosen = min(st.session_state.setdefault("depth", trace.blocks), trace.blocks)
+    choose_in_strip("Depth", "depth", [option(depth) for depth in range(trace.blocks + 1)], chosen)
     said = ", ".join(
         f"{verbatim(label)} {percent(share)}" for label, share in trace.lens_top(chosen, len(followed))
     )
@@ -253,26 +243,21 @@ def show_distances(trace: Trace) -> None:
 
 
 def show_files(result: ScreenResult, trace: Trace, block: int, head: int | None, look: Look) -> None:
-    """Files to keep; each is made when its button is pressed, and none reruns the page."""
+    """The figure, the rollout and the numbers, to keep."""
     st.header("Keep it", anchor=False)
     prefix = result.small.file_prefix
     colors = {"colormap": look.colormap, "interpolation": look.interpolation, "alpha": look.alpha}
 
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        kind = st.selectbox("Format of the figure", FIGURE_FORMATS, format_func=str.upper, width=180)
-        files: dict[str, tuple[str, Callable[[], bytes]]] = {
-            f"All depths ({kind.upper()})": (
-                f"{prefix}_trace.{kind}",
-                lambda: trace.figure(kind, block=block, **colors),
-            ),
-            "Rollout (PNG)": (
-                f"{prefix}_ca{block}_rollout.png",
-                lambda: trace.rollout_png(block, head, **vars(look)),
-            ),
-            "The numbers (NPZ)": (f"{prefix}_trace.npz", trace.npz),
-        }
-        for label, (name, make) in files.items():
-            st.download_button(
-                label, make, name, guess_type(name)[0] or "application/octet-stream", key=f"download_{name}",
-                on_click="ignore", icon=":material/download:",
-            )  # fmt: skip
+        kind = choose_format("Format of the figure")
+        offer(
+            f"All depths ({kind.upper()})",
+            f"{prefix}_trace.{kind}",
+            lambda: trace.figure(kind, block=block, **colors),
+        )
+        offer(
+            "Rollout (PNG)",
+            f"{prefix}_ca{block}_rollout.png",
+            lambda: trace.rollout_png(block, head, **vars(look)),
+        )
+        offer("The numbers (NPZ)", f"{prefix}_trace.npz", trace.npz)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import partial
-from mimetypes import guess_type
 from typing import Any
 
 import altair as alt
@@ -10,13 +9,14 @@ import streamlit as st
 
 from cait_viz import api
 from cait_viz.ablation import Ablation
-from cait_viz.drawing.figures import FIGURE_FORMATS, percent
+from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Look
 from cait_viz.explanation import Explanation, Method
 from cait_viz.images.preprocess import View
 from cait_viz.metrics.faithfulness import CENTER, RANDOM, Curve
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.components.choice import Option, choose_option
+from cait_viz.serving.page.files import choose_format, offer
 from cait_viz.serving.page.look import NARROWEST_TILE, show_answer
 from cait_viz.serving.page.markup import verbatim
 from cait_viz.serving.page.options import head_name
@@ -109,13 +109,12 @@ def show_ablation(
     chosen = f"{state.block}_{state.head}"
     choose_option("Block and head", groups, chosen, "silenced", choose, TILE_SIDE, NARROWEST_TILE)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        kind = st.selectbox("Format of the figure", FIGURE_FORMATS, format_func=str.upper, width=180)
-        name = f"{result.small.file_prefix}_ablation.{kind}"
-        st.download_button(
+        kind = choose_format("Format of the figure")
+        offer(
             f"These numbers as a figure ({kind.upper()})",
+            f"{result.small.file_prefix}_ablation.{kind}",
             lambda: ablation.figure(target, kind, colormap=look.colormap, interpolation=look.interpolation),
-            name, guess_type(name)[0], key="download_ablation", on_click="ignore", icon=":material/download:",
-        )  # fmt: skip
+        )
 
 
 def show_explanation(result: ScreenResult, target: int, block: int, look: Look) -> Explanation | None:
@@ -152,14 +151,10 @@ def show_explaining_map(
     drawn = result.small.draw(grid, **vars(look))
     with st.container(width=460):
         st.image(drawn, caption=METHODS[method], output_format="JPEG", alt=f"{title}.")
-        st.download_button(
+        offer(
             "This map (PNG)",
-            lambda: whole().map_png(grid, title, facts, **vars(look)),
             f"{result.small.file_prefix}_{method}_{explanation.target}.png",
-            "image/png",
-            key=f"download_{method}",
-            on_click="ignore",
-            icon=":material/download:",
+            lambda: whole().map_png(grid, title, facts, **vars(look)),
         )
 
 
