@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
@@ -126,6 +127,26 @@ def test_another_class_of_an_image_takes_no_forward_pass_and_nothing_is_compiled
     assert np.abs(found[0].gradient - found[3].gradient).max() > 1e-4
 
 
+def test_an_array_that_is_written_anew_is_another_image():
+    model, image = network(num_heads=2), noise()
+    tape = FixedGradientTape(model)
+    tape.gradients(image, 1)
+    image[:] = noise(1)
+    np.testing.assert_allclose(
+        tape.gradients(image, 1).gradient, GradientTape(model).gradients(noise(1), 1).gradient
+    )
+
+
+def test_two_threads_get_the_gradients_of_their_own_images():
+    model = network(num_heads=2)
+    tape, seeds = FixedGradientTape(model), [0, 1] * 8
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda seed: tape.gradients(noise(seed), 1), seeds))
+    expected = [GradientTape(model).gradients(noise(seed), 1).gradient for seed in (0, 1)]
+    for seed, one in zip(seeds, found, strict=True):
+        np.testing.assert_allclose(one.gradient, expected[seed])
+
+
 def test_a_network_whose_weights_change_has_new_gradients(counted):
     before = engine_of(counted).class_gradients(noise(), 1)
     for weight in counted.blocks[1].attn.proj_w.weights:
@@ -205,6 +226,15 @@ def test_the_process_ends_when_idle_and_a_new_one_answers_unless_the_checkpoint_
         engine.class_gradients(image, 3)
     path.write_bytes(content)
     np.testing.assert_allclose(engine.class_gradients(image, 3).relevance, first.relevance, rtol=1e-5)
+
+
+def test_two_first_questions_at_once_start_one_process(tiny_weights, photo):
+    engine, before = cait_viz.load_engine(weights=tiny_weights), worker_processes()
+    image = cait_viz.preprocess(photo, engine)
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda target: engine.class_gradients(image, target), (3, 4)))
+    assert len(worker_processes() - before) == 1
+    assert np.abs(found[0].gradient - found[1].gradient).max() > 1e-4
 
 
 def test_without_tensorflow_the_message_says_what_to_install(tiny_weights, photo, monkeypatch):

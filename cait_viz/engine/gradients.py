@@ -4,6 +4,7 @@ Nobody who only looks pays for it: the process starts with the first question an
 """
 
 import importlib.util
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +31,7 @@ _BLOCKS, _TENSORFLOW = 20, 500 * 10**6
 
 
 class GradientProcess:
-    """A `FixedGradientTape` of a checkpoint's network, in another process.
+    """A `FixedGradientTape` of a checkpoint's network, in another process; several threads may ask it.
 
     Args:
         checkpoint: the weights and their architecture.
@@ -39,6 +40,7 @@ class GradientProcess:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
         self._pool: ProcessPoolExecutor | None = None
+        self._lock = threading.Lock()
 
     def gradients(self, image: np.ndarray, target: int) -> ClassGradients:
         """As of `FixedGradientTape`.
@@ -48,23 +50,31 @@ class GradientProcess:
             EngineError: TensorFlow is not installed, or the memory has no room for it.
             ProcessDiedError: the process ended.
         """
-        if self._pool is None:
-            if importlib.util.find_spec("tensorflow") is None:
-                raise EngineError(
-                    "gradients are computed by TensorFlow, which is not installed; install it with `pip "
-                    "install tensorflow`"
-                )
-            require_memory(self._checkpoint.name, self._checkpoint.config)
-            self._pool = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=_ENVIRONMENT)
+        pool = self._started()
         try:
-            answer: ClassGradients = self._pool.submit(_gradients, self._checkpoint, image, target).result()
+            answer: ClassGradients = pool.submit(_gradients, self._checkpoint, image, target).result()
             return answer
         except BrokenProcessPool:
-            self._pool = None
+            with self._lock:
+                if self._pool is pool:  # another thread may have started the next one
+                    self._pool = None
             raise ProcessDiedError(
                 "the process that computes gradients ended before it could answer (out of memory, perhaps); "
                 "try again, or choose a smaller model"
             ) from None
+
+    def _started(self) -> ProcessPoolExecutor:
+        """The pool; the first of several questions at once starts it."""
+        with self._lock:
+            if self._pool is None:
+                if importlib.util.find_spec("tensorflow") is None:
+                    raise EngineError(
+                        "gradients are computed by TensorFlow, which is not installed; install it with `pip "
+                        "install tensorflow`"
+                    )
+                require_memory(self._checkpoint.name, self._checkpoint.config)
+                self._pool = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=_ENVIRONMENT)
+            return self._pool
 
     def __del__(self) -> None:
         if self._pool is not None:

@@ -1,5 +1,6 @@
 """Gradients of a class's logit with respect to every attention of a Keras network, by TensorFlow."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -118,13 +119,15 @@ class FixedGradientTape(GradientTape):
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
+        self._lock = threading.Lock()
         self._last: tuple[np.ndarray, list[Any]] | None = None
 
     def gradients(self, image: np.ndarray, target: int) -> ClassGradients:
         """As of `GradientTape`; the patches of the last image are kept."""
-        if self._last is None or not np.array_equal(image, self._last[0]):
-            self._last = image, self.forward(image)
-        return self.backward(self._last[1], target)
+        with self._lock:
+            if self._last is None or not np.array_equal(image, self._last[0]):
+                self._last = image.copy(), self.forward(image)
+            return self.backward(self._last[1], target)
 
 
 @contextmanager
