@@ -47,8 +47,8 @@ def prepare_ours(name: str, batch: int, **options: Any) -> Callable[[], object]:
             save_file({key: random.normal(0, 0.02, one.shape).astype("f") for key, one in tensors}, path)
         os.environ["XDG_CACHE_HOME"] = folder
         engine = load_engine(weights=path, **options)
-        size = variant.config.image_size
-        images = random.standard_normal((batch, size, size, 3)).astype("f")
+        shape = variant.config.image_shape
+        images = random.standard_normal((batch, *shape, 3)).astype("f")
         engine.forward(images)
     return lambda: engine.forward(images)
 

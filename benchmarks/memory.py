@@ -29,8 +29,8 @@ from pathlib import Path
 import numpy as np
 import cait_viz
 engine = cait_viz.load_engine(weights=sys.argv[1])
-size = engine.config.image_size
-image = np.random.default_rng(0).standard_normal((1, size, size, 3)).astype(np.float32)
+shape = engine.config.image_shape
+image = np.random.default_rng(0).standard_normal((1, *shape, 3)).astype(np.float32)
 engine.forward(image)
 exec(sys.argv[2])
 print(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])

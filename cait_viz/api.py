@@ -26,6 +26,7 @@ from cait_viz.images import preprocess as preprocessing
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import ImageSource, LoadedImage, load_image
 from cait_viz.metrics.accuracy import with_rest
+from cait_viz.model.config import ImageSize
 from cait_viz.tracing import BlockAttention, Trace
 from cait_viz.trustworthiness import Progress, Trust, measure_trust
 from cait_viz.weights.hub import Progress as DownloadProgress
@@ -41,6 +42,7 @@ def load_engine(
     *,
     weights: str | Path | None = None,
     labels: str | Path | None = None,
+    image_size: ImageSize | None = None,
     engine: EngineName | None = None,
     precision: Precision = "float32",
     download: bool = True,
@@ -57,6 +59,9 @@ def load_engine(
             `weights` shows.
         weights: a safetensors file with timm's tensor names, in place of the variant's own weights.
         labels: a file with the names of the classes, see `cait_viz.weights.labels.class_names`.
+        image_size: of the network's input, in pixels: the side of a square, or height and width, multiples of
+            the patch's. By default what the weights were trained for. For another size the position embedding
+            is interpolated bicubically (paper, section 4.1); the network was not trained for it.
         engine: "openvino" or "keras", and no other; the environment's CAIT_VIZ_ENGINE is the default.
         precision: of the arithmetic, "float32" or "bfloat16"; the weights and the answers are float32.
         download: whether weights that are not on this machine may be downloaded.
@@ -66,9 +71,11 @@ def load_engine(
     Raises:
         UnknownModelError: there is no variant of that name.
         CheckpointError: the weights or the labels cannot be used; the message lists every mismatch.
-        EngineError: the engine that was asked for is missing, or refuses the network.
+        EngineError: the engine that was asked for is missing, or refuses the network; or the memory has no
+            room for an input of that size.
+        SelectionError: an image size that the patches do not divide.
     """
-    checkpoint = resolve(name, weights, download=download, progress=progress)
+    checkpoint = resolve(name, weights, download=download, progress=progress).at(image_size)
     return load.load_engine(checkpoint, labels, engine=engine, precision=precision, tell=tell)
 
 
@@ -77,6 +84,7 @@ def load_model(
     *,
     weights: str | Path | None = None,
     labels: str | Path | None = None,
+    image_size: ImageSize | None = None,
     download: bool = True,
     progress: bool | DownloadProgress = True,
 ) -> "CaiT":
@@ -86,11 +94,12 @@ def load_model(
     """
     from cait_viz.engine.keras import load_network
 
-    return load_network(resolve(name, weights, download=download, progress=progress), labels)
+    checkpoint = resolve(name, weights, download=download, progress=progress)
+    return load_network(checkpoint.at(image_size), labels)
 
 
 def preprocess(source: ImageSource, model: "Engine | CaiT", view: View = "crop") -> np.ndarray:
-    """The network's input for one image: (1, S, S, 3) float32, normalized with ImageNet's statistics."""
+    """The network's input for one image, (1, height, width, 3) float32, normalized as ImageNet's."""
     return preprocessing.prepare(source, model.config.image_size, view)
 
 
@@ -116,13 +125,12 @@ def trace(source: ImageSource, model: "Engine | CaiT", view: View = "crop", name
     """
     engine, loaded = _classifier(model), load_image(source, name)
     config = engine.config
-    grid_shape = config.grid_size, config.grid_size
     depths = engine.patches(preprocess(loaded, model, view))
     means, distances = [], []
     for block, patches in enumerate(depths[:-1]):
         softmax = engine.self_attention(patches, block).softmax
         means.append(softmax.mean(axis=0))
-        distances.append(mean_distance(softmax, grid_shape, config.patch_size))
+        distances.append(mean_distance(softmax, config.grid_shape, config.patch_size))
     logits, class_attention = engine.class_stage(depths)
     last = {key: rows[-1] for key, rows in class_attention.items()}
     return Trace(
@@ -146,8 +154,7 @@ def block_attention(
     engine = _engine(model)
     index = check_index("SA block", block, engine.config.sa_ffn_layers)
     [patches] = engine.patches(preprocess(load_image(source, name), model, view), [index])
-    side = engine.config.grid_size
-    return BlockAttention(index, (side, side), *engine.self_attention(patches, index))
+    return BlockAttention(index, engine.config.grid_shape, *engine.self_attention(patches, index))
 
 
 def ablate(
@@ -243,8 +250,8 @@ def attention_tensors(
 ) -> dict[str, np.ndarray]:
     """The raw numbers of one image, as the network gives them, float32.
 
-    "pixels" (1, S, S, 3), "logits" (1, classes), every "ca_ffn_block_{i}_att" (1, H, 1, 1 + N) and each
-    "sa_ffn_block_{k}_att" (1, H, N, N) asked for; SelectionError if there is no such self-attention block.
+    "pixels" (1, height, width, 3), "logits" (1, classes), every "ca_ffn_block_{i}_att" (1, H, 1, 1 + N) and
+    each "sa_ffn_block_{k}_att" (1, H, N, N) asked for; SelectionError if there is no such block.
     """
     pixels = preprocess(source, model, view)
     logits, sa_attention, ca_attention = _engine(model).forward(pixels, sa_blocks)
@@ -295,5 +302,6 @@ def describe(model: Engine) -> ModelInfo:
         weights_sha256=source.sha256,
         saliency_block=source.saliency_block,
         image_size=model.config.image_size,
+        trained_size=source.trained_size,
         patch_size=model.config.patch_size,
     )

@@ -20,6 +20,7 @@ from cait_viz.images.preprocess import normalize
 from cait_viz.metrics.accuracy import accuracy, top1_among, usual_measures
 from cait_viz.metrics.faithfulness import BATCH, measure
 from cait_viz.metrics.report import faithfulness_lines, published_remark, row, table_head
+from cait_viz.model.config import ImageSize
 from cait_viz.model.timm_names import count_parameters
 from cait_viz.training.datasets import find_split
 from cait_viz.weights.labels import class_index, class_kinds, class_names
@@ -39,8 +40,8 @@ _TITLES = {
 
 class _Network(NamedTuple):
     remark: str  # after the folder's name in the table
-    side: int
-    classify: Callable[[np.ndarray], np.ndarray]  # (B, side, side, 3) uint8 to scores (B, classes)
+    image_size: ImageSize
+    classify: Callable[[np.ndarray], np.ndarray]  # (B, height, width, 3) uint8 to scores (B, classes)
 
 
 def evaluate(
@@ -160,7 +161,7 @@ def _accuracy_lines(
     for folder, examples in folders.items():
         classes = {example.label for example in examples}
         for network in networks:
-            images = _bar(read_pixels(examples, network.side, note), len(examples), folder.name)
+            images = _bar(read_pixels(examples, network.image_size, note), len(examples), folder.name)
             measured = accuracy(network.classify, images, usual | {"own": top1_among(classes)}, BATCH)
             shares = (f"{100 * share:.1f} %" for share in measured.shares.values())
             yield row([f"{folder}{network.remark}", measured.images, *shares])

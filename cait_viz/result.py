@@ -19,6 +19,7 @@ from cait_viz.attention import maps
 from cait_viz.attention.maps import SCALES, Floats, Scale
 from cait_viz.errors import CheckpointError
 from cait_viz.images.preprocess import Box, View
+from cait_viz.model.config import ImageSize, image_shape
 
 # A class above this probability is named under the saliency (paper, Figure 7).
 CONFIDENT = 0.10
@@ -32,8 +33,20 @@ class ModelInfo:
     weights: str  # the file's name
     weights_sha256: str  # of that file, in hexadecimal
     saliency_block: int  # index of the class-attention block that serves best as saliency
-    image_size: int  # side of the network's input, in pixels
+    image_size: ImageSize  # of the network's input, in pixels: the side of a square, or height and width
     patch_size: int  # side of a patch, in pixels
+    trained_size: int  # side of the input that the weights were trained for, in pixels
+
+    @property
+    def input_size(self) -> str:
+        """Width and height of the network's input for a person, such as "224 × 224"."""
+        height, width = image_shape(self.image_size)
+        return f"{width} × {height}"
+
+    @property
+    def as_trained(self) -> bool:
+        """Whether the input has the size that the weights were trained for."""
+        return self.image_size == self.trained_size
 
 
 class Concentration(NamedTuple):
@@ -169,8 +182,8 @@ class Result:
     @property
     def grid_shape(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        side = self.model.image_size // self.model.patch_size
-        return side, side
+        height, width = image_shape(self.model.image_size)
+        return height // self.model.patch_size, width // self.model.patch_size
 
     def block_index(self, block: int | None = None) -> int:
         """The block itself, or for None the one that serves best as saliency."""

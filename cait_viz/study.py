@@ -1,6 +1,7 @@
 """Maps measured on many images: one row an image, and a table of means; what `cait-viz trust` does."""
 
 import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +54,7 @@ def study(
             that is predicted.
         output: the file to write.
         view: what the network sees.
-        seed: decides the random maps, of each image by its place among the images.
+        seed: decides the random maps, of each image by its path.
         resume: keep the rows that the file has.
         step: gets each image's path when it is done.
 
@@ -69,6 +70,7 @@ def study(
         "software": SOFTWARE,
         "model": source.name,
         "weights_sha256": source.sha256,
+        "image_size": list(engine.config.image_shape),
         "view": view,
         "seed": seed,
         "maps": list(names),
@@ -79,9 +81,11 @@ def study(
         with replacing(output) as file:
             file.writelines(map(_line, (header, *rows)))
         with output.open("ab") as file:
-            for number, path in enumerate(dict.fromkeys(images)):
+            for path in dict.fromkeys(images):
                 if str(path) not in done:
-                    rows.append({"image": str(path)} | _measured(path, engine, names, view, [seed, number]))
+                    rows.append(
+                        {"image": str(path)} | _measured(path, engine, names, view, [seed, _number(path)])
+                    )
                     file.write(_line(rows[-1]))
                     file.flush()
                 step(path)
@@ -109,6 +113,11 @@ def _rows_of(output: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
             "file"
         )
     return entries[1:]
+
+
+def _number(path: Path) -> int:
+    """A number that another path hardly has; whatever else is measured, an image has the same random maps."""
+    return zlib.crc32(str(path).encode(errors="surrogateescape"))
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:

@@ -62,7 +62,7 @@ def measure_trust(
     """Measure maps of one image.
 
     Args:
-        pixels: (S, S, 3) uint8, what the network sees of the image.
+        pixels: (height, width, 3) uint8, what the network sees of the image.
         grids: by name, maps (rows, cols) of one shape, at least one; for the curves only the order of their
             values counts.
         predict: gets float32 images, `BATCH` at a time, about 40 for each map.

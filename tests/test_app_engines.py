@@ -122,7 +122,10 @@ def test_a_model_that_the_memory_has_no_room_for_is_refused_before_with_its_esti
     path = tmp_path / "other.safetensors"
     path.write_bytes(tiny_weights.read_bytes())
     monkeypatch.setattr(memory, "available", lambda: 100_000_000)
-    with pytest.raises(EngineError, match=r"needs about 0\.3 GB of memory and 0\.1 GB are free"):
+    with pytest.raises(
+        EngineError,
+        match=r"needs about 0\.3 GB .* 64 × 64 pixels and 0\.1 GB are free",
+    ):
         ask(photo, ModelChoice(weights=path))
 
 
@@ -134,7 +137,7 @@ class Blind(Engine):
 
     def __init__(self):
         self.config, self.labels = CaiTConfig(num_classes=2, num_heads=1), ("a", "b")
-        self.source = WeightsSource(name="blind", file="", sha256="", saliency_block=0)
+        self.source = WeightsSource(name="blind", file="", sha256="", saliency_block=0, trained_size=32)
 
     def _classify(self, images):
         row = np.full((1, 1, 1, 197), 1 / 197, np.float32)

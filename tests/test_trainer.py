@@ -166,7 +166,9 @@ def test_the_next_resolution_goes_on_with_the_same_weights(make_trainer):
     losses(trainer)
     after = trainer.tensors()
     assert trainer.architecture.image_size == 64
-    np.testing.assert_allclose(after["pos_embed"], resample_positions(weights["pos_embed"], 4), atol=1e-6)
+    np.testing.assert_allclose(
+        after["pos_embed"], resample_positions(weights["pos_embed"], (4, 4)), atol=1e-6
+    )
     for name, tensor in weights.items():
         if name != "pos_embed":
             np.testing.assert_allclose(after[name], tensor, atol=1e-6)
@@ -175,11 +177,11 @@ def test_the_next_resolution_goes_on_with_the_same_weights(make_trainer):
 def test_positions_are_interpolated_in_place():
     row, column = np.mgrid[0:7, 0:7]
     positions = np.stack([row, column], -1).reshape(1, 49, 2).astype(np.float32)
-    larger = resample_positions(positions, 14).reshape(14, 14, 2)
+    larger = resample_positions(positions, (14, 14)).reshape(14, 14, 2)
     # Away from the edge bicubic interpolation keeps what is linear.
     np.testing.assert_allclose(larger[4:10, 5, 0], (np.arange(4, 10) + 0.5) / 2 - 0.5, atol=1e-5)
     np.testing.assert_allclose(larger[5, 4:10, 1], (np.arange(4, 10) + 0.5) / 2 - 0.5, atol=1e-5)
-    assert resample_positions(positions, 7) is positions
+    assert resample_positions(positions, (7, 7)) is positions
 
 
 def test_weights_are_averaged_and_the_training_goes_on_with_its_own(make_trainer):

@@ -213,7 +213,7 @@ def test_every_sound_combination_is_accepted_and_comes_back_from_its_dict(
         pre_logits=pre_logits,
     )
     assert CaiTConfig(**config.to_dict()) == config
-    assert (config.grid_size, config.num_patches) == (grid, grid * grid)
+    assert (config.grid_shape, config.num_patches) == ((grid, grid), grid * grid)
 
 
 @settings(max_examples=300, deadline=None)

@@ -11,12 +11,12 @@ from cyclopts import Parameter
 from cait_viz._checks import check_index
 from cait_viz._files import check_output, replacing
 from cait_viz._text import one_line
-from cait_viz.analysis import draw_figure
+from cait_viz.analysis import Analysis, draw_figure
 from cait_viz.api import ablate as ablate_heads
 from cait_viz.api import analyze, attention_tensors, block_attention
 from cait_viz.api import explain as explain_class
 from cait_viz.api import trace as trace_image
-from cait_viz.cli.options import Count, ModelOptions, Output, report, write
+from cait_viz.cli.options import Count, ModelOptions, Output, note, report, write
 from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import Look
 from cait_viz.errors import UsageError
@@ -49,14 +49,23 @@ def predict(
         top: how many classes.
         json: print one JSON object, for programs.
     """
-    [analysis] = given.analyze(image)
+    [loaded], engine = given.load(image)
+    analysis = analyze(loaded, engine, given.seen)
+    if not analysis.model.as_trained:
+        trained = given.load_engine(analysis.model.trained_size)
+        note(beside_trained(analysis, analyze(loaded, trained, given.view)))
     best = analysis.top(top)
     if json:
         predictions = [
             {"index": int(index), "label": label, "probability": probability}
             for index, (label, probability) in zip(analysis.ranking, best, strict=False)
         ]
-        answer = {"model": analysis.model.name, "image": image, "predictions": predictions}
+        answer = {
+            "model": analysis.model.name,
+            "image_size": list(engine.config.image_shape),
+            "image": image,
+            "predictions": predictions,
+        }
         if analysis.kinds():
             answer["kinds"] = [{"kind": kind, "probability": share} for kind, share in analysis.kinds()[:top]]
         print(json_format.dumps(answer))
@@ -72,6 +81,17 @@ def predict(
         print(f"kind  {100 * share:>4.1f} %  {kind}")
     for rank, (label, probability) in enumerate(best, start=1):
         print(f"{rank:>4}  {100 * probability:>5.1f} %  {label}")
+
+
+def beside_trained(analysis: Analysis, trained: Analysis) -> str:
+    """What the network says at the size that it was trained for, a sentence."""
+    model = analysis.model
+    (label, share), first = trained.top(1)[0], analysis.ranking[0]
+    most = "" if label == analysis.labels[first] else f", and the most, {100 * share:.1f} %, to {label}"
+    return (
+        f"the network saw {model.input_size} pixels and was trained at {trained.model.input_size}; there it "
+        f"gives {100 * trained.probabilities[first]:.1f} % to {analysis.labels[first]}{most}"
+    )
 
 
 def render(
@@ -107,7 +127,7 @@ def render(
         content, title = analysis.png(block, number, **asdict(look)), analysis.title(block, number)
     else:
         [loaded], engine = given.load(image)
-        traced = trace_image(loaded, engine, given.view)
+        traced = trace_image(loaded, engine, given.seen)
         content, title = (
             traced.rollout_png(block, number, **asdict(look)),
             traced.rollout_title(block, number),
@@ -168,7 +188,7 @@ def trace(
         check_index("CA block", block, given.config.ca_ffn_layers)
     check_output(output, [*_FORMATS, ".npz"], given.inputs(image))
     [loaded], engine = given.load(image)
-    traced = trace_image(loaded, engine, given.view)
+    traced = trace_image(loaded, engine, given.seen)
     ending = output.suffix.lower()
     colors = {"colormap": look.colormap, "interpolation": look.interpolation, "alpha": look.alpha}
     content = traced.npz() if ending == ".npz" else traced.figure(_FORMATS[ending], block=block, **colors)
@@ -206,18 +226,18 @@ def patch(
     config = given.config
     number = None if head == "mean" else check_index("head", head, config.num_heads)
     check_index("SA block", sa_block, config.sa_ffn_layers)
-    index = patch_at((config.grid_size, config.grid_size), row, column)
     if mixed and look.colormap is not None:
         raise UsageError(
             "--colormap is not for --mixed, whose two signs have colors of their own; leave it out"
         )
     check_output(output, [".png"], given.inputs(image))
     [loaded], engine = given.load(image)
-    found = block_attention(loaded, engine, sa_block, given.view)
+    index = patch_at(engine.config.grid_shape, row, column)
+    found = block_attention(loaded, engine, sa_block, given.seen)
     which = {"incoming": incoming, "mixed": mixed}
     title = found.title(index, number, **which)
     grid, facts = found.grid(index, number, **which), found.facts(index, number, **which)
-    analysis = analyze(loaded, engine, given.view)
+    analysis = analyze(loaded, engine, given.seen)
     write(output, analysis.map_png(grid, title, facts, signed=mixed, **asdict(look)), title)
 
 
@@ -248,7 +268,7 @@ def explain(
         class_of(class_names(given.config.num_classes, given.labels), target)
     check_output(output, [".png"], given.inputs(image))
     [loaded], engine = given.load(image)
-    found = explain_class(loaded, engine, target, given.view)
+    found = explain_class(loaded, engine, target, given.seen)
     title, facts = found.title(method, block), found.facts(method, block)
     content = found.analysis.map_png(found.grid(method, block), title, facts, **asdict(look))
     write(output, content, title)
@@ -273,7 +293,7 @@ def ablate(
     index = None if target is None else class_of(names, target)
     check_output(output, list(_FORMATS), given.inputs(image))
     [loaded], engine = given.load(image)
-    found = ablate_heads(loaded, engine, given.view)
+    found = ablate_heads(loaded, engine, given.seen)
     drawing = {name: getattr(look, name) for name in ("colormap", "interpolation", "scale")}
     content = found.figure(index, _FORMATS[output.suffix.lower()], **drawing)
     write(output, content, f"what {found.label(index)} loses without each head, in {loaded.name}")
@@ -301,7 +321,7 @@ def attention(
         check_index("SA block", block, given.config.sa_ffn_layers)
     check_output(npz, [".npz"], given.inputs(image))
     [loaded], engine = given.load(image)
-    tensors = attention_tensors(loaded, engine, given.view, sa_block)
+    tensors = attention_tensors(loaded, engine, given.seen, sa_block)
     with replacing(npz) as file:
         np.savez(file, **tensors)  # type: ignore[arg-type]
     report(npz, ", ".join(tensors))

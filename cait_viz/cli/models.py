@@ -13,7 +13,7 @@ from cait_viz._backend import BACKENDS, import_keras, installed_backend
 from cait_viz._files import check_folder, check_output
 from cait_viz._text import one_line
 from cait_viz.cli.main import complain
-from cait_viz.cli.options import Count, Index, ModelOptions, NoView, Output, WeightsAlone, note, report
+from cait_viz.cli.options import Count, Index, ModelOptions, NoFit, NoView, Output, WeightsAlone, note, report
 from cait_viz.engine import graphs
 from cait_viz.errors import CheckpointError, SelectionError
 from cait_viz.images.folders import files_below
@@ -118,7 +118,7 @@ def trust(
     map: tuple[MapName, ...] = ("attention", "rollout"),
     seed: Index = 0,
     resume: bool = False,
-    given: ModelOptions = ModelOptions(),
+    given: NoFit = ModelOptions(),
 ) -> None:
     """Measure on many images what maps are worth, and print a table of means in Markdown.
 

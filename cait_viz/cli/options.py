@@ -1,12 +1,13 @@
 """What several commands share: their options, and the way from there to images and a network."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
 from cait_viz._backend import import_keras, installed_backend
@@ -16,13 +17,23 @@ from cait_viz.analysis import Analysis
 from cait_viz.api import analyze
 from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.engine.load import load_engine, load_keras
-from cait_viz.errors import CheckpointError
-from cait_viz.images.preprocess import View
+from cait_viz.errors import CheckpointError, UsageError
+from cait_viz.images.preprocess import View, fitted_size
 from cait_viz.images.read import LoadedImage, load_image
-from cait_viz.model.config import CaiTConfig
+from cait_viz.model.config import CaiTConfig, ImageSize
+from cait_viz.weights.architecture import at_size
 from cait_viz.weights.labels import class_names
 from cait_viz.weights.registry import BUNDLED, get_variant
 from cait_viz.weights.resolve import Checkpoint, resolve
+
+
+def _image_size(_: Any, tokens: Sequence[Token]) -> ImageSize:
+    """SIDE or HEIGHTxWIDTH."""
+    sides = tokens[0].value.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and len(side) < 6 for side in sides):
+        raise ValueError("give SIDE or HEIGHTxWIDTH in pixels, such as 448 or 320x448")
+    height, width = int(sides[0]), int(sides[-1])
+    return height if height == width else (height, width)
 
 
 @Parameter(name="*", group="Model")
@@ -36,7 +47,11 @@ class ModelOptions:
         weights: a checkpoint, in place of the model's own: safetensors with timm's tensor names, a
             SavedModel's folder or the authors' .pth (default: the model's own).
         labels: the names of the classes, one a line or as JSON (default: the model's own).
-        view: what the network sees: the center square, or the whole image squashed to a square.
+        view: what the network sees: the center, or the whole image squashed to the input's shape.
+        image_size: of the network's input, in pixels, SIDE or HEIGHTxWIDTH, multiples of the patch's
+            (default: what the weights were trained for).
+        fit: give the input the shape of the image, with about as many patches as a square one, so that the
+            whole image is seen without squashing.
         engine: what runs the network (default: what CAIT_VIZ_ENGINE names, else OpenVINO; Keras where it
             sees a GPU, and where OpenVINO is missing or refuses).
         precision: of the arithmetic; bfloat16 is faster on processors that have it, and coarser.
@@ -46,13 +61,15 @@ class ModelOptions:
     weights: Path | None = None
     labels: Path | None = None
     view: View = "crop"
+    image_size: Annotated[ImageSize | None, Parameter(converter=_image_size, n_tokens=1)] = None
+    fit: bool = False
     engine: EngineName | None = None
     precision: Precision = "float32"
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """The weights, downloaded if need be."""
-        return resolve(self.model, self.weights)
+        return resolve(self.model, self.weights).at(self.image_size)
 
     @cached_property
     def config(self) -> CaiTConfig:
@@ -65,7 +82,7 @@ class ModelOptions:
                 f"{name}: has no classifier (head.weight, head.bias); give weights with a head"
             )
         class_names(config.num_classes, self.labels)
-        return config
+        return at_size(named.name, config, self.image_size)
 
     def inputs(self, *images: str) -> list[Path]:
         """The files that a command reads, none of which may be replaced by its output."""
@@ -77,12 +94,28 @@ class ModelOptions:
         loaded = [load_image(image) for image in images]
         for remark in filter(None, [*(image.remark for image in loaded), self.checkpoint.remark]):
             note(remark)
-        return loaded, self.load_engine()
+        if not self.fit:
+            return loaded, self.load_engine()
+        fitted = {self.fitted(image) for image in loaded}
+        if len(fitted) > 1:
+            raise UsageError("--fit gives the input the shape of one image, and these have several shapes")
+        return loaded, self.load_engine(fitted.pop())
 
-    def load_engine(self) -> Engine:
-        """The network, ready to run."""
+    @property
+    def seen(self) -> View:
+        """What the network sees of an image: as asked for, or with `fit` all of it."""
+        return "whole" if self.fit else self.view
+
+    def fitted(self, image: LoadedImage) -> ImageSize:
+        """The size of an input of the shape of an image."""
+        if self.config.grid_shape[0] != self.config.grid_shape[1]:
+            raise UsageError("--fit takes the number of patches from a square --image-size; give its side")
+        return fitted_size(image.image.size, self.config.image_shape[0], self.config.patch_size)
+
+    def load_engine(self, image_size: ImageSize | None = None) -> Engine:
+        """The network, ready to run, with the input of the options or of another size."""
         return load_engine(
-            self.checkpoint,
+            self.checkpoint if image_size is None else self.checkpoint.at(image_size),
             self.labels,
             engine=self.engine,
             precision=self.precision,
@@ -93,17 +126,19 @@ class ModelOptions:
     def analyze(self, *images: str) -> list[Analysis]:
         """What the network makes of each image."""
         loaded, engine = self.load(*images)
-        return [analyze(image, engine, self.view) for image in loaded]
+        return [analyze(image, engine, self.seen) for image in loaded]
 
 
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
 Index = Annotated[int, Parameter(validator=Number(gte=0))]
 Output = Annotated[Path, Parameter(name=("--output", "-o"))]
-# Of commands that look at no single image; that choose the model otherwise; that run none.
-NoView = Annotated[ModelOptions, Parameter(parse="^(?!view)")]
-NoModel = Annotated[ModelOptions, Parameter(parse="^(?!view|model)")]
-ModelAlone = Annotated[ModelOptions, Parameter(parse="^(?!view|engine|precision)")]
-WeightsAlone = Annotated[ModelOptions, Parameter(parse="^(?!view|model|engine|precision)")]
+# Of commands that look at images of any shape; at none in particular; that choose the model otherwise; that
+# run none.
+NoFit = Annotated[ModelOptions, Parameter(parse="^(?!fit)")]
+NoView = Annotated[ModelOptions, Parameter(parse="^(?!view|fit)")]
+NoModel = Annotated[ModelOptions, Parameter(parse="^(?!view|fit|image_size|model)")]
+ModelAlone = Annotated[ModelOptions, Parameter(parse="^(?!view|fit|image_size|engine|precision)")]
+WeightsAlone = Annotated[ModelOptions, Parameter(parse="^(?!view|fit|model|engine|precision)")]
 
 
 def _load_keras(checkpoint: Checkpoint, labels: str | Path | None, precision: Precision) -> Engine:

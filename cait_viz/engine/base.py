@@ -53,7 +53,7 @@ class Engine(ABC):
         """Run the network on preprocessed images. Only what is asked for is kept.
 
         Args:
-            images: (B, S, S, 3) float32, as `cait_viz.preprocess` makes them.
+            images: (B, height, width, 3) float32, as `cait_viz.preprocess` makes them.
             sa_blocks: indices of the self-attention blocks whose attention to return.
 
         Returns:
@@ -88,7 +88,7 @@ class Engine(ABC):
         """The patches of an image on their way through the self-attention blocks.
 
         Args:
-            image: (1, S, S, 3) float32, as `cait_viz.preprocess` makes it.
+            image: (1, height, width, 3) float32, as `cait_viz.preprocess` makes it.
             depths: after how many self-attention blocks, from 0 to all of them; all of these by default.
 
         Returns:
@@ -151,7 +151,7 @@ class Engine(ABC):
         """What speaks for a class: the gradients of its logit with respect to every attention.
 
         Args:
-            image: (1, S, S, 3) float32, as `cait_viz.preprocess` makes it.
+            image: (1, height, width, 3) float32, as `cait_viz.preprocess` makes it.
             target: the index of the class.
 
         Raises:
@@ -169,15 +169,15 @@ class Engine(ABC):
 
     @abstractmethod
     def _gradients(self, image: np.ndarray, target: int) -> ClassGradients:
-        """What speaks for a class, for an image (1, S, S, 3)."""
+        """What speaks for a class, for an image (1, height, width, 3)."""
 
     @abstractmethod
     def _classify(self, images: np.ndarray) -> Answer:
-        """The logits and the class attention of images (B, S, S, 3), by name."""
+        """The logits and the class attention of images (B, height, width, 3), by name."""
 
     @abstractmethod
     def _trace(self, image: np.ndarray, depths: tuple[int, ...]) -> tuple[Answer, list[np.ndarray]]:
-        """The same of one image (1, S, S, 3), and its patches (N, C) at these depths."""
+        """The same of one image (1, height, width, 3), and its patches (N, C) at these depths."""
 
     @abstractmethod
     def _attend(self, patches: np.ndarray, block: int) -> SelfAttention:

@@ -44,7 +44,7 @@ def export(checkpoint: Checkpoint, folder: Path) -> None:
         graph = keras.Model(inputs, outputs)
         graph.export(str(folder / f"{name}.xml"), format="openvino", verbose=False)
 
-    images = keras.Input((config.image_size, config.image_size, 3), dtype="float32")
+    images = keras.Input((*config.image_shape, 3), dtype="float32")
     depths: list[Any] = []
     logits, ca_attention = network.classify(network.encode(images, depths=depths, training=False))
     write(NETWORK, {"images": images}, [logits, *ca_attention.values(), *depths])

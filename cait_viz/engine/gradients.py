@@ -83,9 +83,8 @@ class GradientProcess:
 
 def require_memory(name: str, config: CaiTConfig) -> None:
     """Refuse gradients that the memory has no room for, by an EngineError that tells both."""
-    attention = 4 * config.num_heads * config.num_patches**2
     patches = 4 * (config.sa_ffn_layers + 1) * config.num_patches * config.projection_dim
-    needed = memory.estimate(config) + _TENSORFLOW + _BLOCKS * attention + patches
+    needed = memory.estimate(config) + _TENSORFLOW + _BLOCKS * memory.attention_bytes(config) + patches
     free = memory.available()
     if needed > free:
         raise EngineError(

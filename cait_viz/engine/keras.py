@@ -69,7 +69,9 @@ class KerasEngine(Engine):
     def __init__(self, model: CaiT) -> None:
         self.model = model
         self.config, self.labels = model.config, model.labels
-        self.source = model.source or WeightsSource(name=model.name, file="", sha256="", saliency_block=0)
+        self.source = model.source or WeightsSource(
+            name=model.name, file="", sha256="", saliency_block=0, trained_size=max(model.config.image_shape)
+        )
         self.on_gpu = _sees_gpu()
         self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self._tape: GradientTape | None = None

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+from cait_viz.engine import memory
 from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.errors import EngineError, ProcessDiedError, SelectionError
@@ -69,9 +70,12 @@ def load_engine(
 
     Raises:
         CheckpointError: the weights or the labels cannot be used.
-        EngineError: the engine that was asked for is missing, or refuses the network.
+        EngineError: the engine that was asked for is missing, or refuses the network; or the memory has no
+            room for an input of another size than the network was trained for.
         SelectionError: the environment names no engine.
     """
+    if checkpoint.config.image_size != checkpoint.trained_size:
+        memory.require(checkpoint.name, checkpoint.config)
     name = chosen_engine(engine)
     if name is None and _NVIDIA.is_dir():
         found = load_keras(checkpoint, labels, precision)

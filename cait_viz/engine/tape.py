@@ -48,7 +48,7 @@ class GradientTape:
         self._differentiate_class_stage = tf.function(self._class_stage_gradients, autograph=False)
 
     def forward(self, image: np.ndarray) -> list[Any]:
-        """The patches of an image (1, S, S, 3), tensors (1, N, C), before the first block and after each."""
+        """The patches of an image (1, height, width, 3) at all depths, tensors (1, N, C)."""
         import tensorflow as tf
 
         depths = [self._model.embed(tf.convert_to_tensor(image, self._model.compute_dtype), training=False)]
@@ -68,7 +68,7 @@ class GradientTape:
         return ClassGradients(*(array.astype(np.float32) for array in (attention, gradient, relevance)))
 
     def gradients(self, image: np.ndarray, target: int) -> ClassGradients:
-        """What speaks for the class of index `target`, for an image (1, S, S, 3): both passes."""
+        """What speaks for the class of index `target`, for an image (1, height, width, 3): both passes."""
         return self.backward(self.forward(image), target)
 
     def _weights(self, depths: list[Any], behind: Any) -> Iterator[Floats]:

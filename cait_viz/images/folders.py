@@ -14,6 +14,7 @@ from cait_viz._text import listed, one_line, path_text
 from cait_viz.errors import DatasetError, ImageError
 from cait_viz.images.preprocess import resize_and_crop
 from cait_viz.images.read import read_image
+from cait_viz.model.config import ImageSize
 
 UNKNOWN = -1
 _NAMED = 3  # unknown folders in an error message
@@ -97,9 +98,9 @@ def spread(groups: Iterable[Sequence[Item]], seed: int) -> list[Item]:
 
 
 def read_pixels(
-    examples: Sequence[Example], side: int, note: Callable[[str], object]
+    examples: Sequence[Example], image_size: ImageSize, note: Callable[[str], object]
 ) -> Iterator[tuple[NDArray[np.uint8], int]]:
-    """What a network sees of each image, (side, side, 3) uint8, and its label.
+    """What a network sees of each image, (height, width, 3) uint8, and its label.
 
     Files that cannot be read as images are skipped; `note` is called with a sentence on each.
 
@@ -114,7 +115,7 @@ def read_pixels(
             note(f"{beside(example.path)}{error}; skipped")
             continue
         count += 1
-        yield np.asarray(resize_and_crop(image, side)), example.label
+        yield np.asarray(resize_and_crop(image, image_size)), example.label
     if not count:
         raise DatasetError(
             f"{path_text(examples[0].path.parent)}: none of the {len(examples)} files here and in the other "

@@ -4,7 +4,7 @@ The rule is torchvision's Resize and CenterCrop, which timm evaluates with at cr
 interpolation; only it gives the published accuracies.
 """
 
-from math import floor
+from math import floor, sqrt
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 
 from cait_viz._checks import check_choice
 from cait_viz.images.read import ImageSource, read_image
+from cait_viz.model.config import ImageSize, image_shape
 
 View = Literal["crop", "whole"]
 VIEWS: tuple[View, ...] = get_args(View)
@@ -47,12 +48,12 @@ class Box(NamedTuple):
         return left, top, right, bottom
 
 
-def seen_box(size: tuple[int, int], image_size: int, view: View) -> Box:
+def seen_box(size: tuple[int, int], image_size: ImageSize, view: View) -> Box:
     """The part of an image that the network sees.
 
     Args:
         size: width and height of the image, in pixels.
-        image_size: side of the network's input, in pixels.
+        image_size: of the network's input, in pixels: the side of a square, or height and width.
         view: as `resize_and_crop` takes it, errors included.
     """
     width, height = size
@@ -60,33 +61,35 @@ def seen_box(size: tuple[int, int], image_size: int, view: View) -> Box:
         return Box(0.0, 0.0, float(width), float(height))
     resized = resized_size(size, image_size)
     left, top = _crop_start(resized, image_size)
+    rows, columns = image_shape(image_size)
     # Multiplied before divided: the edge of the resized image falls exactly on the image's.
     return Box(
         left * width / resized[0],
         top * height / resized[1],
-        (left + image_size) * width / resized[0],
-        (top + image_size) * height / resized[1],
+        (left + columns) * width / resized[0],
+        (top + rows) * height / resized[1],
     )
 
 
-def resize_and_crop(image: Image.Image, image_size: int, view: View = "crop") -> Image.Image:
-    """What the network sees, as an image of mode "RGB", `image_size` × `image_size` pixels.
+def resize_and_crop(image: Image.Image, image_size: ImageSize, view: View = "crop") -> Image.Image:
+    """What the network sees, as an image of mode "RGB" and of the size of the network's input.
 
     Args:
         image: mode "RGB", of any size.
-        image_size: side of the network's input, in pixels.
-        view: "crop" resizes the shorter side to `image_size` and cuts out the center; "whole"
-            squashes the whole image to a square.
+        image_size: of the network's input, in pixels: the side of a square, or height and width.
+        view: "crop" makes the image as small as still covers the input and cuts out the center; "whole"
+            squashes the whole image to the input's shape.
 
     Raises:
         SelectionError: there is no such view.
     """
+    height, width = image_shape(image_size)
     if check_choice("view", view, VIEWS) == "whole":
-        return image.resize((image_size, image_size), Image.Resampling.BICUBIC)
+        return image.resize((width, height), Image.Resampling.BICUBIC)
     size = resized_size(image.size, image_size)
     left, top = _crop_start(size, image_size)
     resized = image.resize(size, Image.Resampling.BICUBIC)
-    return resized.crop((left, top, left + image_size, top + image_size))
+    return resized.crop((left, top, left + width, top + height))
 
 
 def normalize(pixels: np.ndarray) -> np.ndarray:
@@ -100,23 +103,45 @@ def normalize(pixels: np.ndarray) -> np.ndarray:
     return rows.reshape(pixels.shape)
 
 
-def prepare(source: ImageSource, image_size: int, view: View = "crop") -> np.ndarray:
-    """The network's input made from an image, float32 of shape (1, image_size, image_size, 3), normalized.
+def prepare(source: ImageSource, image_size: ImageSize, view: View = "crop") -> np.ndarray:
+    """The network's input made from an image, float32 of shape (1, height, width, 3), normalized.
 
     The source is as `read_image` takes it, the rest as `resize_and_crop` does, errors included.
     """
     return normalize(np.asarray(resize_and_crop(read_image(source), image_size, view)))[np.newaxis]
 
 
-def resized_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
-    """Size whose shorter side is `image_size`; the longer is cut off to whole pixels, as torchvision does."""
+def resized_size(size: tuple[int, int], image_size: ImageSize) -> tuple[int, int]:
+    """Width and height of the image made as small as still covers the network's input.
+
+    One of them is the input's; the other is cut off to whole pixels, as torchvision does.
+    """
+    (width, height), (rows, columns) = size, image_shape(image_size)
+    if width * rows <= height * columns:
+        return columns, int(columns * height / width)
+    return int(rows * width / height), rows
+
+
+def fitted_size(size: tuple[int, int], image_size: int, patch_size: int) -> ImageSize:
+    """An input of the shape of an image, of about as many patches as a square one.
+
+    Args:
+        size: width and height of the image.
+        image_size: side of the square input, in pixels.
+        patch_size: side of a patch, in pixels, of which both sides are multiples.
+
+    Returns:
+        Height and width in pixels. The whole image is squashed by no more than half a patch a side to fit.
+    """
     width, height = size
-    if width <= height:
-        return image_size, int(image_size * height / width)
-    return int(image_size * width / height), image_size
+    side = image_size // patch_size
+    rows, columns = (
+        min(max(1, round(side * sqrt(ratio))), side**2) for ratio in (height / width, width / height)
+    )
+    return (rows * patch_size, columns * patch_size) if rows != columns else rows * patch_size
 
 
-def _crop_start(size: tuple[int, int], image_size: int) -> tuple[int, int]:
+def _crop_start(size: tuple[int, int], image_size: ImageSize) -> tuple[int, int]:
     """First pixels of the center crop: a half goes to the even neighbor, as in torchvision."""
-    width, height = size
-    return round((width - image_size) / 2), round((height - image_size) / 2)
+    (width, height), (rows, columns) = size, image_shape(image_size)
+    return round((width - columns) / 2), round((height - rows) / 2)

@@ -16,7 +16,7 @@ their object.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
-from math import isqrt
+from math import isqrt, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -29,9 +29,10 @@ from cait_viz.attention.probabilities import probabilities
 from cait_viz.images.preprocess import normalize
 from cait_viz.metrics.accuracy import with_rest
 
-# Normalized images (B, S, S, 3) to the probabilities of the classes, (B, classes).
+# Normalized images (B, height, width, 3) to the probabilities of the classes, (B, classes).
 Predict = Callable[[Floats], NDArray[np.floating]]
-# Normalized images (B, S, S, 3) to logits (B, classes) and each block's class attention (B, heads, 1 + N).
+# Normalized images (B, height, width, 3) to logits (B, classes) and each block's class attention
+# (B, heads, 1 + N).
 Network = Callable[[Floats], tuple[NDArray[np.floating], Sequence[NDArray[np.floating]]]]
 # By the name of each map, (images, 2): the areas of deletion and insertion.
 Areas = dict[str, NDArray[np.float64]]
@@ -86,9 +87,9 @@ def curves(
     """Deletion and insertion of several maps of one image, in their order.
 
     Args:
-        pixels: (S, S, 3) uint8, what the network sees of an image (`preprocess.resize_and_crop`).
-        saliencies: maps (S, S) on the same pixels (a patch grid through `maps.upsample`). Only the order of
-            the values counts; the curves of a flat map are straight lines.
+        pixels: (height, width, 3) uint8, what the network sees of an image (`preprocess.resize_and_crop`).
+        saliencies: maps (height, width) on the same pixels (a patch grid through `maps.upsample`). Only the
+            order of the values counts; the curves of a flat map are straight lines.
         predict: gets float32 images.
         steps: in how many equal steps, as far as equal values allow, all pixels are replaced.
         batch: how many images `predict` gets per call, always the same number.
@@ -97,8 +98,10 @@ def curves(
         ValueError: the pixels are not uint8, or a map is not finite or of another shape.
     """
     array = np.asarray(pixels)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.shape[0] != array.shape[1]:
-        raise ValueError(f"the pixels must be uint8 of the shape (S, S, 3), not {array.dtype} {array.shape}")
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ValueError(
+            f"the pixels must be uint8 of the shape (height, width, 3), not {array.dtype} {array.shape}"
+        )
     original = normalize(array)
     mean = np.broadcast_to(original.mean(axis=(0, 1), dtype=np.float64).astype(np.float32), original.shape)
     blur = blurred(original)
@@ -150,7 +153,7 @@ def confidence(pixels: NDArray[np.uint8], saliencies: Sequence[Floats], predict:
     """What is left of the predicted class where the normalized image is multiplied by each map.
 
     Args:
-        pixels: (S, S, 3) uint8, what the network sees of an image.
+        pixels: (height, width, 3) uint8, what the network sees of an image.
         saliencies: maps (S, S) float32 in [0, 1] on the same pixels.
         predict: gets float32 images, `BATCH` at a time.
     """
@@ -171,7 +174,7 @@ def measure(images: Iterable[NDArray[np.uint8]], network: Network, seed: int) ->
     """The areas of the mean of the heads of each class-attention block, and of the reference maps.
 
     Args:
-        images: what the network sees of each, (S, S, 3) uint8; at least one.
+        images: what the network sees of each, (height, width, 3) uint8; at least one.
         network: it always gets `BATCH` images, about 310 altered ones for each image.
         seed: decides the random maps, of each image by its position, whatever the other images are.
 
@@ -202,9 +205,9 @@ def block_name(block: int) -> str:
 
 
 def blurred(image: ArrayLike) -> Floats:
-    """The image from which insertion starts, (S, S, 3) -> (S, S, 3) float32: RISE's blur, mirrored edges."""
+    """The image from which insertion starts, (height, width, 3) float32: RISE's blur, mirrored edges."""
     values = np.asarray(image, np.float64)
-    scale = values.shape[0] / _BLUR_SIDE
+    scale = sqrt(values.shape[0] * values.shape[1]) / _BLUR_SIDE
     radius = max(1, round(_BLUR_RADIUS * scale))
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / (_BLUR_SIGMA * scale)) ** 2)

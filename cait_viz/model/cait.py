@@ -14,7 +14,7 @@ from cait_viz.model.layers import ClassAttentionBlock, LayerNorm, SelfAttentionB
 class CaiT(keras.Model):
     """Class-Attention in Image Transformers (Touvron et al. 2021, arXiv:2103.17239, figure 3 right).
 
-    A call takes images as `cait_viz.preprocess` makes them, (B, S, S, 3) float32, and returns
+    A call takes images as `cait_viz.preprocess` makes them, (B, height, width, 3) float32, and returns
 
     - logits (B, classes), or the pooled features (B, C) where the configuration says `pre_logits`;
     - the self-attention, a dict "sa_ffn_block_{k}_att" -> (B, H, N, N);
@@ -69,7 +69,7 @@ class CaiT(keras.Model):
         ]
         self.norm = LayerNorm(epsilon=config.layer_norm_eps, name="norm", dtype=policy)
         self.head = None if config.pre_logits else dense(config.num_classes, "head", policy)
-        self.build((None, config.image_size, config.image_size, 3))
+        self.build((None, *config.image_shape, 3))
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
         """Make every weight, so that a model can be counted, loaded and saved before its first image."""
@@ -147,7 +147,7 @@ class CaiT(keras.Model):
         return (features if self.head is None else self.head(features)), ca_attention
 
     def check(self, images: Any) -> None:
-        """Refuse `images` of another shape than (B, S, S, 3), with a ValueError that names both."""
+        """Refuse `images` of another shape than (B, height, width, 3), with a ValueError that names both."""
         self.config.check_images(images.shape)
 
     def get_config(self) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from sys import float_info
 from typing import Literal, get_args
 
 GlobalPool = Literal["token", "avg"]
+# Side of a square, or height and width, in pixels.
+ImageSize = int | tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +18,7 @@ class CaiTConfig:
     The defaults are those of cait_xxs24_224 (paper, Table 1).
 
     Attributes:
-        image_size: side of the square network input, in pixels.
+        image_size: of the network input, in pixels: the side of a square, or height and width.
         patch_size: side of one patch, in pixels; divides `image_size`.
         projection_dim: width of the embedding (the paper's d).
         sa_ffn_layers: number of self-attention blocks.
@@ -36,7 +38,7 @@ class CaiTConfig:
         ValueError: an option has a value that makes no network; the message names both.
     """
 
-    image_size: int = 224
+    image_size: ImageSize = 224
     patch_size: int = 16
     projection_dim: int = 192
     sa_ffn_layers: int = 24
@@ -52,8 +54,13 @@ class CaiTConfig:
     num_classes: int = 1000
 
     def __post_init__(self) -> None:
+        if isinstance(self.image_size, list | tuple) and len(self.image_size) == 2:  # JSON knows no tuples
+            height, width = self.image_size
+            object.__setattr__(self, "image_size", height if height == width else (height, width))
+        sides = image_shape(self.image_size)
+        whole = len(sides) == 2 and all(type(side) is int and side >= 1 for side in sides)
+        self._require("image_size", whole, "a whole number of at least 1, or two")
         for name in (
-            "image_size",
             "patch_size",
             "projection_dim",
             "sa_ffn_layers",
@@ -75,13 +82,15 @@ class CaiTConfig:
         pools = get_args(GlobalPool)
         self._require("global_pool", self.global_pool in pools, f"one of {pools}")
         self._require("pre_logits", isinstance(self.pre_logits, bool), "True or False")
-        for name, divisor in (("image_size", "patch_size"), ("projection_dim", "num_heads")):
-            unit = getattr(self, divisor)
-            self._require(name, getattr(self, name) % unit == 0, f"a multiple of {divisor} {unit}")
-        width = self.projection_dim * self.mlp_ratio
+        patch, heads = self.patch_size, self.num_heads
+        fits = all(side % patch == 0 for side in sides)
+        self._require("image_size", fits, f"a multiple of patch_size {patch}")
+        fits = self.projection_dim % heads == 0
+        self._require("projection_dim", fits, f"a multiple of num_heads {heads}")
+        hidden = self.projection_dim * self.mlp_ratio
         self._require(
             "mlp_ratio",
-            width <= float_info.max and round(width) >= 1 and isclose(width, round(width)),
+            hidden <= float_info.max and round(hidden) >= 1 and isclose(hidden, round(hidden)),
             f"whole on {self.projection_dim} dimensions",
         )
 
@@ -90,14 +99,21 @@ class CaiTConfig:
             raise ValueError(f"{name} must be {wanted}, not {getattr(self, name)!r}")
 
     @property
-    def grid_size(self) -> int:
-        """Patches along one side of the network input."""
-        return self.image_size // self.patch_size
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the network input, in pixels."""
+        return image_shape(self.image_size)
+
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        """Rows and columns of patches of the network input."""
+        height, width = self.image_shape
+        return height // self.patch_size, width // self.patch_size
 
     @property
     def num_patches(self) -> int:
         """Patches of the network input, N."""
-        return self.grid_size**2
+        rows, columns = self.grid_shape
+        return rows * columns
 
     @property
     def mlp_dim(self) -> int:
@@ -105,10 +121,10 @@ class CaiTConfig:
         return round(self.projection_dim * self.mlp_ratio)
 
     def check_images(self, shape: Sequence[int | None]) -> None:
-        """Refuse images of another shape than (B, S, S, 3), with a ValueError that names both."""
-        size = self.image_size
-        if tuple(shape[1:]) != (size, size, 3):
-            raise ValueError(f"images must have shape (B, {size}, {size}, 3), not {tuple(shape)}")
+        """Refuse images of another shape than (B, height, width, 3), with a ValueError that names both."""
+        height, width = self.image_shape
+        if tuple(shape[1:]) != (height, width, 3):
+            raise ValueError(f"images must have shape (B, {height}, {width}, 3), not {tuple(shape)}")
 
     def to_dict(self) -> dict[str, object]:
         """The options as keyword arguments."""
@@ -124,12 +140,19 @@ class WeightsSource:
         file: name of the weights file.
         sha256: of that file, in hexadecimal.
         saliency_block: index of the class-attention block that serves best as saliency.
+        trained_size: side of the network input that they were trained for, in pixels.
     """
 
     name: str
     file: str
     sha256: str
     saliency_block: int
+    trained_size: int
+
+
+def image_shape(image_size: ImageSize) -> tuple[int, int]:
+    """Height and width in pixels."""
+    return image_size if isinstance(image_size, tuple) else (image_size, image_size)
 
 
 def _number(value: object) -> float:

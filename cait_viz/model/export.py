@@ -60,8 +60,7 @@ def _write_savedmodel(model: "CaiT", path: Path) -> None:
     _require_tensorflow("savedmodel")
     import keras
 
-    size = model.config.image_size
-    images = keras.InputSpec(shape=(None, size, size, 3), dtype="float32", name="input_1")
+    images = keras.InputSpec(shape=(None, *model.config.image_shape, 3), dtype="float32", name="input_1")
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint("serving_default", _named_outputs(model), input_signature=[images])
@@ -73,10 +72,9 @@ def _write_onnx(model: "CaiT", path: Path) -> None:
     import tensorflow as tf
     import tf2onnx
 
-    size = model.config.image_size
     proto, _ = tf2onnx.convert.from_function(
         tf.function(_named_outputs(model), autograph=False),
-        [tf.TensorSpec((None, size, size, 3), tf.float32, name="images")],
+        [tf.TensorSpec((None, *model.config.image_shape, 3), tf.float32, name="images")],
         opset=_OPSET,
         custom_op_handlers={"Erfc": (_erfc, [])},
     )

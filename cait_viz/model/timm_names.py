@@ -89,23 +89,23 @@ def state_dict(model: Any) -> dict[str, np.ndarray]:
     }
 
 
-def resample_positions(positions: np.ndarray, grid_size: int) -> np.ndarray:
+def resample_positions(positions: np.ndarray, grid_shape: tuple[int, int]) -> np.ndarray:
     """A position embedding for another resolution, interpolated bicubically (paper, section 4.1).
 
     Args:
         positions: (1, N, C), N a square number: the patches of a square, row by row.
-        grid_size: patches along one side of the new input.
+        grid_shape: rows and columns of patches of the new input.
 
     Returns:
-        (1, grid_size², C) float32; `positions` themselves where the number is the same.
+        (1, rows · columns, C) float32; `positions` themselves where the grid is the same.
     """
-    before = math.isqrt(positions.shape[1])
-    if before == grid_size:
+    before, (rows, columns) = math.isqrt(positions.shape[1]), grid_shape
+    if (before, before) == grid_shape:
         return positions
     planes = positions[0].T.reshape(-1, before, before).astype(np.float32)
-    size = (grid_size, grid_size)
-    resized = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC)) for plane in planes]
-    return np.ascontiguousarray(np.stack(resized, axis=-1).reshape(1, grid_size**2, -1))
+    filter_ = Image.Resampling.BICUBIC
+    resized = [np.asarray(Image.fromarray(plane).resize((columns, rows), filter_)) for plane in planes]
+    return np.ascontiguousarray(np.stack(resized, axis=-1).reshape(1, rows * columns, -1))
 
 
 def _variable(found: Any, tensor: TimmTensor) -> Any:

@@ -254,7 +254,7 @@ def _hold_back(
 
 def _resolved(config: TrainingConfig, architecture: CaiTConfig) -> TrainingConfig:
     """The config with every resolution given; each has to be a multiple of the patch size."""
-    resolved = config.resolved(architecture.image_size)
+    resolved = config.resolved(architecture.image_shape[0])
     patch = architecture.patch_size
     for size in resolved.sizes:
         if size % patch:

@@ -51,8 +51,8 @@ class TrainingModel(keras.Model):
         outputs = {"classes": ops.cast(logits, "float32")}
         if self.feature_head is not None:
             features = self.feature_head(ops.cast(patches, "float32"))
-            side = self.cait.config.grid_size
-            outputs["features"] = ops.reshape(features, (-1, side, side, features.shape[-1]))
+            grid = self.cait.config.grid_shape
+            outputs["features"] = ops.reshape(features, (-1, *grid, features.shape[-1]))
         return outputs
 
     def compile_losses(self, optimizer: Any, feature_weight: float) -> None:
@@ -106,7 +106,7 @@ class Trainer:
         self._architecture = replace(architecture, sd_prob=config.sd_prob)
         self._build(0)
         if weights is not None:
-            positions = resample_positions(weights["pos_embed"], self.architecture.grid_size)
+            positions = resample_positions(weights["pos_embed"], self.architecture.grid_shape)
             assign(self.model.cait, {**weights, "pos_embed": positions})
 
     @property
@@ -129,8 +129,8 @@ class Trainer:
         ahead = 0 if device().startswith("cpu") else _AHEAD
         while self.step < last:
             self._enter(next(stage for stage, end in enumerate(self.ends) if self.step < end))
-            end = min(last, self.ends[self._stage])
-            with closing(self.loader.stream(self.step, end, self.architecture.image_size, ahead)) as stream:
+            end, side = min(last, self.ends[self._stage]), self.architecture.image_shape[0]
+            with closing(self.loader.stream(self.step, end, side, ahead)) as stream:
                 for images, targets in stream:
                     yield self._learn(images, targets)
 
@@ -205,7 +205,7 @@ class Trainer:
         self._build(stage)
         for variable, value in zip(self._variables(), before, strict=True):
             if value.shape != tuple(variable.shape):  # the position embedding, its moments and its average
-                resized = resample_positions(value, self.architecture.grid_size)
+                resized = resample_positions(value, self.architecture.grid_shape)
                 # The second moment is a mean of squares; bicubic overshoot must not make it negative.
                 value = np.maximum(resized, 0) if (value >= 0).all() else resized
             variable.assign(value)

@@ -12,9 +12,9 @@ import numpy as np
 
 from cait_viz._files import sha256
 from cait_viz._text import file_text, listed, one_line
-from cait_viz.errors import CheckpointError
-from cait_viz.model.config import CaiTConfig, WeightsSource
-from cait_viz.model.timm_names import timm_tensors
+from cait_viz.errors import CheckpointError, SelectionError
+from cait_viz.model.config import CaiTConfig, ImageSize, WeightsSource
+from cait_viz.model.timm_names import resample_positions, timm_tensors
 from cait_viz.weights.registry import BUNDLED, Variant, same_architecture
 from cait_viz.weights.safetensors import Tensor, TensorFile
 
@@ -49,6 +49,19 @@ class Checkpoint:
     variant: Variant | None
     as_published: bool
     file: TensorFile = field(repr=False, compare=False)
+
+    def at(self, image_size: ImageSize | None) -> "Checkpoint":
+        """The same weights for inputs of another size, or, for None, of the same.
+
+        Raises:
+            SelectionError: no size that the patches divide.
+        """
+        return replace(self, config=at_size(self.name, self.config, image_size))
+
+    @property
+    def trained_size(self) -> int:
+        """Side of the square input that the position embedding in the file is of, in pixels."""
+        return math.isqrt(self.file.header["pos_embed"].shape[1]) * self.config.patch_size
 
     @property
     def path(self) -> Path:
@@ -87,12 +100,32 @@ class Checkpoint:
     def source(self) -> WeightsSource:
         """What a network with these weights says of them."""
         return WeightsSource(
-            name=self.name, file=self.given.name, sha256=self.sha256, saliency_block=self.saliency_block
+            name=self.name,
+            file=self.given.name,
+            sha256=self.sha256,
+            saliency_block=self.saliency_block,
+            trained_size=self.trained_size,
         )
+
+
+def at_size(name: str, config: CaiTConfig, image_size: ImageSize | None) -> CaiTConfig:
+    """The architecture of the network of that name for inputs of another size, or, for None, of the same.
+
+    Raises:
+        SelectionError: no size that the patches divide.
+    """
+    try:
+        return config if image_size is None else replace(config, image_size=image_size)
+    except ValueError:
+        raise SelectionError(
+            f"{name} takes inputs whose sides are multiples of {config.patch_size} pixels, not {image_size}"
+        ) from None
 
 
 def read_tensors(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     """A checkpoint's tensors by timm's names and in timm's order, as float32.
+
+    The position embedding is interpolated where the checkpoint's inputs have another size than its file's.
 
     Raises:
         CheckpointError: the file cannot be read, or holds values that are not finite.
@@ -106,6 +139,7 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
             f"{file_text(checkpoint.given)}: holds values that are not finite in {listed(broken)}; give a "
             "checkpoint from before the training diverged"
         )
+    tensors["pos_embed"] = resample_positions(tensors["pos_embed"], checkpoint.config.grid_shape)
     return tensors
 
 
