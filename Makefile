@@ -25,8 +25,9 @@ help:
 app: $(VENV)/.app
 	@exec $(BIN)/cait-viz app $(ARGS)
 
+# A process of tests that dies ends the run: with a new one in its place it would wait for ever.
 test: lint
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --max-worker-restart 0 $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

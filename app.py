@@ -10,7 +10,14 @@ from cait_viz.errors import CaitVizError
 from cait_viz.serving.page.address import follow_address, write_address
 from cait_viz.serving.page.look import show_look
 from cait_viz.serving.page.markup import STYLE, notice
-from cait_viz.serving.page.options import VIEWS, choose, choose_block_and_head, choose_look, choose_model
+from cait_viz.serving.page.options import (
+    VIEWS,
+    choose,
+    choose_block_and_head,
+    choose_detail,
+    choose_look,
+    choose_model,
+)
 from cait_viz.serving.page.path import show_path
 from cait_viz.serving.page.result import analyze
 from cait_viz.serving.page.source import choose_image, keep_uploads_off_the_disk
@@ -51,13 +58,13 @@ def main() -> None:
     image = choose_image()
     with st.sidebar:
         model = choose_model()
-        view = choose("Part of the image", "view", VIEWS)
+        view, detail = choose("Part of the image", "view", VIEWS), choose_detail(model)
         block, head = choose_block_and_head(model)
         look = choose_look(compares_heads=st.session_state.question != "path")
     write_address(image.sample.slug if image.sample else None)
     if missing := server().missing(model):
         show_download_of(missing)
-    elif result := analyze(image, model, view):
+    elif result := analyze(image, model, view, detail):
         _, show_answer = QUESTIONS[st.session_state.question]
         show_answer(result, model, block, head, look)
 

@@ -14,6 +14,8 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from functools import cache
+from types import ModuleType
 from typing import Any
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -62,6 +64,23 @@ def import_openvino() -> Any:
         del sys.modules[_TELEMETRY]
         if usual is not None:
             sys.modules[_TELEMETRY] = usual
+
+
+def openvino_core() -> Any:
+    """OpenVINO's core, the only one of this process; it stays until the process ends.
+
+    A core gives its thread a stack for signals, and when it goes, the thread gets back the one before, which
+    may be gone by then. The next Ctrl-C would end the process by a segmentation fault.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+    return _core(import_openvino())
+
+
+@cache
+def _core(openvino: ModuleType) -> Any:
+    return openvino.Core()
 
 
 def installed_backend(backends: Sequence[str] = BACKENDS) -> str:

@@ -21,6 +21,7 @@ from cait_viz.drawing.figures import Caption, FigureFormat, HeadsPanel, Kind, Sa
 from cait_viz.drawing.overlay import SIGNED_COLORMAP, Look, Style, colored, reduced, render, render_signed
 from cait_viz.errors import SelectionError
 from cait_viz.images.preprocess import Box
+from cait_viz.model.config import image_shape
 from cait_viz.result import CONFIDENT, ModelInfo, Result
 
 __all__ = ["CONFIDENT", "Analysis", "ModelInfo", "draw_figure"]
@@ -193,6 +194,8 @@ class Analysis(Result):
             "model": self.model.name,
             "weights": self.model.weights,
             "weights_sha256": self.model.weights_sha256,
+            "input_size": list(image_shape(self.model.image_size)),
+            "trained_size": self.model.trained_size,
             "image": self.image_name,
             "image_size": list(self.size),
             "image_sha256": self.image_sha256,

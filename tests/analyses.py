@@ -9,7 +9,7 @@ from cait_viz.analysis import Analysis, ModelInfo
 from cait_viz.images.preprocess import Box
 
 LABELS = ("tench", "goldfish", "tabby, tabby cat", "Egyptian cat", "lynx")
-MODEL = ModelInfo("cait_xxs24_224", "model.safetensors", "cd" * 32, 0, 224, 16)
+MODEL = ModelInfo("cait_xxs24_224", "model.safetensors", "cd" * 32, 0, 224, 16, 224)
 
 
 def attention_of(heads, patches, blocks=2, seed=0):

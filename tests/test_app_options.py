@@ -19,7 +19,8 @@ OPTIONS = {
     "opacity": (0, 45, 100),
     "scale": ("head", "shared"),
     "interpolation": ("bicubic", "nearest"),
-    "view": ("crop", "whole"),
+    "view": ("crop", "fit", "whole"),
+    "detail": ("1", "2"),
     "block": (0, 1),
     "head": ("mean", 0, 3),
 }
@@ -53,9 +54,9 @@ def walk():
 
 
 def as_sent(image):
-    """An image as it comes out of a JPEG file."""
+    """An image as it comes out of a JPEG file of the page's quality."""
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=95)
+    image.save(file, "JPEG", quality=88)
     return np.asarray(Image.open(file), int)
 
 
@@ -72,10 +73,16 @@ def assert_true(page):
     """The map is the one that the widgets say."""
     block, head, look = said(page)
     expected = as_sent(analysis_of(page).overlay(block, head, **look))
-    assert np.abs(drawn(pictures(page)[1]) - expected).mean() < 2
+    assert np.abs(drawn(pictures(page)[1]) - expected).mean() < 0.5
     name = "mean of the heads" if head is None else f"head {head + 1}"
     assert maps(page)[0][0].endswith(f"class-attention block {block + 1}, {name}.")
-    assert analysis_of(page).view == widget(page, "view").value
+    view = widget(page, "view").value
+    assert analysis_of(page).view == ("crop" if view == "crop" else "whole")
+    width, height = analysis_of(page).size if view == "fit" else (1, 1)
+    rows, columns = analysis_of(page).grid_shape
+    assert columns / rows == pytest.approx(width / height, rel=0.2)
+    trained = analysis_of(page).model.trained_size // analysis_of(page).model.patch_size
+    assert rows * columns == pytest.approx((trained * float(widget(page, "detail").value)) ** 2, rel=0.2)
     index = block * (len(tiles(page)) // 2) + (0 if head is None else 1 + head)
     expected = as_sent(page.session_state["result"].tile.overlay(block, head, **look))
     assert np.abs(drawn(tiles(page)[index]) - expected).mean() < 3

@@ -237,6 +237,25 @@ def test_the_users_keras_settings_change_nothing(
     assert usual == json.loads(run_python(LOOK)[0])[1]
 
 
+CONTROL_C = """
+import signal, sys
+import cait_viz
+signal.signal(signal.SIGINT, signal.default_int_handler)
+engines = [cait_viz.load_engine(weights=path) for path in sys.argv[1:]]
+while engines:
+    del engines[0]
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_control_c_interrupts_a_process_that_has_given_up_networks(run_python, tiny_weights, small_weights):
+    out, _ = run_python(CONTROL_C, tiny_weights, small_weights, tiny_weights)
+    assert out == "interrupted\n"
+
+
 def test_without_openvino_keras_looks_and_says_so(tiny_weights, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     said = []

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cait_viz._backend import import_openvino
+from cait_viz._backend import import_openvino, openvino_core
 from cait_viz._text import one_line
 from cait_viz.engine import names
 from cait_viz.engine.base import Answer, Engine, Precision, SelfAttention
@@ -132,7 +132,7 @@ class OpenVINOEngine(Engine):
 
     def _compile(self, graph: "_Graph") -> "_Compiled":
         try:
-            openvino = import_openvino()
+            core = openvino_core()
         except ImportError as error:
             raise EngineError(f"OpenVINO cannot be imported ({error})") from None
         options = {
@@ -141,7 +141,6 @@ class OpenVINOEngine(Engine):
         }
         path = self._graphs.path(graph.name)
         try:
-            core = openvino.Core()
             model = core.read_model(path)
             if graph.several:
                 for patches in model.get_results()[1 + self.config.ca_ffn_layers :]:

@@ -20,6 +20,7 @@ from cait_viz.engine.load import load_engine
 from cait_viz.engine.process import KerasProcess
 from cait_viz.errors import CaitVizError, CheckpointError, ProcessDiedError
 from cait_viz.images.preprocess import View
+from cait_viz.model.config import ImageSize
 from cait_viz.weights.resolve import resolve
 
 
@@ -33,6 +34,7 @@ class ModelChoice:
         labels: a file with the names of the classes.
         sha256: SHA-256 that the checkpoint must have, in hexadecimal; None for any.
         display_name: what the results call the model; by default they name it after its checkpoint.
+        image_size: of its input in pixels; by default what it was trained for.
     """
 
     name: str | None = None
@@ -40,6 +42,7 @@ class ModelChoice:
     labels: Path | None = None
     sha256: str | None = None
     display_name: str | None = None
+    image_size: ImageSize | None = None
 
 
 class Answered(Protocol):
@@ -238,7 +241,7 @@ def load_choice(
         CheckpointError: the weights or the labels cannot be used, or have changed.
         EngineError: the memory has no room for the network, or the engine refuses it.
     """
-    checkpoint = resolve(choice.name, choice.weights, download=False, progress=False)
+    checkpoint = resolve(choice.name, choice.weights, download=False, progress=False).at(choice.image_size)
     # Another checkpoint may have other heads and classes than those on the page.
     if choice.sha256 not in (None, checkpoint.sha256):
         raise CheckpointError(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cait_viz._backend import import_openvino
+from cait_viz._backend import openvino_core
 from cait_viz._files import sha256
 from cait_viz._text import file_text, listed, one_line
 from cait_viz.errors import TeacherError
@@ -126,7 +126,7 @@ class Teacher:
 
 def _read(path: Path) -> Any:
     try:
-        openvino = import_openvino()
+        core = openvino_core()
     except ImportError:
         raise TeacherError(
             "distilling needs OpenVINO to run the teacher; install it with `pip install openvino`"
@@ -134,7 +134,7 @@ def _read(path: Path) -> Any:
     if not path.is_file():
         raise TeacherError(f"{file_text(path)}: there is no such file; give the teacher's ONNX file")
     try:
-        return openvino.Core().read_model(path)
+        return core.read_model(path)
     except RuntimeError as error:
         raise TeacherError(
             f"{file_text(path)}: cannot be opened as an ONNX file ({one_line(str(error))})"
@@ -142,8 +142,6 @@ def _read(path: Path) -> Any:
 
 
 def _compile(network: Any, shape: tuple[int, ...], precision: Precision, threads: int | None) -> Any:
-    openvino = import_openvino()
-
     network.reshape(shape)
     options = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -152,7 +150,7 @@ def _compile(network: Any, shape: tuple[int, ...], precision: Precision, threads
         "CPU_DENORMALS_OPTIMIZATION": True,
         **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
     }
-    return openvino.Core().compile_model(network, "CPU", options)
+    return openvino_core().compile_model(network, "CPU", options)
 
 
 class TeacherCache:

@@ -11,14 +11,17 @@ import streamlit as st
 
 from cait_viz._text import one_line
 from cait_viz.drawing.overlay import STYLES
-from cait_viz.images.preprocess import VIEWS
 from cait_viz.serving.page.source import samples, show_given_image, shown_given_image
 from cait_viz.serving.state import server
 
 MEAN = "mean"
+# The part of the image: its center, all of it in its own shape, or squashed to a square.
+PARTS = ("crop", "fit", "whole")
+# Times the resolution that a network was trained at.
+DETAILS = ("1", "1.5", "2")
 
 # Keys in the session's state, which are those of the widgets; only the former are in the address.
-_IN_ADDRESS = ("question", "model", "sample", "block", "head", "style", "view")
+_IN_ADDRESS = ("question", "model", "sample", "block", "head", "style", "view", "detail")
 _NOT_IN_ADDRESS = ("colormap", "opacity", "scale", "interpolation")
 
 
@@ -99,5 +102,6 @@ def _parse(address: Mapping[str, str], questions: Sequence[str]) -> tuple[dict[s
     take("block", (model.saliency_block, *range(model.config.ca_ffn_layers)))
     take("head", (MEAN, *range(model.config.num_heads)))
     take("style", STYLES)
-    take("view", VIEWS)
+    take("view", PARTS)
+    take("detail", DETAILS)
     return view, unknown

@@ -39,7 +39,7 @@ def show_answer(
         with st.container(key="pictures"):
             show_map(result, block, head, look)
         with st.container(key="says"):
-            show_predictions(result.small, model)
+            show_predictions(result, model)
 
 
 def show_map(result: ScreenResult, block: int, head: int | None, look: Look) -> None:
@@ -72,7 +72,9 @@ def what_was_seen(result: ScreenResult) -> str:
     left, top, right, bottom = result.seen
     width, height = result.size
     if result.small.view == "whole":
-        return f"The network saw the whole image ({width} × {height} pixels), squashed to a square."
+        rows, columns = result.small.grid_shape
+        squashed = ", squashed to a square" if rows == columns and width != height else ""
+        return f"The network saw the whole image ({width} × {height} pixels){squashed}."
     if (right - left, bottom - top) == (width, height):
         return f"The network saw all of its {width} × {height} pixels."
     return f"The network saw {right - left} × {bottom - top} of its {width} × {height} pixels."

@@ -8,7 +8,7 @@ import streamlit as st
 from cait_viz.attention.maps import Scale
 from cait_viz.drawing.overlay import COLORMAPS, DEFAULT_ALPHA, DEFAULT_COLORMAPS, Look, Style
 from cait_viz.serving.models import AvailableModel
-from cait_viz.serving.page.address import MEAN, reset_block_and_head
+from cait_viz.serving.page.address import DETAILS, MEAN, PARTS, reset_block_and_head
 from cait_viz.serving.page.markup import verbatim
 from cait_viz.serving.state import server
 
@@ -17,7 +17,7 @@ DIM_UNSEEN = 0.6
 
 # What the choices are called, the first being the default.
 STYLES = {"overlay": "Overlay", "paper": "Paper", "map": "Map alone"}
-VIEWS = {"crop": "Center crop", "whole": "Whole image"}
+VIEWS = dict(zip(PARTS, ("Center", "Whole", "Squashed"), strict=True))
 SCALES = {"head": "Each map", "shared": "All heads"}
 INTERPOLATIONS = {"bicubic": "Bicubic", "nearest": "Patches"}
 
@@ -67,6 +67,13 @@ def choose_block_and_head(model: AvailableModel) -> tuple[int, int | None]:
     heads: tuple[str | int, ...] = (MEAN, *range(model.config.num_heads))
     head = st.selectbox("Head", heads, key="head", format_func=head_name)
     return block, None if isinstance(head, str) else head
+
+
+def choose_detail(model: AvailableModel) -> str:
+    """How finely the network reads: how many times the trained resolution, as the address has it."""
+    sides = {detail: round(float(detail) * model.config.image_shape[0]) for detail in DETAILS}
+    detail: str = choose("Resolution", "detail", {detail: f"{side} px" for detail, side in sides.items()})
+    return detail
 
 
 def head_name(head: str | int | None) -> str:

@@ -1,25 +1,39 @@
 """What the model says is in the image."""
 
 import html
+from collections.abc import Mapping
 
 import streamlit as st
 
-from cait_viz.analysis import CONFIDENT, Analysis
+from cait_viz.analysis import CONFIDENT
 from cait_viz.drawing.figures import percent
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.markup import verbatim
+from cait_viz.serving.page.result import ScreenResult
 from cait_viz.weights.registry import BUNDLED
 
 
-def show_predictions(analysis: Analysis, model: AvailableModel) -> None:
+def show_predictions(result: ScreenResult, model: AvailableModel) -> None:
     """The classes, and of ImageNet's the kinds, with how good the model is."""
+    analysis, trained = result.small, result.trained
     st.header(f"What {model.name if model.variant else verbatim(model.name)} says", anchor=False)
     kinds = analysis.kinds()
-    classes = ranked_list(analysis.top(max(5, len(analysis.confident()))), "predictions", "Classes")
+    best = analysis.top(max(5, len(analysis.confident())))
+    classes = ranked_list(best, "predictions", "Classes", dict(trained.predictions) if trained else None)
+    before = dict(trained.kinds()) if trained else None
     if kinds and model.variant is BUNDLED:  # it is better at kinds than at classes
-        st.html(f'<div class="lists">{ranked_list(kinds[:3], "kinds", "Kinds of things")}{classes}</div>')
+        st.html(
+            f'<div class="lists">{ranked_list(kinds[:3], "kinds", "Kinds of things", before)}{classes}</div>'
+        )
     else:
         st.html(f'<div class="lists">{classes}</div>')
+    if trained is not None:
+        [(label, share)] = trained.top(1)
+        st.caption(
+            f"**Not as it was trained.** The network saw {analysis.model.input_size} pixels and was trained "
+            f"at {trained.model.input_size}. What it says there stands in parentheses; its most probable "
+            f"class there is {verbatim(label)}, {percent(share)}."
+        )
     kind = "" if model.variant is BUNDLED or not kinds else f"Kind: {kinds[0][0]}, {percent(kinds[0][1])}. "
     st.caption(
         f"{kind}{about_model(model)}",
@@ -29,11 +43,20 @@ def show_predictions(analysis: Analysis, model: AvailableModel) -> None:
     )
 
 
-def ranked_list(shares: list[tuple[str, float]], name: str, heading: str) -> str:
-    """Names with their probabilities and bars under a heading, those above the mark in bold."""
+def ranked_list(
+    shares: list[tuple[str, float]], name: str, heading: str, trained: Mapping[str, float] | None = None
+) -> str:
+    """Names with their probabilities and bars under a heading, those above the mark in bold.
+
+    `trained` are the probabilities at the size that the network was trained for, shown in parentheses.
+    """
+
+    def numbers(label: str, share: float) -> str:
+        return percent(share) if trained is None else f"{percent(share)} ({percent(trained[label])})"
+
     rows = [
         f'<li class="{"confident" if share > CONFIDENT else ""}"><div class="line"><span>{html.escape(label)}'
-        f'</span><span class="share">{percent(share)}</span></div>'
+        f'</span><span class="share">{numbers(label, share)}</span></div>'
         f'<div class="bar" style="width:{100 * share:.1f}%"></div></li>'
         for label, share in shares
     ]

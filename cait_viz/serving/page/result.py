@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Hashable
 from concurrent.futures import wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import streamlit as st
 
 from cait_viz import api
 from cait_viz.analysis import Analysis
 from cait_viz.errors import CaitVizError, ImageError
-from cait_viz.images.preprocess import View
+from cait_viz.images.preprocess import View, fitted_size
+from cait_viz.model.config import ImageSize
 from cait_viz.serving.engines import Found, Request
 from cait_viz.serving.models import AvailableModel
+from cait_viz.serving.page.address import DETAILS
 from cait_viz.serving.page.markup import notice
 from cait_viz.serving.page.source import ChosenImage, Sample
 from cait_viz.serving.state import server
@@ -31,48 +33,81 @@ class ScreenResult:
     The whole one is the server's, whose memory for them is bounded, or is made again from the request.
     """
 
-    key: Hashable  # tells this analysis from all others
+    key: Hashable  # tells what was chosen from all other choices
+    answer: Hashable  # tells the answer to the request from all others
     request: Request[Analysis]
     small: Analysis  # with a copy of the image for the large map
     tile: Analysis  # with a small copy of what the network saw
     size: tuple[int, int]  # width and height of the image itself, in pixels
     seen: tuple[int, int, int, int]  # left, top, right and bottom of what the network saw of it
+    trained: Analysis | None  # what the network says at the size that it was trained for, if this is another
 
     def whole(self) -> Analysis:
         """The analysis itself, with the image in its own resolution."""
-        return server().answers.ask(self.key, self.request).result()
+        return server().answers.ask(self.answer, self.request).result()
 
 
-def analyze(image: ChosenImage, model: AvailableModel, view: View) -> ScreenResult | None:
+def analyze(image: ChosenImage, model: AvailableModel, view: str, detail: str) -> ScreenResult | None:
     """The image's analysis: the session's last one, kept by the server, or asked for now.
 
     If it fails the page says why, once and without asking again, and shows what it showed before, if that
     was of the same model.
     """
     state = st.session_state
-    key = (image.key, image.name, model.choice, view)
+    key = (image.key, image.name, model.choice, view, detail)
     result: ScreenResult | None = state.get("result")
     if result is not None and result.key == key:
         return result
-    request = Request(image.data, image.name, view, model.choice, api.analyze)
     failed_key, error = state.get("failure", (None, None))
     if failed_key != key:
         try:
-            analysis = _wait_for(key, request, image.sample)
+            state.result = _analyze(key, image, model, view, detail)
         except CaitVizError as failure:
             error = failure
             state.failure = (key, error)
         else:
-            small, tile = analysis.reduced(SCREEN_SIDE), analysis.seen().reduced(2 * TILE_SIDE)
-            state.result = ScreenResult(key, request, small, tile, analysis.size, analysis.box.pixels())
             return state.result
-    still_there = result is not None and result.request.model == model.choice
+    still_there = result is not None and replace(result.request.model, image_size=None) == model.choice
     st.html(notice(f"{error}. Below is still the image before it." if still_there else f"{error}."))
     if not isinstance(error, ImageError):
         st.button(
             "Try again", key="retry_analysis", type="primary", on_click=state.pop, args=("failure", None)
         )
     return result if still_there else None
+
+
+def _analyze(
+    key: Hashable, image: ChosenImage, model: AvailableModel, view: str, detail: str
+) -> ScreenResult:
+    """The analysis of an image; at another size than the trained one, that one's comes first."""
+
+    def answer(view: View, size: ImageSize | None) -> tuple[Hashable, Request[Analysis], Analysis]:
+        choice = replace(model.choice, image_size=size)
+        request = Request(image.data, image.name, view, choice, api.analyze)
+        key = (image.key, image.name, choice, view)
+        return key, request, _wait_for(key, request, image.sample)
+
+    trained = None
+    found = answer("whole" if view == "whole" else "crop", None)
+    if view == "fit" or detail != DETAILS[0]:
+        *_, trained = found
+        patch = trained.model.patch_size
+        side = round(float(detail) * trained.model.trained_size / patch) * patch
+        size = fitted_size(trained.size, side, patch) if view == "fit" else side
+        own = size == trained.model.trained_size
+        found = answer("crop" if view == "crop" else "whole", None if own else size)
+        trained = None if own else trained
+    answer_key, request, analysis = found
+    return ScreenResult(
+        key=key,
+        answer=answer_key,
+        request=request,
+        small=analysis.reduced(SCREEN_SIDE),
+        tile=analysis.seen().reduced(2 * TILE_SIDE),
+        size=analysis.size,
+        seen=analysis.box.pixels(),
+        trained=trained and trained.reduced(TILE_SIDE),
+    )
 
 
 def ask(
@@ -107,7 +142,9 @@ def _wait_for(key: Hashable, request: Request[Found], sample: Sample | None = No
     try:
         if not wait([answer], timeout=_PATIENCE).done:
             place = st.empty()
-            with place.container(key="waiting" if sample else None):
+            # A run may wait twice: for the size that the network was trained for, then for another.
+            step = "waiting" if request.model.image_size is None else "waiting_longer"
+            with place.container(key=step if sample else None):
                 said = st.empty()
                 if sample is not None:
                     st.image(str(sample.path), alt=sample.alt)
