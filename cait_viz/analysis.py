@@ -14,6 +14,7 @@ from PIL import Image
 
 from cait_viz._checks import check_choice
 from cait_viz._files import replacing
+from cait_viz._sizes import image_shape
 from cait_viz.attention import maps
 from cait_viz.attention.maps import Floats, Interpolation, Scale
 from cait_viz.drawing import export, figures
@@ -21,7 +22,6 @@ from cait_viz.drawing.figures import Caption, FigureFormat, HeadsPanel, Kind, Sa
 from cait_viz.drawing.overlay import SIGNED_COLORMAP, Look, Style, colored, reduced, render, render_signed
 from cait_viz.errors import SelectionError
 from cait_viz.images.preprocess import Box
-from cait_viz.model.config import image_shape
 from cait_viz.result import CONFIDENT, ModelInfo, Result
 
 __all__ = ["CONFIDENT", "Analysis", "ModelInfo", "draw_figure"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cait_viz._checks import check_index
+from cait_viz._sizes import ImageSize
 from cait_viz.ablation import Ablation
 from cait_viz.analysis import Analysis, ModelInfo
 from cait_viz.attention.maps import Floats
@@ -26,7 +27,6 @@ from cait_viz.images import preprocess as preprocessing
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import ImageSource, LoadedImage, load_image
 from cait_viz.metrics.accuracy import with_rest
-from cait_viz.model.config import ImageSize
 from cait_viz.tracing import BlockAttention, Trace
 from cait_viz.trustworthiness import Progress, Trust, measure_trust
 from cait_viz.weights.hub import Progress as DownloadProgress

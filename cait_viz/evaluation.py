@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from cait_viz._sizes import ImageSize
 from cait_viz._text import file_text, listed, path_text
 from cait_viz.engine.base import Engine
 from cait_viz.engine.load import load_engine
@@ -20,7 +21,6 @@ from cait_viz.images.preprocess import normalize
 from cait_viz.metrics.accuracy import accuracy, top1_among, usual_measures
 from cait_viz.metrics.faithfulness import BATCH, measure
 from cait_viz.metrics.report import faithfulness_lines, published_remark, row, table_head
-from cait_viz.model.config import ImageSize
 from cait_viz.model.timm_names import count_parameters
 from cait_viz.training.datasets import find_split
 from cait_viz.weights.labels import class_index, class_kinds, class_names

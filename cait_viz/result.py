@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cait_viz._checks import check_choice, check_index
+from cait_viz._sizes import ImageSize, image_shape
 from cait_viz.attention import maps
 from cait_viz.attention.maps import SCALES, Floats, Scale
 from cait_viz.errors import CheckpointError
 from cait_viz.images.preprocess import Box, View
-from cait_viz.model.config import ImageSize, image_shape
 
 # A class above this probability is named under the saliency (paper, Figure 7).
 CONFIDENT = 0.10

@@ -1,7 +1,6 @@
 """Maps measured on many images: one row an image, and a table of means; what `cait-viz trust` does."""
 
 import json
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -54,7 +53,7 @@ def study(
             that is predicted.
         output: the file to write.
         view: what the network sees.
-        seed: decides the random maps, of each image by its path.
+        seed: decides the random maps, of each image by its content.
         resume: keep the rows that the file has.
         step: gets each image's path when it is done.
 
@@ -83,9 +82,7 @@ def study(
         with output.open("ab") as file:
             for path in dict.fromkeys(images):
                 if str(path) not in done:
-                    rows.append(
-                        {"image": str(path)} | _measured(path, engine, names, view, [seed, _number(path)])
-                    )
+                    rows.append({"image": str(path)} | _measured(path, engine, names, view, seed))
                     file.write(_line(rows[-1]))
                     file.flush()
                 step(path)
@@ -115,19 +112,12 @@ def _rows_of(output: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
     return entries[1:]
 
 
-def _number(path: Path) -> int:
-    """A number that another path hardly has; whatever else is measured, an image has the same random maps."""
-    return zlib.crc32(str(path).encode(errors="surrogateescape"))
-
-
 def _line(entry: Mapping[str, Any]) -> bytes:
     """An entry as a line of ASCII, whatever letters or bytes a file's name is made of."""
     return json.dumps(entry).encode("ascii") + b"\n"
 
 
-def _measured(
-    path: Path, engine: Engine, names: Sequence[MapName], view: View, seed: Sequence[int]
-) -> dict[str, Any]:
+def _measured(path: Path, engine: Engine, names: Sequence[MapName], view: View, seed: int) -> dict[str, Any]:
     try:
         image = load_image(path)
     except ImageError as error:
@@ -143,7 +133,8 @@ def _measured(
         else:
             explanation = explanation or api.explain(image, engine, None, view)
             grids[name] = explanation.grid(name)
-    trust = api.trust(image, engine, grids, view, seed=seed)
+    # The same random maps for an image wherever it lies, and whatever else is measured.
+    trust = api.trust(image, engine, grids, view, seed=[seed, int((image.file_sha256 or "0")[:8], 16)])
     return {
         "deletion": {name: both.deletion.area for name, both in trust.curves.items()},
         "insertion": {name: both.insertion.area for name, both in trust.curves.items()},

@@ -23,7 +23,7 @@ def test_the_address_holds_the_view_of_a_sample():
     page.button_group(key="style").set_value("paper").run()
     assert page.query_params == {
         "question": "look", "model": "bundled", "sample": "rocket",
-        "block": "0", "head": "3", "style": "paper", "view": "crop",
+        "block": "0", "head": "3", "style": "paper", "view": "crop", "detail": "1",
     }  # fmt: skip
 
 
@@ -51,7 +51,8 @@ def test_the_address_opens_on_every_part_of_a_view():
     ("name", "value"),
     [
         ("block", "2"), ("block", "-1"), ("block", "٠"), ("head", "4"), ("head", "1.0"), ("head", "MEAN"),
-        ("style", "neon"), ("view", "half"), ("sample", "../../etc/passwd"), ("model", "resnet50"),
+        ("style", "neon"), ("view", "half"), ("detail", "3"),
+        ("sample", "../../etc/passwd"), ("model", "resnet50"),
         ("sample", "![x](http://evil.example/x.png)"), ("model", "<script>alert(1)</script>"),
         ("head", "9" * 5000), ("question", "who"),
     ],
@@ -116,7 +117,7 @@ def test_an_address_from_before_the_last_choice_does_not_undo_the_next_one():
     assert maps(page)[0][0].endswith("class-attention block 1, head 4.")
     assert page.query_params == {
         "question": "look", "model": "bundled", "sample": "pagoda",
-        "block": "0", "head": "3", "style": "paper", "view": "crop",
+        "block": "0", "head": "3", "style": "paper", "view": "crop", "detail": "1",
     }  # fmt: skip
 
 
@@ -168,7 +169,8 @@ def test_an_upload_is_never_in_the_address_and_its_view_is_kept_on_reload():
     choose_tile(page, 0, 1)
     page.button_group(key="style").set_value("map").run()
     assert page.query_params == {
-        "question": "look", "model": "bundled", "block": "0", "head": "1", "style": "map", "view": "crop"
+        "question": "look", "model": "bundled", "block": "0", "head": "1", "style": "map", "view": "crop",
+        "detail": "1",
     }  # fmt: skip
     again = visit(**page.query_params)
     assert notices(again) == []

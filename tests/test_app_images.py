@@ -64,7 +64,8 @@ def test_an_image_at_a_web_address_is_fetched_and_analyzed_once_and_is_not_in_th
     assert notices(page) == []
     assert len(asked) == 2
     assert page.query_params == {
-        "question": "look", "model": "bundled", "block": "1", "head": "1", "style": "overlay", "view": "crop"
+        "question": "look", "model": "bundled", "block": "1", "head": "1", "style": "overlay", "view": "crop",
+            "detail": "1",
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ ROOT = PACKAGE.parent
 
 # What a folder, or a module beside the folders, may import of the package beside itself and `HELPERS`, which
 # import nothing but each other. The innermost folder with a row decides.
-HELPERS = {"errors", "_text", "_files", "_checks", "_resources", "_backend", "_process"}
+HELPERS = {"errors", "_text", "_files", "_checks", "_resources", "_backend", "_process", "_sizes"}
 RULES: dict[str, set[str]] = {
     **{helper: set() for helper in HELPERS},
     "__init__": set(),
@@ -297,7 +297,7 @@ picture = cait_viz.read_image(sys.argv[1])
 prepare(sys.argv[1], 64)
 analysis = cait_viz.Analysis(
     image=np.asarray(picture), image_name="photo.png", file_sha256="0" * 64,
-    model=ModelInfo("mine", "mine.safetensors", "0" * 64, 0, 64, 16), view="crop",
+    model=ModelInfo("mine", "mine.safetensors", "0" * 64, 0, 64, 16, 64), view="crop",
     box=seen_box(picture.size, 64, "crop"), labels=("a", "b"),
     probabilities=np.full(2, 0.5, np.float32), logits=np.zeros(2, np.float32),
     class_attention={"ca_ffn_block_0_att": np.full((2, 17), 1 / 17, np.float32)},

@@ -188,7 +188,6 @@ def test_the_class_that_is_followed_is_the_one_predicted_on_the_whole_image():
     ("pixels", "saliency", "message"),
     [
         (noise().astype(np.float32), ranks(), "uint8 of the shape"),
-        (noise()[:-1], ranks(), r"not uint8 \(11, 12, 3\)"),
         (noise(), ranks(side=4), r"must have the shape \(12, 12\), not \(4, 4\)"),
         (noise(), np.full((SIDE, SIDE), np.nan), "NaN"),
     ],

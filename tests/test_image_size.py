@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cait_viz
+from cait_viz._sizes import image_shape
 from cait_viz.engine import memory
 from cait_viz.errors import EngineError, SelectionError
 from cait_viz.images.preprocess import fitted_size, prepare, resize_and_crop, seen_box
 from cait_viz.model.cait import CaiT
-from cait_viz.model.config import CaiTConfig, image_shape
+from cait_viz.model.config import CaiTConfig
 from cait_viz.model.timm_names import assign, resample_positions
 
 WIDE = (64, 128)  # height and width in pixels; the tiny network was made for 64 x 64

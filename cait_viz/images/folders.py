@@ -10,11 +10,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cait_viz._sizes import ImageSize
 from cait_viz._text import listed, one_line, path_text
 from cait_viz.errors import DatasetError, ImageError
 from cait_viz.images.preprocess import resize_and_crop
 from cait_viz.images.read import read_image
-from cait_viz.model.config import ImageSize
 
 UNKNOWN = -1
 _NAMED = 3  # unknown folders in an error message

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from cait_viz._checks import check_choice
+from cait_viz._sizes import ImageSize, image_shape
 from cait_viz.images.read import ImageSource, read_image
-from cait_viz.model.config import ImageSize, image_shape
 
 View = Literal["crop", "whole"]
 VIEWS: tuple[View, ...] = get_args(View)

@@ -6,9 +6,9 @@ from math import isclose, nan
 from sys import float_info
 from typing import Literal, get_args
 
+from cait_viz._sizes import ImageSize, image_shape
+
 GlobalPool = Literal["token", "avg"]
-# Side of a square, or height and width, in pixels.
-ImageSize = int | tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +148,6 @@ class WeightsSource:
     sha256: str
     saliency_block: int
     trained_size: int
-
-
-def image_shape(image_size: ImageSize) -> tuple[int, int]:
-    """Height and width in pixels."""
-    return image_size if isinstance(image_size, tuple) else (image_size, image_size)
 
 
 def _number(value: object) -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from cait_viz._sizes import ImageSize
 from cait_viz._text import one_line
 from cait_viz.engine import memory
 from cait_viz.engine.base import Engine, EngineName, Precision
@@ -20,7 +21,6 @@ from cait_viz.engine.load import load_engine
 from cait_viz.engine.process import KerasProcess
 from cait_viz.errors import CaitVizError, CheckpointError, ProcessDiedError
 from cait_viz.images.preprocess import View
-from cait_viz.model.config import ImageSize
 from cait_viz.weights.resolve import resolve
 
 

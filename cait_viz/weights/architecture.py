@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from cait_viz._files import sha256
+from cait_viz._sizes import ImageSize
 from cait_viz._text import file_text, listed, one_line
 from cait_viz.errors import CheckpointError, SelectionError
-from cait_viz.model.config import CaiTConfig, ImageSize, WeightsSource
+from cait_viz.model.config import CaiTConfig, WeightsSource
 from cait_viz.model.timm_names import resample_positions, timm_tensors
 from cait_viz.weights.registry import BUNDLED, Variant, same_architecture
 from cait_viz.weights.safetensors import Tensor, TensorFile
