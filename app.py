@@ -8,6 +8,7 @@ import streamlit as st
 
 from cait_viz.errors import CaitVizError
 from cait_viz.serving.page.address import follow_address, write_address
+from cait_viz.serving.page.compare import show_compare
 from cait_viz.serving.page.look import show_look
 from cait_viz.serving.page.markup import STYLE, notice
 from cait_viz.serving.page.options import (
@@ -34,6 +35,7 @@ QUESTIONS = {
     "look": ("Where did it look?", show_look),
     "path": ("How did it get there?", show_path),
     "why": ("Why this class, and can I trust it?", show_why),
+    "compare": ("Side by side", show_compare),
 }
 
 
@@ -60,7 +62,7 @@ def main() -> None:
         model = choose_model()
         view, detail = choose("Part of the image", "view", VIEWS), choose_detail(model)
         block, head = choose_block_and_head(model)
-        look = choose_look(compares_heads=st.session_state.question != "path")
+        look = choose_look(compares_heads=st.session_state.question in ("look", "why"))
     write_address(image.sample.slug if image.sample else None)
     if missing := server().missing(model):
         show_download_of(missing)

@@ -54,16 +54,21 @@ class Analysis(Result):
         on = self if max_side is None else self.reduced(max_side)
         return render(Image.fromarray(on.image), on.box, self.grid(block, head, chosen.scale), chosen)
 
-    def draw(self, grid: Floats, *, signed: bool = False, **look: Any) -> Image.Image:
+    def draw(
+        self, grid: Floats, *, signed: bool = False, limits: maps.Range | None = None, **look: Any
+    ) -> Image.Image:
         """Any map of this image, drawn as `overlay` draws its own, stretched to its full range.
 
         Args:
             grid: (rows, cols), one value for each patch.
             signed: whether the values may be negative, and are drawn in two colors with nothing at zero.
+            limits: what is drawn as the least and the most, in place of the map's own; not of signed values.
             **look: the fields of `Look`; signed values have colors of their own.
         """
-        draw, scaled = (render_signed, maps.symmetric(grid)) if signed else (render, maps.min_max(grid))
-        return draw(Image.fromarray(self.image), self.box, scaled, Look(**look))
+        image, chosen = Image.fromarray(self.image), Look(**look)
+        if signed:
+            return render_signed(image, self.box, maps.symmetric(grid), chosen)
+        return render(image, self.box, maps.min_max(grid, limits), chosen)
 
     def reduced(self, max_side: int) -> "Analysis":
         """The same result with a copy of its image of at most `max_side` pixels, for many views on a screen.

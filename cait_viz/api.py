@@ -8,17 +8,18 @@ it cannot be read. A `view` is "crop", the center square, or "whole", the whole 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from cait_viz._checks import check_index
+from cait_viz._checks import check_choice, check_index
 from cait_viz._sizes import ImageSize
 from cait_viz.ablation import Ablation
 from cait_viz.analysis import Analysis, ModelInfo
 from cait_viz.attention.maps import Floats
 from cait_viz.attention.patch_stage import mean_distance
 from cait_viz.attention.probabilities import probabilities
+from cait_viz.comparison import Map, MapName, attention_map, explaining_map, rollout_map
 from cait_viz.engine import load
 from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.errors import CheckpointError, SelectionError
@@ -207,6 +208,43 @@ def explain(
     index = int(analysis.ranking[0]) if target is None else class_of(analysis.labels, target)
     found = _engine(model).class_gradients(preprocess(loaded, model, view), index)
     return Explanation(analysis, index, *found)
+
+
+def find_map(
+    source: ImageSource,
+    model: "Engine | CaiT",
+    method: MapName = "attention",
+    *,
+    block: int | None = None,
+    head: int | None = None,
+    target: str | int | None = None,
+    view: View = "crop",
+    name: str | None = None,
+) -> Map:
+    """One map of an image by the name of its method, for `cait_viz.draw_comparison`.
+
+    Args:
+        source: the image.
+        model: the network.
+        method: "attention", of a class-attention block; its "rollout"; "gradient", times that attention; or
+            "relevance", of all blocks.
+        block: class-attention block, from 0; None is the one that serves best. Relevance is of all.
+        head: from 0, None the mean of the heads; of "attention" and "rollout" alone.
+        target: of "gradient" and "relevance" the class, as for `explain`.
+        view: what the network sees.
+        name: what to call the image.
+
+    Raises:
+        SelectionError: there is no such method, block, head or class.
+
+    Further errors as for `analyze` and `explain`.
+    """
+    check_choice("method", method, get_args(MapName))
+    if method == "attention":
+        return attention_map(analyze(source, model, view, name), block, head)
+    if method == "rollout":
+        return rollout_map(trace(source, model, view, name), block, head)
+    return explaining_map(explain(source, model, target, view, name), method, block)
 
 
 def trust(

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +11,13 @@ from cait_viz import api
 from cait_viz._files import replacing
 from cait_viz._text import file_text, one_line
 from cait_viz.attention.maps import Floats
+from cait_viz.comparison import MapName
 from cait_viz.drawing.export import SOFTWARE
 from cait_viz.engine.base import Engine
 from cait_viz.errors import ImageError, OutputError
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import load_image
 from cait_viz.metrics.report import mean_and_interval, row, table_head
-
-MapName = Literal["attention", "rollout", "gradient", "relevance"]
 
 _MEASURES = {
     "deletion": "deletion, lower is better",

@@ -37,7 +37,7 @@ OneMapDrawing = Annotated[Drawing, Parameter(parse="^(?!scale|dim_unseen)")]
 TraceDrawing = Annotated[Drawing, Parameter(parse="^(?!style|scale|dim_unseen)")]
 
 # Each ending of a figure's file, and its format.
-_FORMATS = {f".{ending}": ending for ending in FIGURE_FORMATS}
+FORMATS = {f".{ending}": ending for ending in FIGURE_FORMATS}
 
 
 def predict(
@@ -159,10 +159,10 @@ def figure(
         if kind == "heads":
             raise UsageError("--block is for --kind saliency: --kind heads shows every block; leave it out")
         check_index("CA block", block, given.config.ca_ffn_layers)
-    check_output(output, list(_FORMATS), given.inputs(*images))
+    check_output(output, list(FORMATS), given.inputs(*images))
     analyses = given.analyze(*images)
     drawing = {name: getattr(look, name) for name in ("colormap", "interpolation", "scale")}
-    content = draw_figure(analyses, kind, _FORMATS[output.suffix.lower()], block=block, **drawing)
+    content = draw_figure(analyses, kind, FORMATS[output.suffix.lower()], block=block, **drawing)
     write(output, content, f"{kind} of {', '.join(analysis.image_name for analysis in analyses)}")
 
 
@@ -186,12 +186,12 @@ def trace(
     """
     if block is not None:
         check_index("CA block", block, given.config.ca_ffn_layers)
-    check_output(output, [*_FORMATS, ".npz"], given.inputs(image))
+    check_output(output, [*FORMATS, ".npz"], given.inputs(image))
     [loaded], engine = given.load(image)
     traced = trace_image(loaded, engine, given.seen)
     ending = output.suffix.lower()
     colors = {"colormap": look.colormap, "interpolation": look.interpolation, "alpha": look.alpha}
-    content = traced.npz() if ending == ".npz" else traced.figure(_FORMATS[ending], block=block, **colors)
+    content = traced.npz() if ending == ".npz" else traced.figure(FORMATS[ending], block=block, **colors)
     blocks = f"{traced.blocks} self-attention blocks"
     write(output, content, f"{blocks} of {traced.analysis.model.name} on {loaded.name}")
 
@@ -291,11 +291,11 @@ def ablate(
     """
     names = class_names(given.config.num_classes, given.labels)
     index = None if target is None else class_of(names, target)
-    check_output(output, list(_FORMATS), given.inputs(image))
+    check_output(output, list(FORMATS), given.inputs(image))
     [loaded], engine = given.load(image)
     found = ablate_heads(loaded, engine, given.seen)
     drawing = {name: getattr(look, name) for name in ("colormap", "interpolation", "scale")}
-    content = found.figure(index, _FORMATS[output.suffix.lower()], **drawing)
+    content = found.figure(index, FORMATS[output.suffix.lower()], **drawing)
     write(output, content, f"what {found.label(index)} loses without each head, in {loaded.name}")
 
 

@@ -39,6 +39,7 @@ _COMMANDS = {
     "trace": ("images:trace", "Draw what happened before the class token, block by block."),
     "patch": ("images:patch", "Draw where one patch looks in a self-attention block, or who looks at it."),
     "explain": ("images:explain", "Draw what speaks for one class, by the gradients of its logit."),
+    "compare": ("comparison:compare", "Draw two maps side by side."),
     "ablate": ("images:ablate", "Draw what a class loses without each class-attention head."),
     "attention": ("images:attention", "Write the attention tensors of an image to a NumPy archive."),
     "models": ("models:models", "List the models, their size and accuracy, and which are on this machine."),

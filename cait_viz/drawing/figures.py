@@ -51,6 +51,9 @@ _LARGEST_MAP, _SMALLEST_MAP, _WIDTH_FOR_MAPS = 1.6, 0.95, 13.0
 _IMAGE_COLUMNS = 2.5
 _NARROWEST_COLUMN, _LOWEST_ROW = 0.75, 0.8
 
+# Maps that are compared: the longer side, and the height of their colors.
+_COMPARED, _RAMP = 4.2, 0.12
+
 # Sizes of letters in points.
 _TITLE, _LABEL, _NOTE = 10.0, 8.5, 6.5
 
@@ -87,6 +90,16 @@ class TracePanel(NamedTuple):
     tiles: Sequence[tuple[Image.Image, str]]  # for each depth the map drawn from it, and the class named
     classes: Sequence[tuple[str, NDArray[np.float32]]]  # a label, and its probability at each depth
     distances: NDArray[np.float32]  # (blocks, heads), in pixels
+
+
+class ComparedPanel(NamedTuple):
+    """One of several maps that stand beside each other."""
+
+    title: str  # a line above it
+    image: Image.Image  # the map drawn with its image, RGB
+    note: str  # lines under it
+    colors: Image.Image  # all colors from the least to the most, RGB, one pixel high
+    limits: tuple[float, float]  # the values of the two
 
 
 class SaliencyPanel(NamedTuple):
@@ -216,6 +229,30 @@ def draw_trace(panel: TracePanel, caption: Caption, file_format: str) -> bytes:
         far.plot(blocks, panel.distances, ".", color=INK, alpha=0.5, markersize=5)
         far.plot(blocks, panel.distances.mean(axis=1), color=INK, linewidth=1)
         _name_axes(far, "Self-attention block", "Mean attention distance in pixels")
+        return _file(figure, caption, file_format)
+
+
+def draw_comparison(panels: Sequence[ComparedPanel], caption: Caption, file_format: str) -> bytes:
+    """Maps beside each other as a file of one of `FIGURE_FORMATS`."""
+    side = _COMPARED
+    image = max(_fitted(panel.image, side, side)[1] for panel in panels)
+    lines = max(panel.note.count("\n") for panel in panels) + 3
+    height = image + _RAMP + lines_height(1, _LABEL) + lines_height(lines, _NOTE) + 3 * _GAP
+    width = len(panels) * side + (len(panels) - 1) * _BETWEEN_PANELS
+    with exclusive_matplotlib():
+        figure, parts = _page(width, [height], len(panels), caption.footer)
+        for part, panel in zip(parts, panels, strict=True):
+            above, below = part.subplots(2, 1, height_ratios=[image, _RAMP])
+            _show(above, panel.image, "S")
+            above.set_title(shortened(panel.title, side, _LABEL), pad=4, **letters(_LABEL))
+            _show(below, panel.colors, "N")
+            below.set_aspect("auto")
+            below.set_xticks([0, panel.colors.width - 1], [f"{value:.3g}" for value in panel.limits])
+            below.tick_params(length=0, pad=3)
+            for label, where in zip(below.get_xticklabels(), ("left", "right"), strict=True):
+                label.set(ha=where, fontproperties=letters(_NOTE)["fontproperties"])
+            note = "\n".join(shortened(line, side, _NOTE) for line in panel.note.split("\n"))
+            below.set_xlabel(note, labelpad=4, **letters(_NOTE))
         return _file(figure, caption, file_format)
 
 

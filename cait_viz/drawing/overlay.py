@@ -101,6 +101,11 @@ def color_table(colormap: str) -> NDArray[np.uint8]:
     return table
 
 
+def color_ramp(colormap: str) -> Image.Image:
+    """All colors of a colormap from the least to the most, RGB, one pixel high."""
+    return Image.fromarray(color_table(colormap)[np.newaxis])
+
+
 def colored(values: Floats, colormap: str) -> Image.Image:
     """A map of values in [0, 1] in color, `(height, width) -> RGB image` of that size."""
     indexed = _levels(values)

@@ -4,13 +4,15 @@ Streamlit adds a step to the browser's history whenever `st.query_params` change
 with the old parameters on Back and Forward, but with the widgets as they are.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
 
 import streamlit as st
 
 from cait_viz._text import one_line
+from cait_viz.comparison import MapName
 from cait_viz.drawing.overlay import STYLES
+from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.source import samples, show_given_image, shown_given_image
 from cait_viz.serving.state import server
 
@@ -20,8 +22,15 @@ PARTS = ("crop", "fit", "whole")
 # Times the resolution that a network was trained at.
 DETAILS = ("1", "1.5", "2")
 
-# Keys in the session's state, which are those of the widgets; only the former are in the address.
+# What is the same on both sides of a comparison.
+SAME = "same"
+
+# Keys in the session's state, which are those of the widgets: what is in the address, what is in it while a
+# question is asked, and what never is.
 _IN_ADDRESS = ("question", "model", "sample", "block", "head", "style", "view", "detail")
+_OF_QUESTION = {
+    "compare": ("map", "other", "other_model", "other_map", "other_block", "other_head", "ranges", "shown")
+}
 _NOT_IN_ADDRESS = ("colormap", "opacity", "scale", "interpolation")
 
 
@@ -38,6 +47,7 @@ def follow_address(questions: Sequence[str]) -> None:
     # the value is assigned anew, which brings the browser the new text.
     if "model" in state:
         state.model = state.model
+    _keep_choices(questions)
     last = state.get("address_and_choices")
     if last is not None and (address == last[0] or _choices() != last[1]):
         return
@@ -47,7 +57,8 @@ def follow_address(questions: Sequence[str]) -> None:
     if unknown:
         state.notice = f"The address asks for what is not there: {', '.join(unknown)} (counted from 0)."
     state.address_and_choices = (address, _choices())
-    state.said_by_address = None if unknown else {name: str(value) for name, value in view.items()}
+    said = {name: str(view[name]) for name in _in_address()}
+    state.said_by_address = None if unknown else said
 
 
 def write_address(sample: str | None) -> None:
@@ -56,7 +67,8 @@ def write_address(sample: str | None) -> None:
     A person's own image, for which `sample` is None, is not in the address.
     """
     state = st.session_state
-    view = {name: str(state[name]) for name in _IN_ADDRESS if name != "sample" or sample}
+    names = _in_address()
+    view = {name: str(state[name]) for name in names if name != "sample" or sample}
     address = state.address_and_choices[0]
     # The browser may not have got the last address yet, or never, if its run was ended.
     late = st.query_params.to_dict() != address
@@ -74,10 +86,32 @@ def reset_block_and_head() -> None:
     st.session_state.head = MEAN
 
 
+def comparable_models() -> dict[str, AvailableModel]:
+    """The models whose weights are on this machine, by name."""
+    return {name: model for name, model in server().models.items() if not server().missing(model)}
+
+
+def _keep_choices(questions: Sequence[str]) -> None:
+    """Keep what was chosen for other questions, which Streamlit forgets, and begin with the defaults."""
+    state = st.session_state
+    names = [name for names in _OF_QUESTION.values() for name in names]
+    for name in names:
+        if name in state:
+            state[name] = state[name]
+    missing = [name for name in _OF_QUESTION.get(state.get("question", ""), ()) if name not in state]
+    if missing:
+        view, _ = _parse({"question": state.question, "model": state.model}, questions)
+        state.update({name: view[name] for name in missing})
+
+
+def _in_address() -> tuple[str, ...]:
+    return (*_IN_ADDRESS, *_OF_QUESTION.get(st.session_state.get("question", ""), ()))
+
+
 def _choices() -> list[Any]:
     """All that a person has chosen, the image that they gave too."""
     given = shown_given_image()
-    names = (*_IN_ADDRESS, *_NOT_IN_ADDRESS)
+    names = (*_in_address(), *_NOT_IN_ADDRESS)
     return [given and given.key, *(st.session_state.get(name) for name in names)]
 
 
@@ -104,4 +138,21 @@ def _parse(address: Mapping[str, str], questions: Sequence[str]) -> tuple[dict[s
     take("style", STYLES)
     take("view", PARTS)
     take("detail", DETAILS)
+    if view["question"] == "compare":
+        _take_comparison(view, take)
     return view, unknown
+
+
+def _take_comparison(view: dict[str, Any], take: Callable[[str, Sequence[Any]], None]) -> None:
+    """What an address asks for of the second map."""
+    first, *others = get_args(MapName)
+    take("map", (first, *others))
+    take("other_map", (*others, first))
+    take("other", (SAME, *samples()))
+    models = comparable_models()
+    take("other_model", (SAME, *models))
+    other = server().models[view["model"]] if view["other_model"] == SAME else models[view["other_model"]]
+    take("other_block", (other.saliency_block, *range(other.config.ca_ffn_layers)))
+    take("other_head", (MEAN, *range(other.config.num_heads)))
+    take("ranges", ("own", "shared"))
+    take("shown", ("beside", "line"))

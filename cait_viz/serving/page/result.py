@@ -35,6 +35,7 @@ class ScreenResult:
 
     key: Hashable  # tells what was chosen from all other choices
     answer: Hashable  # tells the answer to the request from all others
+    image: ChosenImage
     request: Request[Analysis]
     small: Analysis  # with a copy of the image for the large map
     tile: Analysis  # with a small copy of what the network saw
@@ -101,6 +102,7 @@ def _analyze(
     return ScreenResult(
         key=key,
         answer=answer_key,
+        image=image,
         request=request,
         small=analysis.reduced(SCREEN_SIDE),
         tile=analysis.seen().reduced(2 * TILE_SIDE),
@@ -108,6 +110,20 @@ def _analyze(
         seen=analysis.box.pixels(),
         trained=trained and trained.reduced(TILE_SIDE),
     )
+
+
+def answer_for(image: ChosenImage, model: AvailableModel) -> ScreenResult:
+    """The analysis of an image beside the page's own, with the same part of the image and resolution.
+
+    Raises:
+        CaitVizError: it fails.
+    """
+    state = st.session_state
+    key = (image.key, image.name, model.choice, state.view, state.detail)
+    kept: ScreenResult | None = state.get("other_result")
+    if kept is None or kept.key != key:
+        kept = state.other_result = _analyze(key, image, model, state.view, state.detail)
+    return kept
 
 
 def ask(

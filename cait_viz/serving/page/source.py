@@ -41,9 +41,9 @@ class Sample:
     credit: str
 
     @cached_property
-    def data(self) -> bytes:
-        """The file's bytes."""
-        return self.path.read_bytes()
+    def chosen(self) -> "ChosenImage":
+        """The photograph as the image to look at."""
+        return ChosenImage(self.slug, self.path.read_bytes(), self.path.name, self)
 
     @cached_property
     def thumbnail(self) -> Image.Image:
@@ -120,8 +120,7 @@ def choose_image() -> ChosenImage:
             st.caption("  \n".join(sample.credit for sample in samples().values()))
     if given is not None:
         return given
-    sample = samples()[state.sample]
-    return ChosenImage(sample.slug, sample.data, sample.path.name, sample)
+    return samples()[state.sample].chosen
 
 
 def shown_given_image() -> ChosenImage | None:
@@ -140,8 +139,15 @@ def show_given_image(shows: bool) -> None:
         state.given_number = state.get("given_number", 0) + 1
 
 
+def image_before() -> ChosenImage | None:
+    """The image that the person gave before the last one."""
+    before: ChosenImage | None = st.session_state.get("given_before")
+    return before
+
+
 def _give(image: ChosenImage) -> None:
-    st.session_state.update(given=image, shows_given=True)
+    state = st.session_state
+    state.update(given=image, given_before=state.get("given"), shows_given=True)
 
 
 def _remove_given_image() -> None:

@@ -124,11 +124,7 @@ def show_explanation(result: ScreenResult, target: int, block: int, look: Look) 
     if not st.toggle("Ask the gradients", key="gradients", help=remark):
         return None
 
-    def explain(source: bytes, engine: Any, *, view: View, name: str, progress: Progress) -> Explanation:
-        return api.explain(source, engine, target, view, name)
-
-    told = "Computing the gradients. The first time, TensorFlow is started, which takes some seconds."
-    explanation = ask(result, explain, ("explanation", target), long=True, told=told)
+    explanation = ask_explanation(result, target)
     if explanation is None:
         return None
     with st.container(horizontal=True, key="explanation"):
@@ -140,6 +136,16 @@ def show_explanation(result: ScreenResult, target: int, block: int, look: Look) 
         f"([Chefer et al. 2021]({PAPERS['relevance']}))."
     )
     return explanation
+
+
+def ask_explanation(result: ScreenResult, target: int) -> Explanation | None:
+    """What speaks for a class; None where it fails, and the page says why."""
+
+    def explain(source: bytes, engine: Any, *, view: View, name: str, progress: Progress) -> Explanation:
+        return api.explain(source, engine, target, view, name)
+
+    told = "Computing the gradients. The first time, TensorFlow is started, which takes some seconds."
+    return ask(result, explain, ("explanation", target), long=True, told=told)
 
 
 def show_explaining_map(

@@ -1,0 +1,90 @@
+"""`cait-viz compare`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from cyclopts import Parameter
+
+from cait_viz._checks import check_index
+from cait_viz._files import check_output
+from cait_viz.api import find_map
+from cait_viz.cli.images import FORMATS, Head, OneMapDrawing
+from cait_viz.cli.options import ModelOptions, Output, write
+from cait_viz.comparison import MapName, draw_comparison
+from cait_viz.drawing.overlay import Look
+from cait_viz.errors import UsageError
+from cait_viz.explanation import class_of
+from cait_viz.weights.labels import class_names
+
+Value = TypeVar("Value")
+
+# Once for both maps, or for the first and the second.
+_Several = Parameter(show_default=False, negative=())
+
+
+def compare(
+    images: Annotated[list[str], Parameter(name="IMAGE", help="one image, or two; paths or web addresses.")],
+    /,
+    *,
+    output: Output,
+    map: tuple[MapName, ...] = ("attention", "rollout"),
+    block: Annotated[tuple[int, ...], _Several] = (),
+    head: Annotated[tuple[Head, ...], _Several] = (),
+    target: Annotated[str | None, Parameter(name="--class")] = None,
+    other_model: str | None = None,
+    other_weights: Path | None = None,
+    one_scale: bool = False,
+    look: OneMapDrawing = Look(),
+    given: ModelOptions = ModelOptions(),
+) -> None:
+    """Draw two maps side by side: of one image or two, by one model or two.
+
+    What can be given twice is for the first map and the second; given once, it is for both. Blocks and heads
+    count from 0 here and from 1 in the figure.
+
+    Args:
+        output: the figure to write; .png, .svg or .pdf.
+        map: attention, the class attention of a block; its rollout; gradient, times that attention; or
+            relevance, of all blocks; once or twice.
+        block: class-attention block, from 0; once or twice (default: the one that serves best as saliency).
+        head: attention head, from 0, or mean; once or twice (default: mean).
+        target: of gradient and relevance the class, by its name or its index (default: the most probable).
+        other_model: the model of the second map (default: that of the first).
+        other_weights: the checkpoint of the second map (default: that of the first).
+        one_scale: give one value one color in both maps.
+    """
+    check_output(output, list(FORMATS), given.inputs(*images))
+    other = given
+    if other_model is not None or other_weights is not None:
+        other = replace(given, model=other_model, weights=other_weights, labels=None)
+    methods, sides = _both("--map", map), (given, other)
+    if one_scale and methods[0] != methods[1]:
+        raise UsageError("--one-scale is for two maps of one method: two methods measure in two units")
+    blocks, heads = _both("--block", block or (None,)), _both("--head", head or ("mean",))
+    for side, one_block, one_head in zip(sides, blocks, heads, strict=True):
+        if one_block is not None:
+            check_index("CA block", one_block, side.config.ca_ffn_layers)
+        if one_head != "mean":
+            check_index("head", one_head, side.config.num_heads)
+        if target is not None:
+            class_of(class_names(side.config.num_classes, side.labels), target)
+    maps = []
+    for side, image, method, one_block, one_head in zip(
+        sides, _both("IMAGE", images), methods, blocks, heads, strict=True
+    ):
+        [loaded], engine = side.load(image)
+        number = None if one_head == "mean" else int(one_head)
+        maps.append(
+            find_map(loaded, engine, method, block=one_block, head=number, target=target, view=side.seen)
+        )
+    content = draw_comparison(maps, FORMATS[output.suffix.lower()], one_scale=one_scale, **asdict(look))
+    write(output, content, " beside ".join(f"{one.name} of {one.analysis.image_name}" for one in maps))
+
+
+def _both(option: str, values: Sequence[Value]) -> tuple[Value, Value]:
+    """What the first and the second map get."""
+    if len(values) > 2:
+        raise UsageError(f"{option} can be given twice at most, for two maps")
+    return values[0], values[-1]
