@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         load_engine,
         load_model,
         preprocess,
+        randomize,
         trace,
         trust,
     )
@@ -66,6 +67,7 @@ _MODULES = {
     "load_engine": "api",
     "load_model": "api",
     "preprocess": "api",
+    "randomize": "api",
     "read_image": "images.read",
     "trace": "api",
     "trust": "api",
@@ -92,6 +94,7 @@ __all__ = [
     "load_engine",
     "load_model",
     "preprocess",
+    "randomize",
     "read_image",
     "trace",
     "trust",

@@ -17,17 +17,20 @@ from cait_viz._sizes import ImageSize
 from cait_viz.ablation import Ablation
 from cait_viz.analysis import Analysis, ModelInfo
 from cait_viz.attention.maps import Floats
-from cait_viz.attention.patch_stage import mean_distance
+from cait_viz.attention.patch_stage import mean_distance, read_out
 from cait_viz.attention.probabilities import probabilities
+from cait_viz.attention.relevance import weighted
 from cait_viz.comparison import Map, MapName, attention_map, explaining_map, rollout_map
 from cait_viz.engine import load
 from cait_viz.engine.base import Engine, EngineName, Precision
+from cait_viz.engine.randomized import randomization_steps
 from cait_viz.errors import CheckpointError, SelectionError
 from cait_viz.explanation import Explanation, class_of
 from cait_viz.images import preprocess as preprocessing
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import ImageSource, LoadedImage, load_image
 from cait_viz.metrics.accuracy import with_rest
+from cait_viz.randomization import Randomization
 from cait_viz.tracing import BlockAttention, Trace
 from cait_viz.trustworthiness import Progress, Trust, measure_trust
 from cait_viz.weights.hub import Progress as DownloadProgress
@@ -245,6 +248,56 @@ def find_map(
     if method == "rollout":
         return rollout_map(trace(source, model, view, name), block, head)
     return explaining_map(explain(source, model, target, view, name), method, block)
+
+
+def randomize(
+    source: ImageSource,
+    model: "Engine | CaiT",
+    target: str | int | None = None,
+    view: View = "crop",
+    name: str | None = None,
+    *,
+    block: int | None = None,
+    head: int | None = None,
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Randomization:
+    """Whether the maps of an image change when the network forgets what it learned, part by part.
+
+    TensorFlow computes it, as for `explain`.
+
+    Args:
+        source: the image.
+        model: the network.
+        target: the class, by its index or name; by default the most probable one.
+        view: what the network sees.
+        name: what to call the image.
+        block: class-attention block, from 0; None is the one that serves best as saliency.
+        head: of the attention and its rollout, from 0; None the mean of the heads.
+        seed: decides the new weights.
+        progress: gets how much is done and how much there is; what it raises ends the test.
+
+    Errors as for `explain`.
+    """
+    loaded = load_image(source, name)
+    engine, analysis = _classifier(model), analyze(loaded, model, view)
+    index = int(analysis.ranking[0]) if target is None else class_of(analysis.labels, target)
+    image, steps = preprocess(loaded, model, view), randomization_steps(engine.config)
+    chosen = analysis.block_index(block)
+    heads = slice(None) if head is None else [check_index("head", head, analysis.heads)]
+    grids: dict[str, list[Floats]] = {name: [] for name in get_args(MapName)}
+    for step in range(len(steps)):
+        progress(step, len(steps))
+        found, rolled = engine.randomized(image, index, step, seed)
+        attention, gradient = found.attention[chosen], found.gradient[chosen]
+        read = attention[heads].mean(axis=0, keepdims=True)
+        grids["attention"].append(read[0, 1:])
+        grids["rollout"].append(read_out(read, rolled)[0])
+        grids["gradient"].append(weighted(attention[:, 1:], gradient[:, 1:]))
+        grids["relevance"].append(found.relevance)
+    shape = (len(steps), *analysis.grid_shape)
+    together = {name: np.stack(rows).astype(np.float32).reshape(shape) for name, rows in grids.items()}
+    return Randomization(analysis, index, steps, together)
 
 
 def trust(

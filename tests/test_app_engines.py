@@ -150,6 +150,9 @@ class Blind(Engine):
         even = np.full((1, 196, 196), 1 / 196, np.float32)
         return SelfAttention(even, even)
 
+    def _randomized(self, image, target, step, seed):
+        raise NotImplementedError
+
     def _gradients(self, image, target):
         rows = np.zeros((2, 1, 197), np.float32)
         return ClassGradients(rows, rows, np.zeros(196, np.float32))

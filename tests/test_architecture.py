@@ -32,10 +32,12 @@ RULES: dict[str, set[str]] = {
     "trustworthiness": {"attention", "metrics"},
     "explanation": {"attention", "analysis"},
     "ablation": {"attention", "drawing", "analysis"},
+    "randomization": {"attention", "metrics", "analysis"},
     "comparison": {"attention", "drawing", "analysis", "tracing", "explanation"},
     "training": {"images", "model", "attention", "weights", "metrics", "drawing"},
     "api": {"images", "model", "attention", "weights", "engine", "metrics"}
-    | {"analysis", "tracing", "ablation", "trustworthiness", "explanation", "comparison"},
+    | {"analysis", "tracing", "ablation", "trustworthiness", "explanation", "comparison"}
+    | {"randomization"},
     "tutorial": {"images", "model", "attention", "weights", "engine", "analysis", "api"},
     "study": {"images", "attention", "drawing", "engine", "metrics", "api", "comparison"},
     "evaluation": {"images", "model", "attention", "weights", "engine", "metrics", "training"},
@@ -52,7 +54,8 @@ RULES: dict[str, set[str]] = {
         "ablation",
     },
     "serving/page": {"images", "attention", "metrics", "weights", "drawing", "analysis", "api", "serving"}
-    | {"tracing", "ablation", "trustworthiness", "explanation", "comparison"},
+    | {"tracing", "ablation", "trustworthiness", "explanation", "comparison"}
+    | {"randomization"},
     "app": {"images", "weights", "drawing", "analysis", "serving"},  # app.py, beside the package
     "cli": {"images", "model", "attention", "weights", "engine", "drawing", "metrics", "analysis", "training"}
     | {"api", "serving", "evaluation", "tracing", "ablation", "trustworthiness", "explanation", "study"}

@@ -15,8 +15,9 @@ from cait_viz.analysis import Analysis, draw_figure
 from cait_viz.api import ablate as ablate_heads
 from cait_viz.api import analyze, attention_tensors, block_attention
 from cait_viz.api import explain as explain_class
+from cait_viz.api import randomize as randomize_network
 from cait_viz.api import trace as trace_image
-from cait_viz.cli.options import Count, ModelOptions, Output, note, report, write
+from cait_viz.cli.options import Count, Index, ModelOptions, Output, note, report, write
 from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import Look
 from cait_viz.errors import UsageError
@@ -297,6 +298,39 @@ def ablate(
     drawing = {name: getattr(look, name) for name in ("colormap", "interpolation", "scale")}
     content = found.figure(index, FORMATS[output.suffix.lower()], **drawing)
     write(output, content, f"what {found.label(index)} loses without each head, in {loaded.name}")
+
+
+def randomize(
+    image: Image,
+    /,
+    *,
+    target: Annotated[str | None, Parameter(name="--class")] = None,
+    block: Block = None,
+    head: Head = "mean",
+    seed: Index = 0,
+    given: ModelOptions = ModelOptions(),
+) -> None:
+    """Print how much each map changes when the network forgets what it learned, in Markdown.
+
+    More and more of the network is initialized anew, from its end on (Adebayo et al. 2018). The numbers are
+    Spearman's rank correlation of a map with that of the trained network. A map that stays as it was explains
+    nothing of what was initialized anew.
+
+    Args:
+        target: the class of the gradient and the relevance, by its name or its index from 0 (default: the
+            most probable).
+        head: of the attention and its rollout: attention head, from 0, or the mean of the heads.
+        seed: decides the new weights.
+    """
+    config = given.config
+    number = None if head == "mean" else check_index("head", head, config.num_heads)
+    if block is not None:
+        check_index("CA block", block, config.ca_ffn_layers)
+    if target is not None:
+        class_of(class_names(config.num_classes, given.labels), target)
+    [loaded], engine = given.load(image)
+    found = randomize_network(loaded, engine, target, given.seen, block=block, head=number, seed=seed)
+    print("\n".join(found.table()))
 
 
 def attention(

@@ -8,6 +8,7 @@ import numpy as np
 
 from cait_viz._checks import check_index
 from cait_viz.engine.names import ca_keys, sa_keys
+from cait_viz.engine.randomized import Randomized
 from cait_viz.engine.tape import ClassGradients
 from cait_viz.model.config import CaiTConfig, WeightsSource
 
@@ -166,6 +167,25 @@ class Engine(ABC):
         if len(image) != 1:
             raise ValueError(f"the gradients of one image at a time, not of {len(image)}")
         return self._gradients(np.ascontiguousarray(image, np.float32), index)
+
+    def randomized(self, image: np.ndarray, target: SupportsIndex, step: int, seed: int = 0) -> Randomized:
+        """What the network says once its last parts are initialized anew.
+
+        Args:
+            image: (1, height, width, 3) float32, as `cait_viz.preprocess` makes it.
+            target: the index of the class.
+            step: how much is initialized anew, an index of `randomization_steps`.
+            seed: decides the new weights.
+
+        Errors as for `class_gradients`.
+        """
+        self.config.check_images(image.shape)
+        index = check_index("class", target, self.config.num_classes)
+        return self._randomized(np.ascontiguousarray(image, np.float32), index, step, seed)
+
+    @abstractmethod
+    def _randomized(self, image: np.ndarray, target: int, step: int, seed: int) -> Randomized:
+        """What the network of a step says, for an image (1, height, width, 3)."""
 
     @abstractmethod
     def _gradients(self, image: np.ndarray, target: int) -> ClassGradients:

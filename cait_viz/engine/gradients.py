@@ -5,7 +5,10 @@ Nobody who only looks pays for it: the process starts with the first question an
 
 import importlib.util
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import numpy as np
 from loky import ProcessPoolExecutor
@@ -14,6 +17,7 @@ from loky.process_executor import BrokenProcessPool
 from cait_viz._backend import import_keras
 from cait_viz._text import file_text
 from cait_viz.engine import memory
+from cait_viz.engine.randomized import Randomized, RandomizedNetwork
 from cait_viz.engine.tape import ClassGradients, FixedGradientTape
 from cait_viz.errors import CheckpointError, EngineError, ProcessDiedError
 from cait_viz.model.config import CaiTConfig
@@ -50,10 +54,18 @@ class GradientProcess:
             EngineError: TensorFlow is not installed, or the memory has no room for it.
             ProcessDiedError: the process ended.
         """
+        answer: ClassGradients = self._ask(_gradients, image, target)
+        return answer
+
+    def randomized(self, image: np.ndarray, target: int, step: int, seed: int) -> Randomized:
+        """As of `RandomizedNetwork`. Errors as for `gradients`."""
+        answer: Randomized = self._ask(_randomized, image, target, step, seed)
+        return answer
+
+    def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
         pool = self._started()
         try:
-            answer: ClassGradients = pool.submit(_gradients, self._checkpoint, image, target).result()
-            return answer
+            return pool.submit(function, self._checkpoint, *arguments).result()
         except BrokenProcessPool:
             with self._lock:
                 if self._pool is pool:  # another thread may have started the next one
@@ -93,20 +105,35 @@ def require_memory(name: str, config: CaiTConfig) -> None:
         )
 
 
-_tape: FixedGradientTape | None = None
+# In that process, which is the checkpoint's alone; each is made with the first question to it.
+
+
+@cache
+def _network(checkpoint: Checkpoint) -> Any:
+    import_keras("tensorflow")
+    from cait_viz.engine.keras import load_network
+
+    network = load_network(checkpoint)
+    if replace(checkpoint).sha256 != checkpoint.sha256:  # the copy hashes the file anew
+        raise CheckpointError(
+            f"{file_text(checkpoint.given)}: has changed since it was loaded; load it again"
+        )
+    return network
+
+
+@cache
+def _tape(checkpoint: Checkpoint) -> FixedGradientTape:
+    return FixedGradientTape(_network(checkpoint))
+
+
+@cache
+def _randomized_network(checkpoint: Checkpoint) -> RandomizedNetwork:
+    return RandomizedNetwork(_network(checkpoint))
 
 
 def _gradients(checkpoint: Checkpoint, image: np.ndarray, target: int) -> ClassGradients:
-    """In that process, which is the checkpoint's alone: load the network with the first question."""
-    global _tape
-    if _tape is None:
-        import_keras("tensorflow")
-        from cait_viz.engine.keras import load_network
+    return _tape(checkpoint).gradients(image, target)
 
-        network = load_network(checkpoint)
-        if replace(checkpoint).sha256 != checkpoint.sha256:  # the copy hashes the file anew
-            raise CheckpointError(
-                f"{file_text(checkpoint.given)}: has changed since it was loaded; load it again"
-            )
-        _tape = FixedGradientTape(network)
-    return _tape.gradients(image, target)
+
+def _randomized(checkpoint: Checkpoint, *question: Any) -> Randomized:
+    return _randomized_network(checkpoint).answer(*question)

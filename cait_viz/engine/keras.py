@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from cait_viz.engine.base import Answer, Engine, SelfAttention
+from cait_viz.engine.randomized import Randomized, RandomizedNetwork
 from cait_viz.engine.tape import ClassGradients, GradientTape
 from cait_viz.errors import EngineError
 from cait_viz.model.cait import CaiT
@@ -103,16 +104,25 @@ class KerasEngine(Engine):
         )
         return answer
 
+    def _randomized(self, image: np.ndarray, target: int, step: int, seed: int) -> Randomized:
+        self._require_tensorflow()
+        # A copy, whose weights are the trained ones of now.
+        return RandomizedNetwork(self.model).answer(image, target, step, seed)
+
     def _gradients(self, image: np.ndarray, target: int) -> ClassGradients:
+        self._require_tensorflow()
+        if self._tape is None:
+            self._tape = GradientTape(self.model)
+        return self._tape.gradients(image, target)
+
+    @staticmethod
+    def _require_tensorflow() -> None:
         backend = keras.backend.backend()
         if backend != "tensorflow":
             raise EngineError(
                 f"gradients are computed by TensorFlow, but Keras was started with {backend}; load the "
                 "network with cait_viz.load_engine, or set KERAS_BACKEND=tensorflow before Keras is imported"
             )
-        if self._tape is None:
-            self._tape = GradientTape(self.model)
-        return self._tape.gradients(image, target)
 
     @staticmethod
     def _said(answer: tuple[Any, dict[str, Any]]) -> dict[str, Any]:

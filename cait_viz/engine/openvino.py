@@ -18,6 +18,7 @@ from cait_viz.engine import names
 from cait_viz.engine.base import Answer, Engine, Precision, SelfAttention
 from cait_viz.engine.gradients import GradientProcess
 from cait_viz.engine.graphs import Graphs
+from cait_viz.engine.randomized import Randomized
 from cait_viz.engine.tape import ClassGradients
 from cait_viz.errors import EngineError
 from cait_viz.weights.architecture import Checkpoint
@@ -99,6 +100,9 @@ class OpenVINOEngine(Engine):
 
     def _gradients(self, image: np.ndarray, target: int) -> ClassGradients:
         return self._gradient_process.gradients(image, target)
+
+    def _randomized(self, image: np.ndarray, target: int, step: int, seed: int) -> Randomized:
+        return self._gradient_process.randomized(image, target, step, seed)
 
     def _named(self, answer: list[np.ndarray]) -> Answer:
         return dict(zip(["logits", *names.ca_keys(self.config)], answer, strict=True))

@@ -15,6 +15,7 @@ from cait_viz._backend import import_keras, installed_backend
 from cait_viz.engine.base import Answer, Engine, Precision, SelfAttention
 from cait_viz.engine.gradients import GradientProcess
 from cait_viz.engine.load import load_keras
+from cait_viz.engine.randomized import Randomized
 from cait_viz.engine.tape import ClassGradients
 from cait_viz.errors import ProcessDiedError
 from cait_viz.weights.architecture import Checkpoint
@@ -64,6 +65,9 @@ class KerasProcess(Engine):
 
     def _gradients(self, image: np.ndarray, target: int) -> ClassGradients:
         return self._gradient_process.gradients(image, target)
+
+    def _randomized(self, image: np.ndarray, target: int, step: int, seed: int) -> Randomized:
+        return self._gradient_process.randomized(image, target, step, seed)
 
     def _ask(self, function: Any, *arguments: Any) -> Any:
         try:

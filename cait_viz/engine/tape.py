@@ -95,7 +95,7 @@ class GradientTape:
         """The gradient with respect to the patches before a block; its attention, and the gradient for it."""
         import tensorflow as tf
 
-        with tf.GradientTape(watch_accessed_variables=False) as tape, _observed_attention() as observed:
+        with tf.GradientTape(watch_accessed_variables=False) as tape, observed_attention() as observed:
             tape.watch(patches)
             after = self._block(weights, patches)
         [attention] = observed
@@ -106,7 +106,7 @@ class GradientTape:
         """The gradient with respect to the patches; all class attention, and the gradients for it."""
         import tensorflow as tf
 
-        with tf.GradientTape(watch_accessed_variables=False) as tape, _observed_attention() as observed:
+        with tf.GradientTape(watch_accessed_variables=False) as tape, observed_attention() as observed:
             tape.watch(patches)
             logit = self._model.classify(patches)[0][:, target]
         # Pooling the patches asks no class token.
@@ -131,7 +131,7 @@ class FixedGradientTape(GradientTape):
 
 
 @contextmanager
-def _observed_attention() -> Iterator[list[Any]]:
+def observed_attention() -> Iterator[list[Any]]:
     """Every attention that is computed inside, as it leaves its softmax."""
     from cait_viz.model.layers import changed_attention
 

@@ -20,7 +20,7 @@ from cait_viz.serving.page.files import choose_format, offer
 from cait_viz.serving.page.look import NARROWEST_TILE, show_answer
 from cait_viz.serving.page.markup import verbatim
 from cait_viz.serving.page.options import head_name
-from cait_viz.serving.page.path import LINE, PLOT
+from cait_viz.serving.page.path import LINE, PLOT, STRIP_SIDE
 from cait_viz.serving.page.result import TILE_SIDE, ScreenResult, ask
 from cait_viz.trustworthiness import RANDOM_MAPS, Progress, Trust
 
@@ -31,6 +31,7 @@ PAPERS = {
     "deletion": "https://arxiv.org/abs/1806.07421",
     "confidence": "https://arxiv.org/abs/1710.11063",
     "ablation": "https://arxiv.org/abs/1905.10650",
+    "randomization": "https://arxiv.org/abs/1810.03292",
 }
 
 
@@ -44,6 +45,7 @@ def show_why(result: ScreenResult, model: AvailableModel, block: int, head: int 
     show_ablation(result, model, ablation, target, look)
     explanation = show_explanation(result, target, block, look)
     show_trust(result, block, head, explanation)
+    show_forgetting(result, block, head, target, look)
 
 
 def choose_class(result: ScreenResult) -> int:
@@ -258,4 +260,47 @@ def show_scores(trust: Trust) -> None:
         "changes when the image is multiplied by the map "
         f"([Chattopadhyay et al. 2018]({PAPERS['confidence']})). The random map is the mean of "
         f"{RANDOM_MAPS}; all are of the class that is predicted on the whole image."
+    )
+
+
+def show_forgetting(result: ScreenResult, block: int, head: int | None, target: int, look: Look) -> None:
+    """Whether the maps change when the network forgets, once it is asked for."""
+    state = st.session_state
+    st.header("Would it change if the network forgot?", anchor=False)
+    st.markdown(
+        "Start more and more of the network anew, from its end on, and draw the map again. A map that stays "
+        "as it was does not depend on what that part had learned, and explains nothing of it.",
+        help=f"[Adebayo et al. 2018]({PAPERS['randomization']}), section 3.",
+    )
+    asked = (result.key, block, head, target)
+    place = st.empty()
+    if state.get("forgetting_of") != asked:
+        place.button(
+            "Let it forget",
+            key="forget",
+            help="By TensorFlow, which takes some seconds to start.",
+            on_click=state.update,
+            args=({"forgetting_of": asked},),
+        )
+        return
+    place.button("Cancel", key="cancel_forgetting", on_click=state.pop, args=("forgetting_of",))
+    question = partial(api.randomize, target=target, block=block, head=head)
+    about = ("forgetting", block, head, target)
+    found = ask(result, question, about, long=True, told="Starting part of the network anew, step by step.")
+    place.empty()
+    if found is None:
+        return
+    with st.container(horizontal=True, gap="small", key="forgotten"):
+        for step, name in enumerate(found.steps):
+            drawn = result.tile.draw(found.grids["attention"][step], **vars(look))
+            said = "As it was trained" if step == 0 else name if step == 1 else f"and {name}"
+            st.image(
+                drawn, caption=said, width=STRIP_SIDE, output_format="JPEG", alt=f"This map, anew: {name}."
+            )
+    st.markdown("\n".join(found.table()))
+    st.caption(
+        "Above: the attention, each map in its own color range. The numbers are Spearman's rank correlation "
+        "of a map with that of the trained network: 1 where both rank the patches alike, about 0 where they "
+        "have nothing to do with each other. The maps of a class are of "
+        f"{verbatim(found.analysis.labels[target])}."
     )
