@@ -10,6 +10,7 @@ from PIL import Image
 
 import cait_viz
 from cait_viz._resources import SAMPLES
+from cait_viz.images.preprocess import fitted_size
 from cait_viz.tracing import patch_at
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -34,6 +35,12 @@ def main() -> None:
     save("ablation", Image.open(io.BytesIO(cait_viz.ablate(image, engine).figure())))
     classes = ("barn", "church")
     beside("relevance", *(on.draw(cait_viz.explain(image, engine, name).grid()) for name in classes))
+    maps = [cait_viz.find_map(image, engine, method) for method in ("attention", "relevance")]
+    save("compare", Image.open(io.BytesIO(cait_viz.draw_comparison(maps, dim_unseen=0.6))))
+    whole = cait_viz.load_engine(image_size=fitted_size(on.size, 448, on.model.patch_size))
+    finer = cait_viz.load_engine(image_size=448)
+    seen = on, cait_viz.analyze(image, finer), cait_viz.analyze(image, whole, "whole")
+    beside("sizes", *(one.overlay(interpolation="nearest", dim_unseen=0.6) for one in seen))
 
 
 def beside(name: str, *images: Image.Image) -> None:
