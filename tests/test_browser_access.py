@@ -89,7 +89,7 @@ def test_the_views_past_the_paper_fit_and_axe_finds_nothing_against_them(visitor
     scheme = {1440: "light", 390: "dark"}[width]
     visitor = visitors(color_scheme=scheme, viewport={"width": width, "height": 844})
     visitor.page.goto(f"{visitor.url}/?question={question}")
-    visitor.page.get_by_text(LAST[question]).first.wait_for()
+    visitor.page.get_by_role("button", name=LAST[question]).wait_for()
     visitor.rest()
     assert visitor.calm(lambda: visitor.page.evaluate(TOO_WIDE)) == []
     assert visitor.calm(lambda: complaints_of_axe(visitor.page)) == {}
