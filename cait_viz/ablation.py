@@ -64,7 +64,9 @@ class Ablation:
         analysis, changes = self.analysis, self.changes(target)
         label = one_line(self.label(target))
         panel = heads_panel(
-            analysis, Look(**{"style": "map", **look}), lambda block, head: f"{changes[block, head]:+.2f}\n"
+            analysis,
+            Look(**{"style": "map", **look}),
+            lambda block, head: f"{signed(changes[block, head])}\n",
         )
         footer = (
             "Maps: where the class token looks, in each head of each class-attention (CA) block. Below each "
@@ -79,3 +81,9 @@ class Ablation:
         if target is None:
             return int(self.analysis.ranking[0])
         return check_index("class", target, len(self.analysis.labels))
+
+
+def signed(change: float) -> str:
+    """A change as a person reads it: "+0.25", "−1.30", "0.00"."""
+    rounded = f"{change:+.2f}".replace("-", "−")
+    return "0.00" if rounded in ("+0.00", "−0.00") else rounded

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cait_viz._text import listed
 from cait_viz.attention import maps
 from cait_viz.attention.maps import Floats
+from cait_viz.errors import SelectionError
 from cait_viz.metrics.faithfulness import (
     BATCH,
     CENTER,
@@ -67,8 +69,13 @@ def measure_trust(
             values counts.
         predict: gets float32 images, `BATCH` at a time, about 40 for each map.
         seed: decides the random maps.
-        progress: is called before each batch.
+        progress: is called before each batch, and at the end.
+
+    Raises:
+        SelectionError: a map is called as a baseline is.
     """
+    if taken := {CENTER, RANDOM} & set(grids):
+        raise SelectionError(f"{listed(sorted(taken))}: names a baseline; call the map otherwise")
     shape = next(iter(grids.values())).shape
     noise = np.random.default_rng(seed).random((RANDOM_MAPS, *shape), np.float32)
     known = dict(grids) | {CENTER: gaussian_map((shape[0], shape[1]))}
@@ -84,6 +91,7 @@ def measure_trust(
 
     found = curves(pixels, upsampled, counted)
     left = confidence(pixels, upsampled[: len(known)], counted)
+    progress(batches, batches)
     random = found[len(known) :]
     mean = Curves(*(mean_curve([both[which] for both in random]) for which in (0, 1)))
     return Trust(

@@ -8,12 +8,20 @@ from reference import lively_weights, timm_shapes
 from safetensors.numpy import save_file
 
 import cait_viz
+from cait_viz.ablation import signed
 from cait_viz.errors import SelectionError
 
 
 @pytest.fixture(scope="module", params=["openvino", "keras"])
 def ablation(request, tiny_weights, photo):
     return cait_viz.ablate(photo, cait_viz.load_engine(weights=tiny_weights, engine=request.param))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [(0.254, "+0.25"), (-1.3, "−1.30"), (0.0, "0.00"), (-0.004, "0.00"), (0.004, "0.00")]
+)
+def test_a_change_has_a_sign_unless_it_is_nothing(change, said):
+    assert signed(change) == said
 
 
 @pytest.mark.parametrize(("block", "head"), [(0, 0), (0, 3), (1, 2)])

@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 import cait_viz
 from cait_viz._resources import SAMPLES
+from cait_viz.ablation import signed
 from cait_viz.engine.gradients import ClassGradients
 from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.metrics.faithfulness import CENTER, RANDOM
@@ -97,6 +98,9 @@ def test_direction_head_and_scores_draw_what_they_say(engine):
             assert shown["caption"].startswith("Who looks at it" if incoming else "Where it looks")
             assert ("negative (blue)" in texts(page)) == mixed
     assert not page.exception
+    again = visit(**page.query_params)
+    assert data(again, "path_patch")["pictures"][1]["alt"] == shown["alt"]
+    assert page.query_params["sa_block"] == "3"
 
 
 def test_each_depth_tells_the_class_it_would_have_named(trace):
@@ -170,7 +174,7 @@ def test_each_head_shows_what_the_class_loses_without_it(engine):
     for chosen in (target.value, 5):
         page.selectbox(key="target").select(chosen).run()
         notes = [option["note"] for option in options(page, "silenced")]
-        assert notes == [f"{change:+.2f}".replace("-", "−") for change in ablation.changes(chosen).ravel()]
+        assert notes == [signed(change) for change in ablation.changes(chosen).ravel()]
         assert ablation.analysis.labels[chosen] in texts(page)
     choose(page, "silenced", "0_2")
     assert (page.session_state["block"], page.session_state["head"]) == (0, 2)

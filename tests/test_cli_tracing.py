@@ -79,6 +79,13 @@ def test_a_trace_is_a_figure_or_the_numbers(succeed, small, traced, tmp_path):
     assert (tmp_path / "trace.svg").read_bytes() == traced.figure("svg", block=0)
 
 
+@pytest.mark.parametrize("option", [("--block", 0), ("--colormap", "gray")])
+def test_the_numbers_of_a_trace_take_no_option_of_a_figure(run, small, tmp_path, option):
+    status, _, err = run("trace", CAT, *small, "-o", tmp_path / "out.npz", *option)
+    assert status == 2
+    assert "the numbers are of all blocks" in err
+
+
 def test_a_trace_shows_the_block_that_was_asked_for(traced):
     first, second = (np.asarray(Image.open(io.BytesIO(traced.figure(block=block)))) for block in (0, 1))
     assert first.shape == second.shape

@@ -5,6 +5,7 @@ import pytest
 
 import cait_viz
 from cait_viz.attention import maps
+from cait_viz.errors import SelectionError
 from cait_viz.images.preprocess import normalize, resize_and_crop
 from cait_viz.images.read import read_image
 from cait_viz.metrics.faithfulness import CENTER, RANDOM, confidence, curves
@@ -74,9 +75,10 @@ def test_confidence_is_what_is_left_of_the_predicted_class(pixels):
 def test_the_progress_is_told_and_ends_the_measurement(pixels):
     told = []
     measure_trust(pixels, {"a": pointing(1, 1)}, corner(pixels), progress=lambda *part: told.append(part))
-    assert [done for done, _ in told] == list(range(len(told)))
-    assert len({total for _, total in told}) == 1
-    assert len(told) <= told[0][1] <= len(told) + 4  # equal values are replaced together, in fewer steps
+    *before, (done, total) = told
+    assert before == [(number, total) for number in range(len(before))]
+    assert done == total  # equal values are replaced together, in fewer steps
+    assert len(before) <= total <= len(before) + 4
 
     def stop(done, total):
         if done == 3:
@@ -84,6 +86,12 @@ def test_the_progress_is_told_and_ends_the_measurement(pixels):
 
     with pytest.raises(InterruptedError):
         measure_trust(pixels, {"a": pointing(1, 1)}, corner(pixels), progress=stop)
+
+
+@pytest.mark.parametrize("name", [CENTER, RANDOM])
+def test_a_map_is_not_called_as_a_baseline_is(pixels, name):
+    with pytest.raises(SelectionError, match=f"{name}: names a baseline"):
+        measure_trust(pixels, {name: pointing(1, 1)}, corner(pixels))
 
 
 def test_a_flat_map_is_measured_too(pixels):

@@ -188,6 +188,10 @@ def trace(
     if block is not None:
         check_index("CA block", block, given.config.ca_ffn_layers)
     check_output(output, [*FORMATS, ".npz"], given.inputs(image))
+    if output.suffix.lower() == ".npz" and (block is not None or look != Look()):
+        raise UsageError(
+            "--block and the options of the drawing are for a figure; the numbers are of all blocks"
+        )
     [loaded], engine = given.load(image)
     traced = trace_image(loaded, engine, given.seen)
     ending = output.suffix.lower()

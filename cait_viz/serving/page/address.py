@@ -16,6 +16,9 @@ from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.source import samples, show_given_image, shown_given_image
 from cait_viz.serving.state import server
 
+# Takes what an address asks for by a name, if it is one of the options, of which the first is the default.
+Take = Callable[[str, Sequence[Any]], None]
+
 MEAN = "mean"
 # The part of the image: its center, all of it in its own shape, or squashed to a square.
 PARTS = ("crop", "fit", "whole")
@@ -29,7 +32,8 @@ SAME = "same"
 # question is asked, and what never is.
 _IN_ADDRESS = ("question", "model", "sample", "block", "head", "style", "view", "detail")
 _OF_QUESTION = {
-    "compare": ("map", "other", "other_model", "other_map", "other_block", "other_head", "ranges", "shown")
+    "path": ("sa_block", "sa_head", "direction", "scores"),
+    "compare": ("map", "other", "other_model", "other_map", "other_block", "other_head", "ranges", "shown"),
 }
 _NOT_IN_ADDRESS = ("colormap", "opacity", "scale", "interpolation")
 
@@ -138,12 +142,22 @@ def _parse(address: Mapping[str, str], questions: Sequence[str]) -> tuple[dict[s
     take("style", STYLES)
     take("view", PARTS)
     take("detail", DETAILS)
-    if view["question"] == "compare":
-        _take_comparison(view, take)
+    take_more = {"path": _take_path, "compare": _take_comparison}.get(view["question"])
+    if take_more is not None:
+        take_more(view, take)
     return view, unknown
 
 
-def _take_comparison(view: dict[str, Any], take: Callable[[str, Sequence[Any]], None]) -> None:
+def _take_path(view: dict[str, Any], take: Take) -> None:
+    """What an address asks for of the self-attention blocks."""
+    config = server().models[view["model"]].config
+    take("sa_block", (config.sa_ffn_layers - 1, *range(config.sa_ffn_layers)))
+    take("sa_head", (MEAN, *range(config.num_heads)))
+    take("direction", ("out", "in"))
+    take("scores", ("softmax", "mixed"))
+
+
+def _take_comparison(view: dict[str, Any], take: Take) -> None:
     """What an address asks for of the second map."""
     first, *others = get_args(MapName)
     take("map", (first, *others))

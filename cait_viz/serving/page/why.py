@@ -8,7 +8,7 @@ import altair as alt
 import streamlit as st
 
 from cait_viz import api
-from cait_viz.ablation import Ablation
+from cait_viz.ablation import Ablation, signed
 from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Look
 from cait_viz.explanation import Explanation, Method
@@ -88,7 +88,7 @@ def show_ablation(
 
     def option(block: int, head: int) -> Option:
         name = f"Head {head + 1}"
-        change = f"{changes[block, head]:+.2f}".replace("-", "−")
+        change = signed(changes[block, head])
         drawn = tile.overlay(block, head, **vars(look))
         return Option(
             f"{block}_{head}",
