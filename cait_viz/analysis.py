@@ -14,7 +14,6 @@ from PIL import Image
 
 from cait_viz._checks import check_choice
 from cait_viz._files import replacing
-from cait_viz._sizes import image_shape
 from cait_viz.attention import maps
 from cait_viz.attention.maps import Floats, Interpolation, Scale
 from cait_viz.drawing import export, figures
@@ -199,7 +198,7 @@ class Analysis(Result):
             "model": self.model.name,
             "weights": self.model.weights,
             "weights_sha256": self.model.weights_sha256,
-            "input_size": list(image_shape(self.model.image_size)),
+            "input_size": list(self.model.input_shape[::-1]),
             "trained_size": self.model.trained_size,
             "image": self.image_name,
             "image_size": list(self.size),

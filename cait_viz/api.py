@@ -1,8 +1,8 @@
 """From an image to its `Analysis`: the one module that knows both the network and the drawing.
 
 A `source` is a path, a web address, bytes, a Pillow image, an array or a loaded image; ImageError says that
-it cannot be read. A `view` is "crop", the center square, or "whole", the whole image squashed to a square. A
-`model` is what `load_engine` or `load_model` gave; only the latter imports Keras.
+it cannot be read. A `view` is "crop", the center, or "whole", the whole image squashed to the input's shape.
+A `model` is what `load_engine` or `load_model` gave; only the latter imports Keras.
 """
 
 import math

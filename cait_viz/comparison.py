@@ -113,11 +113,13 @@ def draw_comparison(
     for one in maps:
         small = one.analysis.reduced(figures.IMAGE_PIXELS)
         [(label, share)] = one.analysis.top(1)
+        model = one.analysis.model
+        size = "" if model.as_trained else f" at {model.input_size} pixels, not as it was trained"
         panels.append(
             ComparedPanel(
                 title=f"{one.analysis.image_name}  ·  {one.analysis.model.name}",
                 image=small.draw(one.grid, limits=limits, **look),
-                note=f"{one.name}\nSaid to be: {label}, {percent(share)}",
+                note=f"{one.name}\nSaid to be{size}: {label}, {percent(share)}",
                 colors=color_ramp(colors),
                 limits=limits or value_range(one.grid),
             )

@@ -40,8 +40,13 @@ class ModelInfo:
     @property
     def input_size(self) -> str:
         """Width and height of the network's input for a person, such as "224 × 224"."""
-        height, width = image_shape(self.image_size)
+        height, width = self.input_shape
         return f"{width} × {height}"
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Height and width of the network's input, in pixels."""
+        return image_shape(self.image_size)
 
     @property
     def as_trained(self) -> bool:
@@ -66,7 +71,8 @@ class Result:
         image_name: the image's file name, or what it was called.
         file_sha256: SHA-256 of the bytes that were given, in hexadecimal; None where none were.
         model: the model that was asked.
-        view: "crop", the center square, or "whole", the whole image squashed to a square.
+        view: "crop", the center square, or "whole", the whole image squashed to the shape
+            of the input.
         box: the part of `image` that the network saw, in its pixels; the edges need not be whole.
         labels: name of each class, C of them.
         probabilities: `(C,)` float32, the softmax of the logits; of a single class, the sigmoid.
@@ -182,7 +188,7 @@ class Result:
     @property
     def grid_shape(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        height, width = image_shape(self.model.image_size)
+        height, width = self.model.input_shape
         return height // self.model.patch_size, width // self.model.patch_size
 
     def block_index(self, block: int | None = None) -> int:

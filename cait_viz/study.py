@@ -68,7 +68,7 @@ def study(
         "software": SOFTWARE,
         "model": source.name,
         "weights_sha256": source.sha256,
-        "image_size": list(engine.config.image_shape),
+        "input_size": list(engine.config.image_shape[::-1]),
         "view": view,
         "seed": seed,
         "maps": list(names),

@@ -139,6 +139,13 @@ def test_a_model_with_fewer_heads_and_blocks_shows_what_it_has(counted, tmp_path
     assert data(page, "sa_blocks")["chosen"] == "2"
     assert data(page, "depths")["chosen"] == "3"
     assert page.selectbox(key="sa_head").value == "mean"
+    assert (page.query_params["sa_block"], page.query_params["sa_head"]) == ("2", "mean")
+    before = {**page.query_params, "model": "bundled", "sa_block": "9"}
+    page.query_params.clear()
+    page.query_params.update(before)
+    page.run()  # as Back does
+    assert page.selectbox(key="model").value == "bundled"
+    assert data(page, "sa_blocks")["chosen"] == "9"
 
 
 def test_nothing_of_it_is_asked_before_the_question_is(asked):

@@ -136,10 +136,10 @@ def test_predict_shows_the_five_most_probable_classes_and_who_says_so(succeed, b
 
 def test_predict_json_is_the_promised_object(succeed, bundled_cat):
     answer = json.loads(succeed("predict", CAT, "--json"))
-    assert list(answer) == ["model", "image_size", "image", "predictions", "kinds"]
+    assert list(answer) == ["model", "image", "input_size", "predictions", "kinds"]
     best = [(given["kind"], pytest.approx(given["probability"], abs=1e-6)) for given in answer["kinds"]]
     assert best == bundled_cat.kinds()[:5]
-    assert (answer["model"], answer["image_size"], answer["image"]) == ("bundled", [224, 224], str(CAT))
+    assert (answer["model"], answer["input_size"], answer["image"]) == ("bundled", [224, 224], str(CAT))
     assert len(answer["predictions"]) == 5
     for given, (label, probability) in zip(answer["predictions"], bundled_cat.predictions, strict=False):
         assert list(given) == ["index", "label", "probability"]

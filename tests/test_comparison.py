@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ import cait_viz
 from cait_viz._resources import SAMPLES
 from cait_viz.attention.maps import Range
 from cait_viz.comparison import shared_limits
+from cait_viz.engine.openvino import OpenVINOEngine
+from cait_viz.engine.tape import ClassGradients
 from cait_viz.errors import SelectionError
 
 CAT, CUP = SAMPLES / "cat.jpg", SAMPLES / "coffee.jpg"
@@ -119,7 +122,10 @@ def test_two_models_are_compared_on_one_image(succeed, small, tmp_path):
         (("--head", 0, "--head", 1, "--head", 2), "--head can be given twice at most"),
         (("--head", 9), "head 9"),
         (("--block", 0, "--block", 7), "CA block 7"),
-        (("--class", "dragon"), "there is no class 'dragon'"),
+        (("--class", "dragon", "--map", "gradient"), "there is no class 'dragon'"),
+        (("--class", "dragon"), "--class is for --map gradient or relevance"),
+        (("--map", "relevance", "--block", 0), "--block is for --map attention or rollout or gradient"),
+        (("--map", "gradient", "--head", 0), "--head is for --map attention or rollout"),
         (("--map", "gradcam"), "--map"),
     ],
 )
@@ -212,6 +218,10 @@ def test_two_images_of_ones_own_are_given_one_after_the_other():
     assert not page.exception
     assert "`two.png`, `bundled`" in said
     assert "`one.png`, `bundled`" in said
+    assert "other" not in page.query_params
+    page.selectbox(key="other_head").set_value(1).run()
+    assert page.selectbox(key="other").value == "before"
+    assert visit(**page.query_params).selectbox(key="other").value == "same"
 
 
 @pytest.mark.usefixtures("counted")
@@ -220,6 +230,33 @@ def test_an_address_that_asks_for_what_is_not_there_gets_the_default_and_is_told
     page = compare(**{name: value})
     assert "asks for what is not there" in " ".join(notices(page))
     assert "Rollout, CA block 2, mean of the heads" in " ".join(texts(page))
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_run_may_wait_for_both_images(monkeypatch):
+    forward = OpenVINOEngine.forward
+
+    def slow(*arguments):
+        time.sleep(0.6)
+        return forward(*arguments)
+
+    monkeypatch.setattr(OpenVINOEngine, "forward", slow)
+    page = visit(question="compare", sample="rocket", other="photographer", other_map="attention")
+    assert not page.exception
+    assert "`photographer.jpg`" in " ".join(texts(page))
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_block_and_a_head_can_be_chosen_where_the_method_has_them(monkeypatch):
+    def even(self, _image, _target):
+        shape = self.config.ca_ffn_layers, self.config.num_heads, 1 + self.config.num_patches
+        shares = np.full(shape, 1 / shape[-1], np.float32)
+        return ClassGradients(shares, shares, shares[0, 0, 1:])
+
+    monkeypatch.setattr(OpenVINOEngine, "class_gradients", even)
+    for method, fixed in {"gradient": [False, True], "relevance": [True, True]}.items():
+        page = compare(other_map=method)
+        assert [page.selectbox(key=f"other_{name}").disabled for name in ("block", "head")] == fixed
 
 
 def test_every_pair_of_methods_can_be_drawn(engine):

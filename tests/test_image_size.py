@@ -174,12 +174,13 @@ def test_the_command_line_takes_a_size_or_the_shape_of_the_image(run, small, pic
     path = tmp_path / "wide.png"
     picture.save(path)
     found = [
-        json.loads(run("predict", path, *small, "--json", *options)[1])["image_size"]
+        json.loads(run("predict", path, *small, "--json", *options)[1])["input_size"]
         for options in ([], ["--image-size", "128"], ["--image-size", "64x96"], ["--fit"])
     ]
-    assert found == [[64, 64], [128, 128], [64, 96], [48, 96]]
+    assert found == [[64, 64], [128, 128], [96, 64], [96, 48]]
     _, _, err = run("predict", path, *small, "--fit")
-    assert "saw 96 × 48 pixels and was trained at 64 × 64; there it gives" in err
+    assert "sees 96 × 48 pixels; it was trained at 64 × 64" in err
+    assert "at 64 × 64 pixels it gives" in err
     code, _, err = run("predict", path, *small, "--image-size", "64x")
     assert code == 2
     assert "give SIDE or HEIGHTxWIDTH in pixels" in err

@@ -62,6 +62,14 @@ def compare(
     methods, sides = _both("--map", map), (given, other)
     if one_scale and methods[0] != methods[1]:
         raise UsageError("--one-scale is for two maps of one method: two methods measure in two units")
+    needed = {
+        "--block": (block, ("attention", "rollout", "gradient")),
+        "--head": (head, ("attention", "rollout")),
+        "--class": (target, ("gradient", "relevance")),
+    }
+    for option, (value, of) in needed.items():
+        if value not in ((), None) and not set(methods) & set(of):
+            raise UsageError(f"{option} is for --map {' or '.join(of)}; leave it out")
     blocks, heads = _both("--block", block or (None,)), _both("--head", head or ("mean",))
     for side, one_block, one_head in zip(sides, blocks, heads, strict=True):
         if one_block is not None:

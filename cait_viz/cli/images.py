@@ -63,8 +63,8 @@ def predict(
         ]
         answer = {
             "model": analysis.model.name,
-            "image_size": list(engine.config.image_shape),
             "image": image,
+            "input_size": list(analysis.model.input_shape[::-1]),
             "predictions": predictions,
         }
         if analysis.kinds():
@@ -86,12 +86,11 @@ def predict(
 
 def beside_trained(analysis: Analysis, trained: Analysis) -> str:
     """What the network says at the size that it was trained for, a sentence."""
-    model = analysis.model
     (label, share), first = trained.top(1)[0], analysis.ranking[0]
     most = "" if label == analysis.labels[first] else f", and the most, {100 * share:.1f} %, to {label}"
     return (
-        f"the network saw {model.input_size} pixels and was trained at {trained.model.input_size}; there it "
-        f"gives {100 * trained.probabilities[first]:.1f} % to {analysis.labels[first]}{most}"
+        f"at {trained.model.input_size} pixels it gives {100 * trained.probabilities[first]:.1f} % to "
+        f"{analysis.labels[first]}{most}"
     )
 
 

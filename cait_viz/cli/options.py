@@ -15,7 +15,7 @@ from cait_viz._files import replacing
 from cait_viz._sizes import ImageSize
 from cait_viz._text import one_line
 from cait_viz.analysis import Analysis
-from cait_viz.api import analyze
+from cait_viz.api import analyze, describe
 from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.engine.load import load_engine, load_keras
 from cait_viz.errors import CheckpointError, UsageError
@@ -95,12 +95,17 @@ class ModelOptions:
         loaded = [load_image(image) for image in images]
         for remark in filter(None, [*(image.remark for image in loaded), self.checkpoint.remark]):
             note(remark)
-        if not self.fit:
-            return loaded, self.load_engine()
-        fitted = {self.fitted(image) for image in loaded}
+        fitted = {self.fitted(image) for image in loaded} if self.fit else {None}
         if len(fitted) > 1:
             raise UsageError("--fit gives the input the shape of one image, and these have several shapes")
-        return loaded, self.load_engine(fitted.pop())
+        engine = self.load_engine(fitted.pop())
+        model = describe(engine)
+        if not model.as_trained:
+            note(
+                f"the network sees {model.input_size} pixels; it was trained at {model.trained_size} × "
+                f"{model.trained_size}"
+            )
+        return loaded, engine
 
     @property
     def seen(self) -> View:

@@ -33,7 +33,8 @@ def attention_bytes(config: CaiTConfig) -> int:
 def estimate(config: CaiTConfig) -> int:
     """How many bytes are needed at most to load a network and to look at an image."""
     weights, attention = weight_bytes(config), attention_bytes(config)
-    return round(_BYTES_PER_WEIGHT_BYTE * weights) + _ATTENTIONS * attention + _BASE
+    kept = 4 * config.sa_ffn_layers * config.num_patches**2  # by a trace, the mean of each block's heads
+    return round(_BYTES_PER_WEIGHT_BYTE * weights) + _ATTENTIONS * attention + kept + _BASE
 
 
 def available() -> int:

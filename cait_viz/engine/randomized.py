@@ -54,9 +54,9 @@ class RandomizedNetwork:
         with zero_weights():
             self._copy = CaiT(model.config, dtype=model.dtype_policy)
         self._config, self._tape = model.config, GradientTape(self._copy)
-        # What is not zero is no kernel: the scales of LayerNorm and LayerScale.
-        self._initial = [weight.numpy() for weight in self._copy.weights]
-        self._trained = [weight.numpy() for weight in model.weights]
+        self._trained = model.weights
+        # Of all but kernels, which are drawn: biases, and the scales of LayerNorm and LayerScale.
+        self._initial = [weight.numpy() if len(weight.shape) < 2 else None for weight in self._copy.weights]
 
     def answer(self, image: np.ndarray, target: int, step: int, seed: int) -> Randomized:
         """What the network of a step says of an image (1, height, width, 3) and a class."""
@@ -74,8 +74,8 @@ class RandomizedNetwork:
         for number, weight in enumerate(self._copy.weights):
             if id(weight) not in fresh:
                 weight.assign(self._trained[number])
-            elif self._initial[number].ndim < 2:
-                weight.assign(self._initial[number])
+            elif (initial := self._initial[number]) is not None:
+                weight.assign(initial)
             else:
                 weight.assign(_truncated_normal(weight.shape, [seed, number]))
 

@@ -52,6 +52,11 @@ def export_model(model: "CaiT", path: str | Path, format: str, inputs: Iterable[
         check_folder(path, inputs)
     else:
         check_output(path, (FORMATS[format],), inputs)
+    source = model.source
+    if format == "timm" and source is not None and model.config.image_size != source.trained_size:
+        raise SelectionError(
+            "timm's format keeps the size that the weights were trained for; leave out the other image size"
+        )
     with placing(path) as part:
         _WRITERS[format](model, part)
 

@@ -23,6 +23,9 @@ from cait_viz.errors import CaitVizError, CheckpointError, ProcessDiedError
 from cait_viz.images.preprocess import View
 from cait_viz.weights.resolve import resolve
 
+# Of inputs of other sizes than the networks were trained for, so many are kept ready.
+_OTHER_SIZES = 4
+
 
 @dataclass(frozen=True)
 class ModelChoice:
@@ -128,8 +131,9 @@ class Engines:
             with self._lock:
                 self._kept[_key(choice)] = engine
                 sizes = {key: memory.weight_bytes(kept.config) for key, kept in self._kept.items()}
+                others = [key for key in self._kept if key[0].image_size is not None]
                 for key in list(self._kept)[:-1]:
-                    if sum(sizes.values()) > self._limit:
+                    if sum(sizes.values()) > self._limit or key in others[:-_OTHER_SIZES]:
                         del self._kept[key], sizes[key]
         return engine
 

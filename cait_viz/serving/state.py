@@ -29,6 +29,10 @@ MEMORY_SETTING = "CAIT_VIZ_MODEL_MEGABYTES"
 _PREFERRED = "cait_xxs24_224"
 
 
+# Bytes of arrays that answers may keep; more where the machine has it, for traces of fine grids are large.
+_ANSWERS = 128 * 2**20
+
+
 class Answers:
     """Answers every question once, however often and by whomever it is asked; safe for several threads.
 
@@ -36,7 +40,7 @@ class Answers:
     arrays together; a larger result is not kept.
     """
 
-    def __init__(self, analyzer: Analyzer, entries: int = 16, size: int = 128 * 2**20) -> None:
+    def __init__(self, analyzer: Analyzer, entries: int = 16, size: int = _ANSWERS) -> None:
         self._analyzer = analyzer
         # A result counts for no less than its share of the entries.
         least = size // entries
@@ -110,7 +114,9 @@ class Server:
         self.first_model = user_model.name if user_model else published
         first = self.models[self.first_model].choice
         engines = Engines(_model_bytes(), partial(load_choice, engine=engine, precision=precision))
-        self.answers = Answers(analyzer or Analyzer(engines, first))
+        self.answers = Answers(
+            analyzer or Analyzer(engines, first), size=max(_ANSWERS, memory.available() // 16)
+        )
         self._downloading = threading.Lock()
 
     def missing(self, model: AvailableModel) -> Variant | None:

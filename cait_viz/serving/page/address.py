@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import streamlit as st
+from streamlit.runtime.state import SessionStateProxy
 
 from cait_viz._text import one_line
 from cait_viz.comparison import MapName
 from cait_viz.drawing.overlay import STYLES
 from cait_viz.serving.models import AvailableModel
-from cait_viz.serving.page.source import samples, show_given_image, shown_given_image
+from cait_viz.serving.page.source import image_before, samples, show_given_image, shown_given_image
 from cait_viz.serving.state import server
 
 # Takes what an address asks for by a name, if it is one of the options, of which the first is the default.
@@ -27,6 +28,8 @@ DETAILS = ("1", "1.5", "2")
 
 # What is the same on both sides of a comparison.
 SAME = "same"
+# The image that the person gave before the last one, which is in no address.
+BEFORE = "before"
 
 # Keys in the session's state, which are those of the widgets: what is in the address, what is in it while a
 # question is asked, and what never is.
@@ -61,8 +64,7 @@ def follow_address(questions: Sequence[str]) -> None:
     if unknown:
         state.notice = f"The address asks for what is not there: {', '.join(unknown)} (counted from 0)."
     state.address_and_choices = (address, _choices())
-    said = {name: str(view[name]) for name in _in_address()}
-    state.said_by_address = None if unknown else said
+    state.said_by_address = None if unknown else _written(view)
 
 
 def write_address(sample: str | None) -> None:
@@ -71,8 +73,9 @@ def write_address(sample: str | None) -> None:
     A person's own image, for which `sample` is None, is not in the address.
     """
     state = st.session_state
-    names = _in_address()
-    view = {name: str(state[name]) for name in names if name != "sample" or sample}
+    view = _written(state)
+    if not sample:
+        del view["sample"]
     address = state.address_and_choices[0]
     # The browser may not have got the last address yet, or never, if its run was ended.
     late = st.query_params.to_dict() != address
@@ -86,8 +89,17 @@ def write_address(sample: str | None) -> None:
 
 def reset_block_and_head() -> None:
     """Go to the block of the chosen model that serves best as saliency, and to the mean of its heads."""
-    st.session_state.block = server().models[st.session_state.model].saliency_block
-    st.session_state.head = MEAN
+    state = st.session_state
+    state.block, state.head = server().models[state.model].saliency_block, MEAN
+    if state.get("other_model") == SAME:
+        reset_other_block_and_head()
+
+
+def reset_other_block_and_head() -> None:
+    """The same for the second map of a comparison."""
+    state = st.session_state
+    name = state.model if state.other_model == SAME else state.other_model
+    state.other_block, state.other_head = server().models[name].saliency_block, MEAN
 
 
 def comparable_models() -> dict[str, AvailableModel]:
@@ -96,20 +108,28 @@ def comparable_models() -> dict[str, AvailableModel]:
 
 
 def _keep_choices(questions: Sequence[str]) -> None:
-    """Keep what was chosen for other questions, which Streamlit forgets, and begin with the defaults."""
+    """Keep what was chosen for each question, which Streamlit forgets while another is asked.
+
+    What was never chosen, and what another model does not have, is the default.
+    """
     state = st.session_state
-    names = [name for names in _OF_QUESTION.values() for name in names]
-    for name in names:
+    for name in (name for names in _OF_QUESTION.values() for name in names):
         if name in state:
             state[name] = state[name]
-    missing = [name for name in _OF_QUESTION.get(state.get("question", ""), ()) if name not in state]
-    if missing:
-        view, _ = _parse({"question": state.question, "model": state.model}, questions)
-        state.update({name: view[name] for name in missing})
+    if asked := _OF_QUESTION.get(state.get("question", "")):
+        chosen = {name: str(state[name]) for name in ("question", "model", *asked) if name in state}
+        view, _ = _parse(chosen, questions)
+        state.update({name: view[name] for name in asked})
 
 
 def _in_address() -> tuple[str, ...]:
     return (*_IN_ADDRESS, *_OF_QUESTION.get(st.session_state.get("question", ""), ()))
+
+
+def _written(values: Mapping[str, Any] | SessionStateProxy) -> dict[str, str]:
+    """What of these values an address holds."""
+    names = [name for name in _in_address() if (name, values[name]) != ("other", BEFORE)]
+    return {name: str(values[name]) for name in names}
 
 
 def _choices() -> list[Any]:
@@ -162,7 +182,9 @@ def _take_comparison(view: dict[str, Any], take: Take) -> None:
     first, *others = get_args(MapName)
     take("map", (first, *others))
     take("other_map", (*others, first))
-    take("other", (SAME, *samples()))
+    given = [BEFORE] if image_before() else []
+    stays = given if st.session_state.get("other") == BEFORE else []
+    take("other", (*stays, SAME, *samples(), *given))
     models = comparable_models()
     take("other_model", (SAME, *models))
     other = server().models[view["model"]] if view["other_model"] == SAME else models[view["other_model"]]

@@ -19,13 +19,19 @@ from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Look
 from cait_viz.errors import CaitVizError
 from cait_viz.serving.models import AvailableModel
-from cait_viz.serving.page.address import MEAN, SAME, comparable_models
+from cait_viz.serving.page.address import (
+    BEFORE,
+    MEAN,
+    SAME,
+    comparable_models,
+    reset_other_block_and_head,
+)
 from cait_viz.serving.page.components.divider import divide
 from cait_viz.serving.page.components.patches import Picture
 from cait_viz.serving.page.files import choose_format, offer
 from cait_viz.serving.page.markup import notice, verbatim
 from cait_viz.serving.page.options import choose, head_name
-from cait_viz.serving.page.result import ScreenResult, answer_for, ask
+from cait_viz.serving.page.result import ScreenResult, answer_beside, ask
 from cait_viz.serving.page.source import ChosenImage, image_before, samples
 from cait_viz.serving.page.why import ask_explanation
 
@@ -37,8 +43,6 @@ METHODS: dict[MapName, str] = {
 }
 RANGES = {"own": "Each map", "shared": "Both maps"}
 SHOWN = {"beside": "Beside each other", "line": "With a line to move"}
-
-_BEFORE = "before"
 
 
 def show_compare(
@@ -73,27 +77,43 @@ def choose_other(
     result: ScreenResult, model: AvailableModel
 ) -> tuple[ScreenResult, MapName, int, int | None] | None:
     """The second map's analysis, method, block and head; None where it fails, and the page says why."""
-    state, models = st.session_state, comparable_models()
+    models = comparable_models()
 
     def name_of(choice: str) -> str:
         return "The same" if choice == SAME else choice
 
     with st.container(horizontal=True, gap="small"):
         method = choose_method("other_map")
-        name = st.selectbox("Model", (SAME, *models), key="other_model", format_func=name_of, width=120)
+        name = st.selectbox(
+            "Model",
+            (SAME, *models),
+            key="other_model",
+            format_func=name_of,
+            on_change=reset_other_block_and_head,
+            width=120,
+        )
         chosen = model if name == SAME else models[name]
         blocks = {block: f"CA block {block + 1}" for block in range(chosen.config.ca_ffn_layers)}
         heads: tuple[str | int, ...] = (MEAN, *range(chosen.config.num_heads))
-        # Another model may have fewer.
-        state.other_block = min(state.other_block, len(blocks) - 1)
-        state.other_head = state.other_head if state.other_head in heads else MEAN
         block = st.selectbox(
-            "Block", tuple(blocks), key="other_block", format_func=blocks.__getitem__, width=120
+            "Block",
+            tuple(blocks),
+            key="other_block",
+            format_func=blocks.__getitem__,
+            width=120,
+            disabled=method == "relevance",
         )
-        head = st.selectbox("Head", heads, key="other_head", format_func=short_head_name, width=105)
+        head = st.selectbox(
+            "Head",
+            heads,
+            key="other_head",
+            format_func=short_head_name,
+            width=105,
+            disabled=method in ("relevance", "gradient"),
+        )
         image = choose_other_image(result)
     try:
-        second = result if (image, chosen) == (result.image, model) else answer_for(image, chosen)
+        second = result if (image, chosen) == (result.image, model) else answer_beside(result, image, chosen)
     except CaitVizError as error:
         st.html(notice(f"{error}."))
         return None
@@ -107,12 +127,10 @@ def short_head_name(head: str | int) -> str:
 
 def choose_other_image(result: ScreenResult) -> ChosenImage:
     """The same image, a sample, or the image that the person gave before the last one."""
-    state, before = st.session_state, image_before()
+    before = image_before()
     names = {SAME: "The same", **{slug: sample.title for slug, sample in samples().items()}}
     if before is not None:
-        names[_BEFORE] = f"Yours before: {before.name}"
-    if state.other not in names:
-        state.other = SAME
+        names[BEFORE] = f"Yours before: {before.name}"
     choice: str = st.selectbox(
         "Image",
         list(names),
@@ -121,7 +139,7 @@ def choose_other_image(result: ScreenResult) -> ChosenImage:
         width=140,
         help="To compare two images of your own, give one after the other.",
     )
-    if choice == _BEFORE and before is not None:
+    if choice == BEFORE and before is not None:
         return before
     return result.image if choice == SAME else samples()[choice].chosen
 
@@ -180,4 +198,5 @@ def said(analysis: Analysis) -> str:
     """What a network said of an image, in Markdown."""
     [(label, share)] = analysis.top(1)
     image, model = verbatim(analysis.image_name), verbatim(analysis.model.name)
-    return f"{image}, {model}: {verbatim(label)}, {percent(share)}"
+    size = "" if analysis.model.as_trained else f" at {analysis.model.input_size}, not as it was trained"
+    return f"{image}, {model}{size}: {verbatim(label)}, {percent(share)}"

@@ -71,7 +71,8 @@ def choose_block_and_head(model: AvailableModel) -> tuple[int, int | None]:
 
 def choose_detail(model: AvailableModel) -> str:
     """How finely the network reads: how many times the trained resolution, as the address has it."""
-    sides = {detail: round(float(detail) * model.config.image_shape[0]) for detail in DETAILS}
+    side, patch = model.config.image_shape[0], model.config.patch_size
+    sides = {detail: round(float(detail) * side / patch) * patch for detail in DETAILS}
     detail: str = choose("Resolution", "detail", {detail: f"{side} px" for detail, side in sides.items()})
     return detail
 

@@ -29,10 +29,11 @@ def show_predictions(result: ScreenResult, model: AvailableModel) -> None:
         st.html(f'<div class="lists">{classes}</div>')
     if trained is not None:
         [(label, share)] = trained.top(1)
+        of_center = " of the center" if result.view == "fit" else ""
         st.caption(
             f"**Not as it was trained.** The network saw {analysis.model.input_size} pixels and was trained "
-            f"at {trained.model.input_size}. What it says there stands in parentheses; its most probable "
-            f"class there is {verbatim(label)}, {percent(share)}."
+            f"at {trained.model.input_size}. What it says there{of_center} stands in parentheses; its most "
+            f"probable class there is {verbatim(label)}, {percent(share)}."
         )
     kind = "" if model.variant is BUNDLED or not kinds else f"Kind: {kinds[0][0]}, {percent(kinds[0][1])}. "
     st.caption(

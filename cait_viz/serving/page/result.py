@@ -36,6 +36,8 @@ class ScreenResult:
     key: Hashable  # tells what was chosen from all other choices
     answer: Hashable  # tells the answer to the request from all others
     image: ChosenImage
+    view: str  # the part of the image that was chosen, and the resolution
+    detail: str
     request: Request[Analysis]
     small: Analysis  # with a copy of the image for the large map
     tile: Analysis  # with a small copy of what the network saw
@@ -69,7 +71,8 @@ def analyze(image: ChosenImage, model: AvailableModel, view: str, detail: str) -
         else:
             return state.result
     still_there = result is not None and replace(result.request.model, image_size=None) == model.choice
-    st.html(notice(f"{error}. Below is still the image before it." if still_there else f"{error}."))
+    before = "what was asked before" if result and result.image == image else "the image before it"
+    st.html(notice(f"{error}. Below is still {before}." if still_there else f"{error}."))
     if not isinstance(error, ImageError):
         st.button(
             "Try again", key="retry_analysis", type="primary", on_click=state.pop, args=("failure", None)
@@ -103,6 +106,8 @@ def _analyze(
         key=key,
         answer=answer_key,
         image=image,
+        view=view,
+        detail=detail,
         request=request,
         small=analysis.reduced(SCREEN_SIDE),
         tile=analysis.seen().reduced(2 * TILE_SIDE),
@@ -112,17 +117,17 @@ def _analyze(
     )
 
 
-def answer_for(image: ChosenImage, model: AvailableModel) -> ScreenResult:
-    """The analysis of an image beside the page's own, with the same part of the image and resolution.
+def answer_beside(result: ScreenResult, image: ChosenImage, model: AvailableModel) -> ScreenResult:
+    """The analysis of an image beside another, with the same part of the image and resolution.
 
     Raises:
         CaitVizError: it fails.
     """
     state = st.session_state
-    key = (image.key, image.name, model.choice, state.view, state.detail)
+    key = (image.key, image.name, model.choice, result.view, result.detail)
     kept: ScreenResult | None = state.get("other_result")
     if kept is None or kept.key != key:
-        kept = state.other_result = _analyze(key, image, model, state.view, state.detail)
+        kept = state.other_result = _analyze(key, image, model, result.view, result.detail)
     return kept
 
 
@@ -158,9 +163,8 @@ def _wait_for(key: Hashable, request: Request[Found], sample: Sample | None = No
     try:
         if not wait([answer], timeout=_PATIENCE).done:
             place = st.empty()
-            # A run may wait twice: for the size that the network was trained for, then for another.
-            step = "waiting" if request.model.image_size is None else "waiting_longer"
-            with place.container(key=step if sample else None):
+            # Of its own, because a run may wait several times.
+            with place.container(key=f"waiting_{abs(hash(key))}" if sample else None):
                 said = st.empty()
                 if sample is not None:
                     st.image(str(sample.path), alt=sample.alt)
