@@ -48,7 +48,10 @@ _COMMANDS = {
     "finetune": ("train:finetune", "Train a pretrained CaiT on labeled images of your own."),
     "distil": ("train:distil", "Train a CaiT to give the answers of a teacher."),
     "evaluate": ("models:evaluate", "Measure a model's accuracy on folders of labeled images."),
-    "randomize": ("images:randomize", "Test whether maps change when the network forgets what it learned."),
+    "randomize": (
+        "images:randomize",
+        "Print how much each map changes when the network forgets what it learned.",
+    ),
     "trust": ("models:trust", "Measure on many images what maps are worth."),
     "export": ("models:export", "Write a model in a format that other programs read."),
     "app": ("app:app", "Serve the web app."),

@@ -56,9 +56,10 @@ class CaiTConfig:
     def __post_init__(self) -> None:
         if isinstance(self.image_size, list | tuple) and len(self.image_size) == 2:  # JSON knows no tuples
             height, width = self.image_size
-            object.__setattr__(self, "image_size", height if height == width else (height, width))
+            if _is_count(height) and _is_count(width):
+                object.__setattr__(self, "image_size", height if height == width else (height, width))
         sides = image_shape(self.image_size)
-        whole = len(sides) == 2 and all(type(side) is int and side >= 1 for side in sides)
+        whole = len(sides) == 2 and all(map(_is_count, sides))
         self._require("image_size", whole, "a whole number of at least 1, or two")
         for name in (
             "patch_size",
@@ -69,7 +70,7 @@ class CaiTConfig:
             "num_classes",
         ):
             value = getattr(self, name)
-            self._require(name, type(value) is int and value >= 1, "a whole number of at least 1")
+            self._require(name, _is_count(value), "a whole number of at least 1")
         for name in ("mlp_ratio", "layer_norm_eps"):
             self._require(name, 0 < _number(getattr(self, name)) <= float_info.max, "a positive number")
         self._require(
@@ -148,6 +149,10 @@ class WeightsSource:
     sha256: str
     saliency_block: int
     trained_size: int
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 1
 
 
 def _number(value: object) -> float:
