@@ -49,11 +49,7 @@ def attention_map(analysis: Analysis, block: int | None = None, head: int | None
         analysis.attention(block, head)[1:].reshape(analysis.grid_shape),
         f"Attention, {_where(analysis, block, head)}",
         analysis.title(block, head),
-        {
-            "method": "attention",
-            "block": analysis.block_index(block),
-            "head": "mean" if head is None else head,
-        },
+        _facts("attention", analysis, block, head),
     )
 
 
@@ -65,7 +61,7 @@ def rollout_map(trace: Trace, block: int | None = None, head: int | None = None)
         trace.rollout(block, head),
         f"Rollout, {_where(analysis, block, head)}",
         trace.rollout_title(block, head),
-        {"method": "rollout", "block": analysis.block_index(block), "head": "mean" if head is None else head},
+        _facts("rollout", analysis, block, head),
     )
 
 
@@ -131,6 +127,10 @@ def draw_comparison(
     facts = [one.analysis.facts() | dict(one.facts) for one in maps]
     caption = Caption("Maps side by side", footer, json.dumps(facts, ensure_ascii=False))
     return figures.draw_comparison(panels, caption, format)
+
+
+def _facts(method: MapName, analysis: Analysis, block: int | None, head: int | None) -> dict[str, Any]:
+    return {"method": method, "block": analysis.block_index(block), "head": "mean" if head is None else head}
 
 
 def _where(analysis: Analysis, block: int | None, head: int | None) -> str:

@@ -14,8 +14,10 @@ from cait_viz.cli.images import FORMATS, Head, OneMapDrawing
 from cait_viz.cli.options import ModelOptions, Output, write
 from cait_viz.comparison import MapName, draw_comparison
 from cait_viz.drawing.overlay import Look
+from cait_viz.engine.base import Engine
 from cait_viz.errors import UsageError
 from cait_viz.explanation import class_of
+from cait_viz.images.read import LoadedImage
 from cait_viz.weights.labels import class_names
 
 Value = TypeVar("Value")
@@ -78,17 +80,31 @@ def compare(
             check_index("head", one_head, side.config.num_heads)
         if target is not None:
             class_of(class_names(side.config.num_classes, side.labels), target)
+    sources = _loaded(given, other, _both("IMAGE", images))
     maps = []
-    for side, image, method, one_block, one_head in zip(
-        sides, _both("IMAGE", images), methods, blocks, heads, strict=True
+    for (loaded_image, engine), method, one_block, one_head in zip(
+        sources, methods, blocks, heads, strict=True
     ):
-        [loaded], engine = side.load(image)
         number = None if one_head == "mean" else int(one_head)
         maps.append(
-            find_map(loaded, engine, method, block=one_block, head=number, target=target, view=side.seen)
+            find_map(
+                loaded_image, engine, method, block=one_block, head=number, target=target, view=given.seen
+            )
         )
     content = draw_comparison(maps, FORMATS[output.suffix.lower()], one_scale=one_scale, **asdict(look))
     write(output, content, " beside ".join(f"{one.name} of {one.analysis.image_name}" for one in maps))
+
+
+def _loaded(
+    given: ModelOptions, other: ModelOptions, images: tuple[str, str]
+) -> list[tuple[LoadedImage, Engine]]:
+    """Each image with the network that looks at it; what both maps share is loaded once."""
+    different = dict.fromkeys(images)
+    if other is given and (len(different) == 1 or not given.fit):
+        loaded, engine = given.load(*different)
+        return [(loaded[0], engine), (loaded[-1], engine)]
+    found = [side.load(image) for side, image in zip((given, other), images, strict=True)]
+    return [(image, engine) for [image], engine in found]
 
 
 def _both(option: str, values: Sequence[Value]) -> tuple[Value, Value]:

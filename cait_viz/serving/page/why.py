@@ -1,11 +1,12 @@
 """The view *Why this class, and can I trust it?*: what speaks for a class, and what the maps are worth."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import partial
 from typing import Any
 
 import altair as alt
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from cait_viz import api
 from cait_viz.ablation import Ablation, signed
@@ -168,7 +169,6 @@ def show_explaining_map(
 
 def show_trust(result: ScreenResult, block: int, head: int | None, explanation: Explanation | None) -> None:
     """What the maps are worth, once it is asked for."""
-    state = st.session_state
     st.header("Can the map be trusted?", anchor=False)
     st.markdown(
         "Take away first what a map points at: if the map is true, the answer falls soon. Put it back first: "
@@ -177,20 +177,13 @@ def show_trust(result: ScreenResult, block: int, head: int | None, explanation: 
     )
     target = explanation and explanation.target
     asked = (result.key, block, head, target)
-    place = st.empty()
-    if state.get("trust_of") != asked:
-        place.button(
-            "Test this map",
-            type="primary",
-            key="test_map",
-            on_click=state.update,
-            args=({"trust_of": asked},),
-        )
+    place = on_demand("trust_of", asked, "Test this map", key="test_map", type="primary")
+    if place is None:
         return
     trace = ask(result, api.trace, "trace")
     if trace is None:
+        place.empty()
         return
-    place.button("Cancel", key="cancel_test", on_click=state.pop, args=("trust_of",))
     this = f"This map ({head_name(head).lower()}, CA block {block + 1})"
     grids = {this: result.small.grid(block, head), "Its rollout": trace.rollout(block, head)}
     if explanation is not None:
@@ -206,6 +199,19 @@ def show_trust(result: ScreenResult, block: int, head: int | None, explanation: 
     if trust is not None:
         show_curves(trust)
         show_scores(trust)
+
+
+def on_demand(name: str, asked: Hashable, label: str, *, key: str, **button: Any) -> DeltaGenerator | None:
+    """The place of a button that cancels what was asked for; before it is, a button that asks, and None.
+
+    `name` is the key in the session's state under which stands what was asked.
+    """
+    state, place = st.session_state, st.empty()
+    if state.get(name) != asked:
+        place.button(label, key=key, on_click=state.update, args=({name: asked},), **button)
+        return None
+    place.button("Cancel", key=f"cancel_{key}", on_click=state.pop, args=(name,))
+    return place
 
 
 def show_curves(trust: Trust) -> None:
@@ -265,7 +271,6 @@ def show_scores(trust: Trust) -> None:
 
 def show_forgetting(result: ScreenResult, block: int, head: int | None, target: int, look: Look) -> None:
     """Whether the maps change when the network forgets, once it is asked for."""
-    state = st.session_state
     st.header("Would it change if the network forgot?", anchor=False)
     st.markdown(
         "Start more and more of the network anew, from its end on, and draw the map again. A map that stays "
@@ -273,17 +278,10 @@ def show_forgetting(result: ScreenResult, block: int, head: int | None, target: 
         help=f"[Adebayo et al. 2018]({PAPERS['randomization']}), section 3.",
     )
     asked = (result.key, block, head, target)
-    place = st.empty()
-    if state.get("forgetting_of") != asked:
-        place.button(
-            "Let it forget",
-            key="forget",
-            help="By TensorFlow, which takes some seconds to start.",
-            on_click=state.update,
-            args=({"forgetting_of": asked},),
-        )
+    remark = "By TensorFlow, which takes some seconds to start."
+    place = on_demand("forgetting_of", asked, "Let it forget", key="forget", help=remark)
+    if place is None:
         return
-    place.button("Cancel", key="cancel_forgetting", on_click=state.pop, args=("forgetting_of",))
     question = partial(api.randomize, target=target, block=block, head=head)
     about = ("forgetting", block, head, target)
     found = ask(result, question, about, long=True, told="Starting part of the network anew, step by step.")
