@@ -27,7 +27,7 @@ from cait_viz.images.folders import beside, class_folders, spread
 from cait_viz.weights.labels import class_index, class_names
 
 if TYPE_CHECKING:
-    from cait_viz.analysis import Analysis
+    from cait_viz.results.analysis import Analysis
 
 TILE, COLUMNS = 1.13, 2  # a tile's side in inches, at 200 dots an inch; images beside each other
 TILE_PIXELS = 360  # the longest side of what is drawn on a tile: more than its dots

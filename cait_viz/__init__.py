@@ -15,7 +15,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cait_viz.analysis import Analysis
     from cait_viz.api import (
         ablate,
         analyze,
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
         trace,
         trust,
     )
-    from cait_viz.comparison import draw_comparison
     from cait_viz.errors import (
         CaitVizError,
         CheckpointError,
@@ -42,12 +40,14 @@ if TYPE_CHECKING:
     from cait_viz.images.read import read_image
     from cait_viz.model.cait import CaiT
     from cait_viz.model.config import CaiTConfig
+    from cait_viz.results.analysis import Analysis
+    from cait_viz.results.comparison import draw_comparison
     from cait_viz.weights.registry import VARIANTS
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "Analysis": "analysis",
+    "Analysis": "results.analysis",
     "CaiT": "model.cait",
     "CaiTConfig": "model.config",
     "CaitVizError": "errors",
@@ -61,7 +61,7 @@ _MODULES = {
     "ablate": "api",
     "analyze": "api",
     "block_attention": "api",
-    "draw_comparison": "comparison",
+    "draw_comparison": "results.comparison",
     "explain": "api",
     "find_map": "api",
     "load_engine": "api",

@@ -14,25 +14,25 @@ import numpy as np
 
 from cait_viz._checks import check_choice, check_index
 from cait_viz._sizes import ImageSize
-from cait_viz.ablation import Ablation
-from cait_viz.analysis import Analysis, ModelInfo
 from cait_viz.attention.maps import Floats
 from cait_viz.attention.patch_stage import mean_distance, read_out
 from cait_viz.attention.probabilities import probabilities
 from cait_viz.attention.relevance import weighted
-from cait_viz.comparison import Map, MapName, attention_map, explaining_map, rollout_map
 from cait_viz.engine import load
 from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.engine.randomized import randomization_steps
 from cait_viz.errors import CheckpointError, SelectionError
-from cait_viz.explanation import Explanation, class_of
 from cait_viz.images import preprocess as preprocessing
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import ImageSource, LoadedImage, load_image
 from cait_viz.metrics.accuracy import with_rest
-from cait_viz.randomization import Randomization
-from cait_viz.tracing import BlockAttention, Trace
-from cait_viz.trustworthiness import Progress, Trust, measure_trust
+from cait_viz.results.ablation import Ablation
+from cait_viz.results.analysis import Analysis, ModelInfo
+from cait_viz.results.comparison import Map, MapName, attention_map, explaining_map, rollout_map
+from cait_viz.results.explanation import Explanation, class_of
+from cait_viz.results.randomization import Randomization
+from cait_viz.results.tracing import BlockAttention, Trace
+from cait_viz.results.trustworthiness import Progress, Trust, measure_trust
 from cait_viz.weights.hub import Progress as DownloadProgress
 from cait_viz.weights.labels import class_kinds, class_names
 from cait_viz.weights.resolve import resolve

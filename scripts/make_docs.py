@@ -11,7 +11,7 @@ from PIL import Image
 import cait_viz
 from cait_viz._resources import SAMPLES
 from cait_viz.images.preprocess import fitted_size
-from cait_viz.tracing import patch_at
+from cait_viz.results.tracing import patch_at
 
 DOCS = Path(__file__).parent.parent / "docs"
 WIDTH, GAP = 1200, 12

@@ -5,8 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from cait_viz.analysis import Analysis, ModelInfo
 from cait_viz.images.preprocess import Box
+from cait_viz.results.analysis import Analysis, ModelInfo
 
 LABELS = ("tench", "goldfish", "tabby, tabby cat", "Egyptian cat", "lynx")
 MODEL = ModelInfo("cait_xxs24_224", "model.safetensors", "cd" * 32, 0, 224, 16, 224)

@@ -8,8 +8,8 @@ from reference import lively_weights, timm_shapes
 from safetensors.numpy import save_file
 
 import cait_viz
-from cait_viz.ablation import signed
 from cait_viz.errors import SelectionError
+from cait_viz.results.ablation import signed
 
 
 @pytest.fixture(scope="module", params=["openvino", "keras"])

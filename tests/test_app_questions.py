@@ -8,10 +8,10 @@ from safetensors.numpy import save_file
 
 import cait_viz
 from cait_viz._resources import SAMPLES
-from cait_viz.ablation import signed
 from cait_viz.engine.gradients import ClassGradients
 from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.metrics.faithfulness import CENTER, RANDOM
+from cait_viz.results.ablation import signed
 from cait_viz.serving import state
 from cait_viz.serving.models import user_model
 from cait_viz.weights.resolve import resolve

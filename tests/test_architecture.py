@@ -26,40 +26,27 @@ RULES: dict[str, set[str]] = {
     "engine": {"model", "attention", "weights"},
     "drawing": {"images", "attention"},
     "metrics": {"images", "attention"},
-    "result": {"images", "attention"},
-    "analysis": {"images", "attention", "drawing", "result"},
-    "tracing": {"attention", "drawing", "analysis"},
-    "trustworthiness": {"attention", "metrics"},
-    "explanation": {"attention", "analysis"},
-    "ablation": {"attention", "drawing", "analysis"},
-    "randomization": {"attention", "metrics", "analysis"},
-    "comparison": {"attention", "drawing", "analysis", "tracing", "explanation"},
+    "results": {"images", "attention", "drawing", "metrics"},
     "training": {"images", "model", "attention", "weights", "metrics", "drawing"},
-    "api": {"images", "model", "attention", "weights", "engine", "metrics"}
-    | {"analysis", "tracing", "ablation", "trustworthiness", "explanation", "comparison"}
-    | {"randomization"},
-    "tutorial": {"images", "model", "attention", "weights", "engine", "analysis", "api"},
-    "study": {"images", "attention", "drawing", "engine", "metrics", "api", "comparison"},
-    "evaluation": {"images", "model", "attention", "weights", "engine", "metrics", "training"},
-    "serving": {
+    "api": {"images", "model", "attention", "weights", "engine", "metrics", "results"},
+    "tutorial": {"images", "model", "attention", "weights", "engine", "results", "api"},
+    "batch": {
         "images",
         "model",
         "attention",
         "weights",
         "engine",
         "drawing",
-        "analysis",
-        "api",
-        "tracing",
-        "ablation",
-    },
-    "serving/page": {"images", "attention", "metrics", "weights", "drawing", "analysis", "api", "serving"}
-    | {"tracing", "ablation", "trustworthiness", "explanation", "comparison"}
-    | {"randomization"},
-    "app": {"images", "weights", "drawing", "analysis", "serving"},  # app.py, beside the package
-    "cli": {"images", "model", "attention", "weights", "engine", "drawing", "metrics", "analysis", "training"}
-    | {"api", "serving", "evaluation", "tracing", "ablation", "trustworthiness", "explanation", "study"}
-    | {"comparison"},
+        "metrics",
+        "results",
+        "training",
+    }
+    | {"api"},
+    "serving": {"images", "model", "attention", "weights", "engine", "drawing", "results", "api"},
+    "serving/page": {"images", "attention", "weights", "drawing", "metrics", "results", "api", "serving"},
+    "app": {"images", "weights", "drawing", "results", "serving"},  # app.py, beside the package
+    "cli": {"images", "model", "attention", "weights", "engine", "drawing", "metrics", "results", "training"}
+    | {"api", "batch", "serving"},
     "__main__": {"cli"},
 }
 
@@ -252,7 +239,7 @@ def test_what_imports_nothing_heavy_itself_does_so_through_no_other_file_and_no_
     ("text", "module"),
     [
         ("from cait_viz import analyze", "api"),
-        ("def f():\n    from cait_viz import Analysis as Result", "analysis"),
+        ("def f():\n    from cait_viz import Analysis as Result", "results/analysis"),
         ("import cait_viz as c\ndef f():\n    return c.load_model()", "api"),
         ("from cait_viz import training\ntraining.finetune", "training/api"),
         ("from cait_viz.training import Stage, distil", "training/api"),
@@ -293,7 +280,7 @@ def test_all_but_the_network_imports_without_keras_and_streamlit(run_python, pho
 import importlib, json, sys
 import numpy as np
 import cait_viz
-from cait_viz.analysis import ModelInfo
+from cait_viz.results.analysis import ModelInfo
 from cait_viz.images.preprocess import prepare, seen_box
 
 for module in sys.argv[2:]:

@@ -13,10 +13,10 @@ from PIL import Image
 import cait_viz
 from cait_viz._resources import SAMPLES
 from cait_viz.attention.maps import Range
-from cait_viz.comparison import shared_limits
 from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.engine.tape import ClassGradients
 from cait_viz.errors import SelectionError
+from cait_viz.results.comparison import shared_limits
 
 CAT, CUP = SAMPLES / "cat.jpg", SAMPLES / "coffee.jpg"
 

@@ -8,8 +8,8 @@ from image_helpers import blobs
 from PIL import Image
 
 import cait_viz
+from cait_viz.batch.evaluation import evaluate
 from cait_viz.errors import DatasetError, TeacherError
-from cait_viz.evaluation import evaluate
 from cait_viz.metrics.faithfulness import CENTER, RANDOM
 from cait_viz.weights.labels import imagenet_names
 from cait_viz.weights.resolve import resolve
@@ -249,7 +249,7 @@ def test_what_can_be_refused_is_refused_before_tensorflow_starts(run_python):
     script = """
 import sys
 from pathlib import Path
-from cait_viz.evaluation import evaluate
+from cait_viz.batch.evaluation import evaluate
 from cait_viz.errors import CaitVizError
 from cait_viz.weights.resolve import resolve
 try:

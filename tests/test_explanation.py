@@ -11,7 +11,7 @@ import cait_viz
 from cait_viz.attention.relevance import weighted
 from cait_viz.engine.tape import GradientTape
 from cait_viz.errors import SelectionError
-from cait_viz.explanation import class_of
+from cait_viz.results.explanation import class_of
 
 CAT = Path(__file__).parent.parent / "assets" / "samples" / "cat.jpg"
 LABELS = ("tabby, tabby cat", "crane", "crane", "tiger cat", "Border terrier")

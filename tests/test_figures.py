@@ -18,9 +18,9 @@ import pytest
 from analyses import LABELS, MODEL, analysis_of, read_png
 
 import cait_viz
-from cait_viz.analysis import draw_figure
 from cait_viz.drawing.figures import FIGURE_FORMATS, FIGURES, percent
 from cait_viz.errors import SelectionError
+from cait_viz.results.analysis import draw_figure
 
 TESTS = Path(__file__).parent
 
@@ -159,7 +159,7 @@ def draw_everything(environment):
         "print('matplotlib.pyplot' in sys.modules)"
     )
     # The first import of Matplotlib is ours, and not the one of the module of tests.
-    program = "import cait_viz.analysis; cait_viz.analysis.Analysis\n" + program
+    program = "import cait_viz.results.analysis; cait_viz.results.analysis.Analysis\n" + program
     path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -280,7 +280,7 @@ def test_threads_draw_what_one_thread_draws():
 
 def test_drawing_needs_neither_pyplot_nor_keras():
     program = (
-        "import sys, cait_viz.analysis, cait_viz.drawing.figures\n"
+        "import sys, cait_viz.results.analysis, cait_viz.drawing.figures\n"
         "print([name for name in ('matplotlib.pyplot', 'keras', 'tensorflow', 'streamlit') "
         "if name in sys.modules])"
     )

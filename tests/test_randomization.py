@@ -14,7 +14,7 @@ from cait_viz.engine.randomized import RandomizedNetwork, randomization_steps
 from cait_viz.engine.tape import ClassGradients, GradientTape
 from cait_viz.errors import EngineError, SelectionError
 from cait_viz.model.config import CaiTConfig
-from cait_viz.randomization import rank_correlation
+from cait_viz.results.randomization import rank_correlation
 
 CAT = SAMPLES / "cat.jpg"
 

@@ -139,7 +139,7 @@ def test_a_resumed_study_that_fails_at_once_loses_no_row(study, run, small, fold
     def killed(entry):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cait_viz.study._line", killed)
+    monkeypatch.setattr("cait_viz.batch.study._line", killed)
     assert run("trust", folder / "cat.png", *small, "--json", output, "--resume")[0] == 130
     assert output.read_text().splitlines() == lines
     assert list(tmp_path.iterdir()) == [output]

@@ -9,7 +9,7 @@ import cait_viz
 from cait_viz.attention.patch_stage import mean_distance, read_out, rollout
 from cait_viz.attention.probabilities import probabilities
 from cait_viz.errors import CheckpointError, SelectionError
-from cait_viz.tracing import patch_at
+from cait_viz.results.tracing import patch_at
 
 
 @pytest.fixture(scope="module", params=["openvino", "keras"])

@@ -9,7 +9,7 @@ from cait_viz.errors import SelectionError
 from cait_viz.images.preprocess import normalize, resize_and_crop
 from cait_viz.images.read import read_image
 from cait_viz.metrics.faithfulness import CENTER, RANDOM, confidence, curves
-from cait_viz.trustworthiness import measure_trust
+from cait_viz.results.trustworthiness import measure_trust
 
 SIDE, GRID = 32, (4, 4)
 

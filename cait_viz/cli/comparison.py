@@ -12,12 +12,12 @@ from cait_viz._files import check_output
 from cait_viz.api import find_map
 from cait_viz.cli.images import FORMATS, Head, OneMapDrawing
 from cait_viz.cli.options import ModelOptions, Output, write
-from cait_viz.comparison import MapName, draw_comparison
 from cait_viz.drawing.overlay import Look
 from cait_viz.engine.base import Engine
 from cait_viz.errors import UsageError
-from cait_viz.explanation import class_of
 from cait_viz.images.read import LoadedImage
+from cait_viz.results.comparison import MapName, draw_comparison
+from cait_viz.results.explanation import class_of
 from cait_viz.weights.labels import class_names
 
 Value = TypeVar("Value")

@@ -11,7 +11,6 @@ from cyclopts import Parameter
 from cait_viz._checks import check_index
 from cait_viz._files import check_output, replacing
 from cait_viz._text import one_line
-from cait_viz.analysis import Analysis, draw_figure
 from cait_viz.api import ablate as ablate_heads
 from cait_viz.api import analyze, attention_tensors, block_attention
 from cait_viz.api import explain as explain_class
@@ -21,8 +20,9 @@ from cait_viz.cli.options import Count, Index, ModelOptions, Output, note, repor
 from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import Look
 from cait_viz.errors import UsageError
-from cait_viz.explanation import Method, class_of
-from cait_viz.tracing import patch_at
+from cait_viz.results.analysis import Analysis, draw_figure
+from cait_viz.results.explanation import Method, class_of
+from cait_viz.results.tracing import patch_at
 from cait_viz.weights.labels import class_names
 from cait_viz.weights.registry import BUNDLED
 

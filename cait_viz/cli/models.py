@@ -12,14 +12,14 @@ from tqdm import tqdm
 from cait_viz._backend import BACKENDS, import_keras, installed_backend
 from cait_viz._files import check_folder, check_output
 from cait_viz._text import one_line
+from cait_viz.batch.study import study
 from cait_viz.cli.main import complain
 from cait_viz.cli.options import Count, Index, ModelOptions, NoFit, NoView, Output, WeightsAlone, note, report
-from cait_viz.comparison import MapName
 from cait_viz.engine import graphs
 from cait_viz.errors import CheckpointError, SelectionError
 from cait_viz.images.folders import files_below
 from cait_viz.model.export import FORMATS, WITH_TENSORFLOW, export_model, require_packages
-from cait_viz.study import study
+from cait_viz.results.comparison import MapName
 from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
 from cait_viz.weights.resolve import available, resolve
 
@@ -95,7 +95,7 @@ def evaluate(
             insertion are measured as well; about 310 forward passes an image.
         seed: decides which images these are, and on all that is random.
     """
-    from cait_viz import evaluation
+    from cait_viz.batch import evaluation
 
     lines = evaluation.evaluate(
         folders,

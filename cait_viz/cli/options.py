@@ -14,7 +14,6 @@ from cait_viz._backend import import_keras, installed_backend
 from cait_viz._files import replacing
 from cait_viz._sizes import ImageSize
 from cait_viz._text import one_line
-from cait_viz.analysis import Analysis
 from cait_viz.api import analyze, describe
 from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.engine.load import load_engine, load_keras
@@ -22,6 +21,7 @@ from cait_viz.errors import CheckpointError, UsageError
 from cait_viz.images.preprocess import View, fitted_size
 from cait_viz.images.read import LoadedImage, load_image
 from cait_viz.model.config import CaiTConfig
+from cait_viz.results.analysis import Analysis
 from cait_viz.weights.architecture import at_size
 from cait_viz.weights.labels import class_names
 from cait_viz.weights.registry import BUNDLED, get_variant

@@ -11,8 +11,8 @@ import streamlit as st
 from streamlit.runtime.state import SessionStateProxy
 
 from cait_viz._text import one_line
-from cait_viz.comparison import MapName
 from cait_viz.drawing.overlay import STYLES
+from cait_viz.results.comparison import MapName
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.source import image_before, samples, show_given_image, shown_given_image
 from cait_viz.serving.state import server

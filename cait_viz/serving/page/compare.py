@@ -5,8 +5,11 @@ from dataclasses import replace
 import streamlit as st
 
 from cait_viz import api
-from cait_viz.analysis import Analysis
-from cait_viz.comparison import (
+from cait_viz.drawing.figures import percent
+from cait_viz.drawing.overlay import Look
+from cait_viz.errors import CaitVizError
+from cait_viz.results.analysis import Analysis
+from cait_viz.results.comparison import (
     Map,
     MapName,
     attention_map,
@@ -15,9 +18,6 @@ from cait_viz.comparison import (
     rollout_map,
     shared_limits,
 )
-from cait_viz.drawing.figures import percent
-from cait_viz.drawing.overlay import Look
-from cait_viz.errors import CaitVizError
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import (
     BEFORE,

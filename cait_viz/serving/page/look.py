@@ -3,9 +3,9 @@
 import streamlit as st
 from PIL import Image
 
-from cait_viz.analysis import Analysis
 from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Look
+from cait_viz.results.analysis import Analysis
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import MEAN
 from cait_viz.serving.page.components.choice import Option, choose_option

@@ -10,6 +10,7 @@ from PIL import Image
 from cait_viz import api
 from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Look
+from cait_viz.results.tracing import BlockAttention, Trace
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import MEAN
 from cait_viz.serving.page.components.choice import Option, choose_option
@@ -18,7 +19,6 @@ from cait_viz.serving.page.files import choose_format, offer
 from cait_viz.serving.page.markup import ratio_of, verbatim
 from cait_viz.serving.page.options import choose, head_name
 from cait_viz.serving.page.result import ScreenResult, ask
-from cait_viz.tracing import BlockAttention, Trace
 
 # Sides in pixels of the maps in a strip: where there is room, and on a narrow screen.
 STRIP_SIDE, NARROWEST = 104, 72

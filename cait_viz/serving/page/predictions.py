@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from cait_viz.analysis import CONFIDENT
 from cait_viz.drawing.figures import percent
+from cait_viz.results.analysis import CONFIDENT
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.markup import verbatim
 from cait_viz.serving.page.result import ScreenResult

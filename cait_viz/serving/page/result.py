@@ -8,9 +8,9 @@ import streamlit as st
 
 from cait_viz import api
 from cait_viz._sizes import ImageSize
-from cait_viz.analysis import Analysis
 from cait_viz.errors import CaitVizError, ImageError
 from cait_viz.images.preprocess import View, fitted_size
+from cait_viz.results.analysis import Analysis
 from cait_viz.serving.engines import Found, Request
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import DETAILS

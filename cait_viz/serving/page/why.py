@@ -9,12 +9,13 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from cait_viz import api
-from cait_viz.ablation import Ablation, signed
 from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Look
-from cait_viz.explanation import Explanation, Method
 from cait_viz.images.preprocess import View
 from cait_viz.metrics.faithfulness import CENTER, RANDOM, Curve
+from cait_viz.results.ablation import Ablation, signed
+from cait_viz.results.explanation import Explanation, Method
+from cait_viz.results.trustworthiness import RANDOM_MAPS, Progress, Trust
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.components.choice import Option, choose_option
 from cait_viz.serving.page.files import choose_format, offer
@@ -23,7 +24,6 @@ from cait_viz.serving.page.markup import verbatim
 from cait_viz.serving.page.options import head_name
 from cait_viz.serving.page.path import LINE, PLOT, STRIP_SIDE
 from cait_viz.serving.page.result import TILE_SIDE, ScreenResult, ask
-from cait_viz.trustworthiness import RANDOM_MAPS, Progress, Trust
 
 METHODS: dict[Method, str] = {"relevance": "Relevance, all blocks", "gradient": "Gradient times attention"}
 

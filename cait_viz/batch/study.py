@@ -11,13 +11,13 @@ from cait_viz import api
 from cait_viz._files import replacing
 from cait_viz._text import file_text, one_line
 from cait_viz.attention.maps import Floats
-from cait_viz.comparison import MapName
 from cait_viz.drawing.export import SOFTWARE
 from cait_viz.engine.base import Engine
 from cait_viz.errors import ImageError, OutputError
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import load_image
 from cait_viz.metrics.report import mean_and_interval, row, table_head
+from cait_viz.results.comparison import MapName
 
 _MEASURES = {
     "deletion": "deletion, lower is better",

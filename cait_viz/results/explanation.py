@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from cait_viz._checks import check_choice, check_index
-from cait_viz.analysis import Analysis
 from cait_viz.attention.maps import Floats
 from cait_viz.attention.relevance import weighted
 from cait_viz.errors import SelectionError
+from cait_viz.results.analysis import Analysis
 
 Method = Literal["gradient", "relevance"]
 METHODS: tuple[Method, ...] = get_args(Method)

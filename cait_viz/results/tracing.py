@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cait_viz._checks import check_choice, check_index
-from cait_viz.analysis import Analysis
 from cait_viz.attention.maps import Floats, effective_patches, min_max
 from cait_viz.attention.patch_stage import read_out, rollout
 from cait_viz.drawing.export import npz_bytes
@@ -26,6 +25,7 @@ from cait_viz.drawing.figures import (
 )
 from cait_viz.drawing.overlay import Look, render
 from cait_viz.errors import SelectionError
+from cait_viz.results.analysis import Analysis
 
 # How many classes are followed through the depths.
 _LENS_CLASSES = 5

@@ -21,7 +21,7 @@ from cait_viz.drawing.figures import Caption, FigureFormat, HeadsPanel, Kind, Sa
 from cait_viz.drawing.overlay import SIGNED_COLORMAP, Look, Style, colored, reduced, render, render_signed
 from cait_viz.errors import SelectionError
 from cait_viz.images.preprocess import Box
-from cait_viz.result import CONFIDENT, ModelInfo, Result
+from cait_viz.results.result import CONFIDENT, ModelInfo, Result
 
 __all__ = ["CONFIDENT", "Analysis", "ModelInfo", "draw_figure"]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from cait_viz._checks import check_choice, check_index
 from cait_viz._text import one_line
-from cait_viz.analysis import Analysis, heads_panel
 from cait_viz.attention.maps import Floats
 from cait_viz.drawing.figures import FIGURE_FORMATS, Caption, FigureFormat, draw_heads
 from cait_viz.drawing.overlay import Look
+from cait_viz.results.analysis import Analysis, heads_panel
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,13 +8,13 @@ from typing import Any, Literal
 from PIL import Image
 
 from cait_viz._checks import check_choice
-from cait_viz.analysis import Analysis
 from cait_viz.attention.maps import Floats, Range, value_range
 from cait_viz.drawing import figures
 from cait_viz.drawing.figures import Caption, ComparedPanel, FigureFormat, percent
 from cait_viz.drawing.overlay import Look, color_ramp
-from cait_viz.explanation import Explanation, Method
-from cait_viz.tracing import Trace
+from cait_viz.results.analysis import Analysis
+from cait_viz.results.explanation import Explanation, Method
+from cait_viz.results.tracing import Trace
 
 MapName = Literal["attention", "rollout", "gradient", "relevance"]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cait_viz.analysis import Analysis
 from cait_viz.attention.maps import Floats
 from cait_viz.metrics.report import row, table_head
+from cait_viz.results.analysis import Analysis
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,1 @@
+"""Work on folders of images."""

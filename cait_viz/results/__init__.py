@@ -1,0 +1,1 @@
+"""What came out of one image: numbers that draw, save and compare themselves."""
