@@ -7,7 +7,7 @@ Run it with `make app`, `cait-viz app` or `streamlit run app.py`. The network ru
 import streamlit as st
 
 from cait_viz.errors import CaitVizError
-from cait_viz.serving.page.address import follow_address, write_address
+from cait_viz.serving.page.address import follow_address, forget_choices_of_another, write_address
 from cait_viz.serving.page.compare import show_compare
 from cait_viz.serving.page.look import show_look
 from cait_viz.serving.page.markup import STYLE, notice
@@ -63,6 +63,7 @@ def main() -> None:
         view, detail = choose("Part of the image", "view", VIEWS), choose_detail(model)
         block, head = choose_block_and_head(model)
         look = choose_look(compares_heads=st.session_state.question in ("look", "why"))
+    forget_choices_of_another((image.key, model.choice, view, detail))
     write_address(image.sample.slug if image.sample else None)
     if missing := server().missing(model):
         show_download_of(missing)

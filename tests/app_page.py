@@ -76,7 +76,7 @@ def choose_tile(page, block, head):
 
 
 def choose_patch(page, patch):
-    return choose(page, "patch", {"patch": patch})
+    return choose(page, "pictures_of_map", {"patch": patch})
 
 
 def chosen_sample(page):
@@ -103,7 +103,7 @@ def tiles(page):
 
 def pictures(page):
     """The photograph and its map."""
-    return (component(page, "patch")[1] or {"pictures": []})["pictures"]
+    return (component(page, "pictures_of_map")[1] or {"pictures": []})["pictures"]
 
 
 def maps(page):

@@ -54,7 +54,7 @@ def test_the_address_opens_on_every_part_of_a_view():
         ("style", "neon"), ("view", "half"), ("detail", "3"),
         ("sample", "../../etc/passwd"), ("model", "resnet50"),
         ("sample", "![x](http://evil.example/x.png)"), ("model", "<script>alert(1)</script>"),
-        ("head", "9" * 5000), ("question", "who"),
+        ("head", "9" * 5000), ("question", "who"), ("patch", "1000"), ("patch", "-1"),
     ],
 )  # fmt: skip
 def test_what_an_address_asks_for_in_vain_is_told_once_and_shown_as_it_is(name, value):
@@ -67,6 +67,22 @@ def test_what_an_address_asks_for_in_vain_is_told_once_and_shown_as_it_is(name, 
     assert maps(page)[0][0].endswith("pagoda.jpg: class-attention block 2, mean of the heads.")
     page.run()
     assert notices(page) == []
+
+
+def test_a_class_that_no_model_has_is_told():
+    page = visit(question="why", **{"class": "1000"})
+    assert "class 1000" in notices(page)[0]
+    assert page.selectbox(key="class").value == "top"
+
+
+def test_a_class_that_is_the_most_probable_is_chosen_as_such():
+    page = visit(question="why")
+    label = page.selectbox(key="class").options[0]
+    index = int(page.session_state["result"].small.ranking[0])
+    again = visit(question="why", **{"class": str(index)})
+    assert not again.exception
+    assert again.selectbox(key="class").value == "top"
+    assert again.selectbox(key="class").options[0] == label
 
 
 def test_an_address_that_names_a_thing_twice_is_no_trouble():

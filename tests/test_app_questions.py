@@ -59,7 +59,7 @@ def path(**address):
 def test_the_patch_that_the_class_token_looks_at_most_is_shown_first(trace):
     page = path()
     patch = int(trace.analysis.attention()[1:].argmax())
-    assert data(page, "path_patch")["chosen"] == patch
+    assert data(page, "pictures_of_patch")["chosen"] == patch
     row, column = divmod(patch, trace.analysis.grid_shape[1])
     assert [number.value for number in page.number_input] == [row + 1, column + 1]
     assert [option["caption"] for option in options(page, "sa_blocks")] == [
@@ -71,19 +71,40 @@ def test_the_patch_that_the_class_token_looks_at_most_is_shown_first(trace):
 def test_a_patch_is_chosen_on_the_image_or_by_its_row_and_column(engine, trace):
     page = path()
     small = analysis_of(page)
-    choose(page, "path_patch", {"patch": 30})
+    choose(page, "pictures_of_patch", {"patch": 30})
     page.number_input(key="patch_column").set_value(5).run()
     patch = 30 // 14 * 14 + 4
-    assert data(page, "path_patch")["chosen"] == patch
+    assert data(page, "pictures_of_patch")["chosen"] == patch
     block = cait_viz.block_attention(SAMPLES / "coffee.jpg", engine, trace.blocks - 1)
-    shown = data(page, "path_patch")["pictures"][1]
+    shown = data(page, "pictures_of_patch")["pictures"][1]
     assert same(shown, small.draw(block.grid(patch), dim_unseen=0.6))
     assert "Where the patch in row 3, column 5 looks: self-attention block 12" in shown["alt"]
 
 
+def test_the_patch_is_in_the_address_and_is_the_same_where_it_is_told_how_much_it_gets():
+    page = path()
+    assert "patch" not in page.query_params
+    choose(page, "pictures_of_patch", {"patch": 30})
+    page.button_group(key="question").set_value("look").run()
+    assert data(page, "pictures_of_map")["chosen"] == 30
+    assert "The patch in row 3, column 3 gets" in texts(page)
+    again = visit(**page.query_params)
+    assert data(again, "pictures_of_map")["chosen"] == 30
+    # Back from another image brings the patch of the first.
+    before = dict(page.query_params)
+    choose_sample(page, "pagoda")
+    assert data(page, "pictures_of_map")["chosen"] is None
+    page.query_params.clear()
+    page.query_params.update(before)
+    page.run()
+    assert data(page, "pictures_of_map")["chosen"] == 30
+    choose(page, "pictures_of_map", {"patch": None})
+    assert "patch" not in page.query_params
+
+
 def test_direction_head_and_scores_draw_what_they_say(engine):
     page = path()
-    small, patch = analysis_of(page), data(page, "path_patch")["chosen"]
+    small, patch = analysis_of(page), data(page, "pictures_of_patch")["chosen"]
     choose(page, "sa_blocks", "3")
     block = cait_viz.block_attention(SAMPLES / "coffee.jpg", engine, 3)
     page.selectbox(key="sa_head").select(2).run()
@@ -91,7 +112,7 @@ def test_direction_head_and_scores_draw_what_they_say(engine):
         for mixed in (False, True):
             page.button_group(key="direction").set_value("in" if incoming else "out")
             page.button_group(key="scores").set_value("mixed" if mixed else "softmax").run()
-            shown = data(page, "path_patch")["pictures"][1]
+            shown = data(page, "pictures_of_patch")["pictures"][1]
             grid = block.grid(patch, 2, incoming=incoming, mixed=mixed)
             assert same(shown, small.draw(grid, signed=mixed, dim_unseen=0.6))
             assert shown["alt"] == block.title(patch, 2, incoming=incoming, mixed=mixed) + "."
@@ -99,7 +120,7 @@ def test_direction_head_and_scores_draw_what_they_say(engine):
             assert ("negative (blue)" in texts(page)) == mixed
     assert not page.exception
     again = visit(**page.query_params)
-    assert data(again, "path_patch")["pictures"][1]["alt"] == shown["alt"]
+    assert data(again, "pictures_of_patch")["pictures"][1]["alt"] == shown["alt"]
     assert page.query_params["sa_block"] == "3"
 
 
@@ -116,10 +137,10 @@ def test_each_depth_tells_the_class_it_would_have_named(trace):
 
 def test_a_new_image_has_a_patch_of_its_own_and_the_block_stays():
     page = path()
-    choose(page, "path_patch", {"patch": 30})
+    choose(page, "pictures_of_patch", {"patch": 30})
     choose(page, "sa_blocks", "3")
     choose_sample(page, "pagoda")
-    assert data(page, "path_patch")["chosen"] == int(analysis_of(page).attention()[1:].argmax())
+    assert data(page, "pictures_of_patch")["chosen"] == int(analysis_of(page).attention()[1:].argmax())
     assert data(page, "sa_blocks")["chosen"] == "3"
 
 
@@ -176,18 +197,23 @@ def why():
 def test_each_head_shows_what_the_class_loses_without_it(engine):
     page = why()
     ablation = cait_viz.ablate(SAMPLES / "coffee.jpg", engine)
-    target = page.selectbox(key="target")
-    assert target.value == int(ablation.analysis.ranking[0])
-    for chosen in (target.value, 5):
-        page.selectbox(key="target").select(chosen).run()
+    first = int(ablation.analysis.ranking[0])
+    assert page.selectbox(key="class").value == "top"
+    for chosen in (first, 5):
+        if chosen != first:
+            page.selectbox(key="class").select(chosen).run()
         notes = [option["note"] for option in options(page, "silenced")]
         assert notes == [signed(change) for change in ablation.changes(chosen).ravel()]
         assert ablation.analysis.labels[chosen] in texts(page)
     choose(page, "silenced", "0_2")
     assert (page.session_state["block"], page.session_state["head"]) == (0, 2)
     assert data(page, "silenced")["chosen"] == "0_2"
+    assert page.query_params["class"] == "5"
+    again = visit(**page.query_params)
+    assert [option["note"] for option in options(again, "silenced")] == notes
     choose_sample(page, "pagoda")
-    assert page.selectbox(key="target").value == int(analysis_of(page).ranking[0])
+    assert page.selectbox(key="class").value == "top"
+    assert "class" not in page.query_params
 
 
 def test_maps_are_measured_when_asked_and_beside_both_baselines(asked):
@@ -216,7 +242,7 @@ def test_the_gradients_are_asked_when_told_and_again_for_another_class(monkeypat
     page = why()
     assert targets == []
     page.toggle(key="gradients").set_value(True).run()
-    page.selectbox(key="target").select(7).run()
+    page.selectbox(key="class").select(7).run()
     assert not page.exception
     assert targets == [int(analysis_of(page).ranking[0]), 7]
     page.button(key="test_map").click().run()

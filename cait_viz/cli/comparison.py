@@ -7,18 +7,15 @@ from typing import Annotated, TypeVar
 
 from cyclopts import Parameter
 
-from cait_viz._checks import check_index
 from cait_viz._files import check_output
 from cait_viz.api import find_map
-from cait_viz.cli.images import FORMATS, Head, OneMapDrawing
-from cait_viz.cli.options import ModelOptions, Output, write
+from cait_viz.cli.images import FORMATS, OneMapDrawing
+from cait_viz.cli.options import Head, ModelOptions, Output, write
 from cait_viz.drawing.overlay import Look
 from cait_viz.engine.base import Engine
 from cait_viz.errors import UsageError
 from cait_viz.images.read import LoadedImage
 from cait_viz.results.comparison import MapName, draw_comparison
-from cait_viz.results.explanation import class_of
-from cait_viz.weights.labels import class_names
 
 Value = TypeVar("Value")
 
@@ -73,24 +70,17 @@ def compare(
         if value not in ((), None) and not set(methods) & set(of):
             raise UsageError(f"{option} is for --map {' or '.join(of)}; leave it out")
     blocks, heads = _both("--block", block or (None,)), _both("--head", head or ("mean",))
-    for side, one_block, one_head in zip(sides, blocks, heads, strict=True):
-        if one_block is not None:
-            check_index("CA block", one_block, side.config.ca_ffn_layers)
-        if one_head != "mean":
-            check_index("head", one_head, side.config.num_heads)
-        if target is not None:
-            class_of(class_names(side.config.num_classes, side.labels), target)
+    for side, one_block in zip(sides, blocks, strict=True):
+        side.check_block(one_block)
+    numbers = [side.head_index(one_head) for side, one_head in zip(sides, heads, strict=True)]
+    classes = [side.class_index(target) for side in sides]
     sources = _loaded(given, other, _both("IMAGE", images))
-    maps = []
-    for (loaded_image, engine), method, one_block, one_head in zip(
-        sources, methods, blocks, heads, strict=True
-    ):
-        number = None if one_head == "mean" else int(one_head)
-        maps.append(
-            find_map(
-                loaded_image, engine, method, block=one_block, head=number, target=target, view=given.seen
-            )
+    maps = [
+        find_map(*source, method, block=one_block, head=number, target=index, view=given.seen)
+        for source, method, one_block, number, index in zip(
+            sources, methods, blocks, numbers, classes, strict=True
         )
+    ]
     content = draw_comparison(maps, FORMATS[output.suffix.lower()], one_scale=one_scale, **asdict(look))
     write(output, content, " beside ".join(f"{one.name} of {one.analysis.image_name}" for one in maps))
 

@@ -16,14 +16,13 @@ from cait_viz.api import analyze, attention_tensors, block_attention
 from cait_viz.api import explain as explain_class
 from cait_viz.api import randomize as randomize_network
 from cait_viz.api import trace as trace_image
-from cait_viz.cli.options import Count, Index, ModelOptions, Output, note, report, write
+from cait_viz.cli.options import Count, Head, Index, ModelOptions, Output, note, report, write
 from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import Look
 from cait_viz.errors import UsageError
 from cait_viz.results.analysis import Analysis, draw_figure
-from cait_viz.results.explanation import Method, class_of
+from cait_viz.results.explanation import Method
 from cait_viz.results.tracing import patch_at
-from cait_viz.weights.labels import class_names
 from cait_viz.weights.registry import BUNDLED
 
 Image = Annotated[str, Parameter(help="path or web address of an image.")]
@@ -31,7 +30,6 @@ Block = Annotated[
     int | None,
     Parameter(help="class-attention block, from 0 (default: the one that serves best as saliency)."),
 ]
-Head = int | Literal["mean"]
 Drawing = Annotated[Look, Parameter(name="*", group="Drawing", parse="^(?!dim_unseen)")]
 FigureDrawing = Annotated[Drawing, Parameter(parse="^(?!style|alpha|dim_unseen)")]
 OneMapDrawing = Annotated[Drawing, Parameter(parse="^(?!scale|dim_unseen)")]
@@ -116,9 +114,8 @@ def render(
         method: the attention to the patches as the head reads them, or that attention traced back through the
             self-attention blocks to the image (rollout; Abnar and Zuidema 2020).
     """
-    number = None if head == "mean" else check_index("head", head, given.config.num_heads)
-    if block is not None:
-        check_index("CA block", block, given.config.ca_ffn_layers)
+    number = given.head_index(head)
+    given.check_block(block)
     check_output(output, [".png"], given.inputs(image))
     if method != "attention" and look.scale != "head":
         raise UsageError("--scale shared compares the heads' own attention; leave it out with --method")
@@ -155,10 +152,9 @@ def figure(
         kind: every head of every class-attention block (heads, Figure 6), or the saliency of one block and
             the classes above 10 % (saliency, Figure 7).
     """
-    if block is not None:
-        if kind == "heads":
-            raise UsageError("--block is for --kind saliency: --kind heads shows every block; leave it out")
-        check_index("CA block", block, given.config.ca_ffn_layers)
+    if kind == "heads" and block is not None:
+        raise UsageError("--block is for --kind saliency: --kind heads shows every block; leave it out")
+    given.check_block(block)
     check_output(output, list(FORMATS), given.inputs(*images))
     analyses = given.analyze(*images)
     drawing = {name: getattr(look, name) for name in ("colormap", "interpolation", "scale")}
@@ -184,8 +180,7 @@ def trace(
     Args:
         output: the figure to write; .png, .svg or .pdf; or the numbers; .npz.
     """
-    if block is not None:
-        check_index("CA block", block, given.config.ca_ffn_layers)
+    given.check_block(block)
     check_output(output, [*FORMATS, ".npz"], given.inputs(image))
     if output.suffix.lower() == ".npz" and (block is not None or look != Look()):
         raise UsageError(
@@ -227,9 +222,8 @@ def patch(
         incoming: who looks at the patch (a column of the attention), in place of where it looks (a row).
         mixed: the scores after the heads are mixed, which may be negative, in place of the softmax's.
     """
-    config = given.config
-    number = None if head == "mean" else check_index("head", head, config.num_heads)
-    check_index("SA block", sa_block, config.sa_ffn_layers)
+    number = given.head_index(head)
+    check_index("SA block", sa_block, given.config.sa_ffn_layers)
     if mixed and look.colormap is not None:
         raise UsageError(
             "--colormap is not for --mixed, whose two signs have colors of their own; leave it out"
@@ -264,15 +258,13 @@ def explain(
             same of all blocks, propagated from the image to the class token (Chefer et al. 2021).
         target: the class, by its name or its index from 0 (default: the most probable).
     """
-    if block is not None:
-        if method == "relevance":
-            raise UsageError("--block is for --method gradient: relevance is of all blocks; leave it out")
-        check_index("CA block", block, given.config.ca_ffn_layers)
-    if target is not None:
-        class_of(class_names(given.config.num_classes, given.labels), target)
+    if method == "relevance" and block is not None:
+        raise UsageError("--block is for --method gradient: relevance is of all blocks; leave it out")
+    given.check_block(block)
+    index = given.class_index(target)
     check_output(output, [".png"], given.inputs(image))
     [loaded], engine = given.load(image)
-    found = explain_class(loaded, engine, target, given.seen)
+    found = explain_class(loaded, engine, index, given.seen)
     title, facts = found.title(method, block), found.facts(method, block)
     content = found.analysis.map_png(found.grid(method, block), title, facts, **asdict(look))
     write(output, content, title)
@@ -293,8 +285,7 @@ def ablate(
         output: the figure to write; .png, .svg or .pdf.
         target: the class, by its name or its index from 0 (default: the most probable).
     """
-    names = class_names(given.config.num_classes, given.labels)
-    index = None if target is None else class_of(names, target)
+    index = given.class_index(target)
     check_output(output, list(FORMATS), given.inputs(image))
     [loaded], engine = given.load(image)
     found = ablate_heads(loaded, engine, given.seen)
@@ -325,14 +316,11 @@ def randomize(
         head: of the attention and its rollout: attention head, from 0, or the mean of the heads.
         seed: decides the new weights.
     """
-    config = given.config
-    number = None if head == "mean" else check_index("head", head, config.num_heads)
-    if block is not None:
-        check_index("CA block", block, config.ca_ffn_layers)
-    if target is not None:
-        class_of(class_names(config.num_classes, given.labels), target)
+    number = given.head_index(head)
+    given.check_block(block)
+    index = given.class_index(target)
     [loaded], engine = given.load(image)
-    found = randomize_network(loaded, engine, target, given.seen, block=block, head=number, seed=seed)
+    found = randomize_network(loaded, engine, index, given.seen, block=block, head=number, seed=seed)
     print("\n".join(found.table()))
 
 

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 
 from cait_viz._backend import import_keras, installed_backend
+from cait_viz._checks import check_index
 from cait_viz._files import replacing
 from cait_viz._sizes import ImageSize
 from cait_viz._text import one_line
@@ -22,6 +23,7 @@ from cait_viz.images.preprocess import View, fitted_size
 from cait_viz.images.read import LoadedImage, load_image
 from cait_viz.model.config import CaiTConfig
 from cait_viz.results.analysis import Analysis
+from cait_viz.results.explanation import class_of
 from cait_viz.weights.architecture import at_size
 from cait_viz.weights.labels import class_names
 from cait_viz.weights.registry import BUNDLED, get_variant
@@ -35,6 +37,9 @@ def _image_size(_: Any, tokens: Sequence[Token]) -> ImageSize:
         raise ValueError("give SIDE or HEIGHTxWIDTH in pixels, such as 448 or 320x448")
     height, width = int(sides[0]), int(sides[-1])
     return height if height == width else (height, width)
+
+
+Head = int | Literal["mean"]
 
 
 @Parameter(name="*", group="Model")
@@ -84,6 +89,21 @@ class ModelOptions:
             )
         class_names(config.num_classes, self.labels)
         return at_size(named.name, config, self.image_size)
+
+    def check_block(self, block: int | None) -> None:
+        """Refuse a class-attention block that the network does not have; None is the best one."""
+        if block is not None:
+            check_index("CA block", block, self.config.ca_ffn_layers)
+
+    def head_index(self, head: Head) -> int | None:
+        """The head itself, if the network has it, and None for the mean of the heads."""
+        return None if head == "mean" else check_index("head", head, self.config.num_heads)
+
+    def class_index(self, target: str | None) -> int | None:
+        """The index of a class that is given by its name or index; None stays None, the most probable one."""
+        if target is None:
+            return None
+        return class_of(class_names(self.config.num_classes, self.labels), target)
 
     def inputs(self, *images: str) -> list[Path]:
         """The files that a command reads, none of which may be replaced by its output."""

@@ -4,7 +4,8 @@ Streamlit adds a step to the browser's history whenever `st.query_params` change
 with the old parameters on Back and Forward, but with the widgets as they are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from math import ceil, prod
 from typing import Any, get_args
 
 import streamlit as st
@@ -31,13 +32,22 @@ SAME = "same"
 # The image that the person gave before the last one, which is in no address.
 BEFORE = "before"
 
+# No patch is chosen; the class is the most probable one.
+NONE, TOP = "none", "top"
+
 # Keys in the session's state, which are those of the widgets: what is in the address, what is in it while a
 # question is asked, and what never is.
 _IN_ADDRESS = ("question", "model", "sample", "block", "head", "style", "view", "detail")
 _OF_QUESTION = {
-    "path": ("sa_block", "sa_head", "direction", "scores"),
+    "look": ("patch",),
+    "path": ("patch", "sa_block", "sa_head", "direction", "scores"),
+    "why": ("patch", "class"),
     "compare": ("map", "other", "other_model", "other_map", "other_block", "other_head", "ranges", "shown"),
 }
+# What is chosen in one image, by one model: for another it is the default again.
+_OF_IMAGE = {"patch": NONE, "class": TOP}
+# What an address does not say: the defaults of those, and an image that is in no address.
+_UNSAID = {*_OF_IMAGE.items(), ("other", BEFORE)}
 _NOT_IN_ADDRESS = ("colormap", "opacity", "scale", "interpolation")
 
 
@@ -63,8 +73,27 @@ def follow_address(questions: Sequence[str]) -> None:
     show_given_image("sample" not in address and bool(address))
     if unknown:
         state.notice = f"The address asks for what is not there: {', '.join(unknown)} (counted from 0)."
+    state.pop("chosen_in", None)
     state.address_and_choices = (address, _choices())
     state.said_by_address = None if unknown else _written(view)
+
+
+def forget_choices_of_another(key: Hashable) -> None:
+    """Take back what was chosen in another image, or by another model; `key` tells which this is."""
+    state = st.session_state
+    if state.setdefault("chosen_in", key) != key:
+        state.update(_OF_IMAGE, chosen_in=key)
+
+
+def chosen_patch(grid_shape: tuple[int, int]) -> int | None:
+    """The patch that is chosen in a grid, row by row from the top left, or None."""
+    patch: int | str = st.session_state.patch
+    return patch if isinstance(patch, int) and patch < prod(grid_shape) else None
+
+
+def choose_patch(patch: int | None) -> None:
+    """Choose a patch, or with None take the choice back."""
+    st.session_state.patch = NONE if patch is None else patch
 
 
 def write_address(sample: str | None) -> None:
@@ -128,8 +157,8 @@ def _in_address() -> tuple[str, ...]:
 
 def _written(values: Mapping[str, Any] | SessionStateProxy) -> dict[str, str]:
     """What of these values an address holds."""
-    names = [name for name in _in_address() if (name, values[name]) != ("other", BEFORE)]
-    return {name: str(values[name]) for name in names}
+    said = [name for name in _in_address() if (name, values[name]) not in _UNSAID]
+    return {name: str(values[name]) for name in said}
 
 
 def _choices() -> list[Any]:
@@ -162,9 +191,16 @@ def _parse(address: Mapping[str, str], questions: Sequence[str]) -> tuple[dict[s
     take("style", STYLES)
     take("view", PARTS)
     take("detail", DETAILS)
-    take_more = {"path": _take_path, "compare": _take_comparison}.get(view["question"])
-    if take_more is not None:
-        take_more(view, take)
+    if view["question"] == "compare":
+        _take_comparison(view, take)
+        return view, unknown
+    # An input of another shape has about as many patches as a square one.
+    patches = ceil(1.2 * prod(model.config.grid_shape) * float(view["detail"]) ** 2)
+    take("patch", (NONE, *range(patches)))
+    if view["question"] == "path":
+        _take_path(view, take)
+    if view["question"] == "why":
+        take("class", (TOP, *range(model.config.num_classes)))
     return view, unknown
 
 

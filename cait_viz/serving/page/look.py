@@ -7,7 +7,7 @@ from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Look
 from cait_viz.results.analysis import Analysis
 from cait_viz.serving.models import AvailableModel
-from cait_viz.serving.page.address import MEAN
+from cait_viz.serving.page.address import MEAN, choose_patch, chosen_patch
 from cait_viz.serving.page.components.choice import Option, choose_option
 from cait_viz.serving.page.components.patches import Picture, pick_patch
 from cait_viz.serving.page.files import choose_format, offer
@@ -54,7 +54,8 @@ def show_map(result: ScreenResult, block: int, head: int | None, look: Look) -> 
             head_of_block(block, head),
         ),
     ]
-    patch = pick_patch(pictures, small.grid_shape, small.box, of=result.key, key="patch")
+    patch = chosen_patch(small.grid_shape)
+    pick_patch(pictures, small.grid_shape, small.box, patch, "pictures_of_map", choose_patch)
     st.markdown(looks_at(small, block, head), help=exact_figures(small, block, head))
     if patch is not None:
         st.markdown(share_of_patch(small, block, head, patch))

@@ -12,9 +12,9 @@ from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Look
 from cait_viz.results.tracing import BlockAttention, Trace
 from cait_viz.serving.models import AvailableModel
-from cait_viz.serving.page.address import MEAN
+from cait_viz.serving.page.address import MEAN, choose_patch, chosen_patch
 from cait_viz.serving.page.components.choice import Option, choose_option
-from cait_viz.serving.page.components.patches import Picture, choose_patch, chosen_patch, pick_patch
+from cait_viz.serving.page.components.patches import Picture, pick_patch
 from cait_viz.serving.page.files import choose_format, offer
 from cait_viz.serving.page.markup import ratio_of, verbatim
 from cait_viz.serving.page.options import choose, head_name
@@ -28,8 +28,6 @@ SCORES = {"softmax": "Attention", "mixed": "Mixed scores"}
 
 # Heights in pixels: of a plot, and of a line of its legend.
 PLOT, LINE = 260, 20
-
-_PATCH = "path_patch"
 
 
 def show_path(result: ScreenResult, _: AvailableModel, block: int, head: int | None, look: Look) -> None:
@@ -49,7 +47,7 @@ def show_patch(result: ScreenResult, trace: Trace, block: int, head: int | None,
     """Where one patch looks in one self-attention block, or who looks at it."""
     small = result.small
     # Until one is chosen, the patch that the class token looks at most.
-    patch = chosen_patch(result.key, _PATCH)
+    patch = chosen_patch(small.grid_shape)
     if patch is None:
         patch = int(small.attention(block, head)[1:].argmax())
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -74,7 +72,7 @@ def show_patch(result: ScreenResult, trace: Trace, block: int, head: int | None,
         ),
     ]
     with st.container(key="path_pictures"):
-        pick_patch(pictures, small.grid_shape, small.box, of=result.key, key=_PATCH, shown=patch)
+        pick_patch(pictures, small.grid_shape, small.box, patch, "pictures_of_patch", choose_patch)
     st.markdown(about_patch(attention, patch, which, incoming, mixed))
     show_blocks(result, trace, patch, incoming, look)
 
@@ -93,7 +91,7 @@ def place_by_numbers(result: ScreenResult, patch: int) -> None:
     state.patch_row, state.patch_column = (1 + place for place in divmod(patch, columns))
 
     def take() -> None:
-        choose_patch((state.patch_row - 1) * columns + state.patch_column - 1, result.key, _PATCH)
+        choose_patch((state.patch_row - 1) * columns + state.patch_column - 1)
 
     st.number_input("Row", 1, rows, key="patch_row", on_change=take, width=84)
     st.number_input("Column", 1, columns, key="patch_column", on_change=take, width=84)

@@ -17,6 +17,7 @@ from cait_viz.results.ablation import Ablation, signed
 from cait_viz.results.explanation import Explanation, Method
 from cait_viz.results.trustworthiness import RANDOM_MAPS, Progress, Trust
 from cait_viz.serving.models import AvailableModel
+from cait_viz.serving.page.address import TOP
 from cait_viz.serving.page.components.choice import Option, choose_option
 from cait_viz.serving.page.files import choose_format, offer
 from cait_viz.serving.page.look import NARROWEST_TILE, show_answer
@@ -52,20 +53,24 @@ def show_why(result: ScreenResult, model: AvailableModel, block: int, head: int 
 def choose_class(result: ScreenResult) -> int:
     """The index of a class: of the image's, the most probable unless another is chosen."""
     state, analysis = st.session_state, result.small
-    ranking = [int(index) for index in analysis.ranking]
-    if state.get("target_of") != result.key or "target" not in state:
-        state.update(target_of=result.key, target=ranking[0])
+    first, *others = (int(index) for index in analysis.ranking)
+    if state["class"] == first:
+        state["class"] = TOP
+
+    def describe(choice: int | str) -> str:
+        index = first if choice == TOP else int(choice)
+        return f"{analysis.labels[index]} ({percent(float(analysis.probabilities[index]))})"
+
     st.header("Who speaks for this class?", anchor=False)
-    return st.selectbox(
+    chosen: int | str = st.selectbox(
         "Class",
-        ranking,
-        key="target",
-        format_func=lambda index: (
-            f"{analysis.labels[index]} ({percent(float(analysis.probabilities[index]))})"
-        ),
+        [TOP, *others],
+        key="class",
+        format_func=describe,
         help="Type to find any class by its name.",
         width=420,
     )
+    return first if isinstance(chosen, str) else chosen
 
 
 def show_ablation(

@@ -1,6 +1,6 @@
 """Images side by side on which a patch is chosen: by a click, a tap or the keyboard."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import streamlit as st
@@ -28,27 +28,22 @@ def pick_patch(
     pictures: Sequence[Picture],
     grid_shape: tuple[int, int],
     box: Box,
-    of: Hashable,
+    marked: int | None,
     key: str,
-    shown: int | None = None,
-) -> int | None:
-    """Draw images of one size, as large as fits, and give the patch that is chosen on them.
+    on_choose: Callable[[int | None], None],
+) -> None:
+    """Draw images of one size, as large as fits, on which a patch is chosen.
 
-    A second click on the chosen patch, or the Escape key, takes the choice back.
+    A second click on the marked patch, or the Escape key, takes the choice back.
 
     Args:
         pictures: they show the same place at the same point; the first has the keyboard's focus.
         grid_shape: rows and columns of patches.
         box: the part that the network saw, in pixels of the images: the patches divide it.
-        of: what the patch is chosen in; with another one, none is chosen.
-        key: tells the choice from others on the page.
-        shown: the patch that is marked while none is chosen.
-
-    Returns:
-        The patch's index, row by row from the top left, or None.
+        marked: the patch that is marked, row by row from the top left, or None.
+        key: tells the component from others on the page.
+        on_choose: is called with the newly chosen patch, or with None, before the page runs again.
     """
-    state = st.session_state
-    chosen = chosen_patch(of, key)
     width, height = pictures[0].image.size
     _component(
         key=key,
@@ -57,19 +52,7 @@ def pick_patch(
             "size": [width, height],
             "grid": grid_shape,
             "box": [box.left / width, box.top / height, box.right / width, box.bottom / height],
-            "chosen": shown if chosen is None else chosen,
+            "chosen": marked,
         },
-        on_chosen_change=lambda: choose_patch(state[key].chosen["patch"], of, key),
+        on_chosen_change=lambda: on_choose(st.session_state[key].chosen["patch"]),
     )
-    return chosen
-
-
-def chosen_patch(of: Hashable, key: str) -> int | None:
-    """The patch that is chosen in `of`, or None. Arguments as for `pick_patch`."""
-    chosen_in, chosen = st.session_state.get(f"{key}_chosen", (of, None))
-    return chosen if chosen_in == of else None
-
-
-def choose_patch(patch: int | None, of: Hashable, key: str) -> None:
-    """Choose a patch, or with None take the choice back. Arguments as for `pick_patch`."""
-    st.session_state[f"{key}_chosen"] = (of, patch)
