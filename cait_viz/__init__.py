@@ -15,19 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cait_viz.api import (
-        ablate,
-        analyze,
-        block_attention,
-        explain,
-        find_map,
-        load_engine,
-        load_model,
-        preprocess,
-        randomize,
-        trace,
-        trust,
-    )
+    from cait_viz.api import analyze, load_engine, load_model, preprocess
     from cait_viz.errors import (
         CaitVizError,
         CheckpointError,
@@ -40,6 +28,7 @@ if TYPE_CHECKING:
     from cait_viz.images.read import read_image
     from cait_viz.model.cait import CaiT
     from cait_viz.model.config import CaiTConfig
+    from cait_viz.questions import ablate, block_attention, explain, find_map, randomize, trace, trust
     from cait_viz.results.analysis import Analysis
     from cait_viz.results.comparison import draw_comparison
     from cait_viz.weights.registry import VARIANTS
@@ -58,19 +47,19 @@ _MODULES = {
     "SelectionError": "errors",
     "UnknownModelError": "errors",
     "VARIANTS": "weights.registry",
-    "ablate": "api",
+    "ablate": "questions",
     "analyze": "api",
-    "block_attention": "api",
+    "block_attention": "questions",
     "draw_comparison": "results.comparison",
-    "explain": "api",
-    "find_map": "api",
+    "explain": "questions",
+    "find_map": "questions",
     "load_engine": "api",
     "load_model": "api",
     "preprocess": "api",
-    "randomize": "api",
+    "randomize": "questions",
     "read_image": "images.read",
-    "trace": "api",
-    "trust": "api",
+    "trace": "questions",
+    "trust": "questions",
 }
 
 __all__ = [

@@ -5,34 +5,21 @@ it cannot be read. A `view` is "crop", the center, or "whole", the whole image s
 A `model` is what `load_engine` or `load_model` gave; only the latter imports Keras.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cait_viz._checks import check_choice, check_index
 from cait_viz._sizes import ImageSize
-from cait_viz.attention.maps import Floats
-from cait_viz.attention.patch_stage import mean_distance, read_out
 from cait_viz.attention.probabilities import probabilities
-from cait_viz.attention.relevance import weighted
 from cait_viz.engine import load
 from cait_viz.engine.base import Engine, EngineName, Precision
-from cait_viz.engine.randomized import randomization_steps
-from cait_viz.errors import CheckpointError, SelectionError
+from cait_viz.errors import CheckpointError
 from cait_viz.images import preprocess as preprocessing
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import ImageSource, LoadedImage, load_image
-from cait_viz.metrics.accuracy import with_rest
-from cait_viz.results.ablation import Ablation
 from cait_viz.results.analysis import Analysis, ModelInfo
-from cait_viz.results.comparison import Map, MapName, attention_map, explaining_map, rollout_map
-from cait_viz.results.explanation import Explanation, class_of
-from cait_viz.results.randomization import Randomization
-from cait_viz.results.tracing import BlockAttention, Trace
-from cait_viz.results.trustworthiness import Progress, Trust, measure_trust
 from cait_viz.weights.hub import Progress as DownloadProgress
 from cait_viz.weights.labels import class_kinds, class_names
 from cait_viz.weights.resolve import resolve
@@ -116,224 +103,11 @@ def analyze(
         ImageError: the image cannot be read.
         CheckpointError: the model has no classifier, or its numbers are not finite.
     """
-    engine = _classifier(model)
+    engine = classifier_of(model)
     loaded = load_image(source, name)
     logits, _, class_attention = engine.forward(preprocess(loaded, model, view))
-    return _analysis(loaded, engine, view, logits[0], {key: rows[0] for key, rows in class_attention.items()})
-
-
-def trace(source: ImageSource, model: "Engine | CaiT", view: View = "crop", name: str | None = None) -> Trace:
-    """Classify one image, and keep what happened before the class token, block by block.
-
-    Arguments and errors as for `analyze`. The attention of one block at a time is held.
-    """
-    engine, loaded = _classifier(model), load_image(source, name)
-    config = engine.config
-    depths = engine.patches(preprocess(loaded, model, view))
-    means, distances = [], []
-    for block, patches in enumerate(depths[:-1]):
-        softmax = engine.self_attention(patches, block).softmax
-        means.append(softmax.mean(axis=0))
-        distances.append(mean_distance(softmax, config.grid_shape, config.patch_size))
-    logits, class_attention = engine.class_stage(depths)
-    last = {key: rows[-1] for key, rows in class_attention.items()}
-    return Trace(
-        analysis=_analysis(loaded, engine, view, logits[-1], last),
-        attention=np.stack(means),
-        distances=np.stack(distances),
-        lens_probabilities=probabilities(logits),
-        lens_attention={key: rows[:, :, 0] for key, rows in class_attention.items()},
-    )
-
-
-def block_attention(
-    source: ImageSource, model: "Engine | CaiT", block: int, view: View = "crop", name: str | None = None
-) -> BlockAttention:
-    """The attention of one self-attention block, from 0, for one image called `name` or after its file.
-
-    Raises:
-        ImageError: the image cannot be read.
-        SelectionError: there is no such block.
-    """
-    engine = _engine(model)
-    index = check_index("SA block", block, engine.config.sa_ffn_layers)
-    [patches] = engine.patches(preprocess(load_image(source, name), model, view), [index])
-    return BlockAttention(index, engine.config.grid_shape, *engine.self_attention(patches, index))
-
-
-def ablate(
-    source: ImageSource, model: "Engine | CaiT", view: View = "crop", name: str | None = None
-) -> Ablation:
-    """Classify one image, and classify it anew with each class-attention head silenced in turn.
-
-    Arguments and errors as for `analyze`. The patches are computed once.
-    """
-    engine, loaded = _classifier(model), load_image(source, name)
-    heads = engine.config.ca_ffn_layers, engine.config.num_heads
-    patches = engine.patches(preprocess(loaded, model, view), [engine.config.sa_ffn_layers])
-    # With all heads, then without each.
-    masks = np.concatenate([np.ones((1, *heads)), 1 - np.eye(math.prod(heads)).reshape(-1, *heads)])
-    logits, class_attention = engine.class_stage(np.repeat(patches, len(masks), axis=0), masks)
     first = {key: rows[0] for key, rows in class_attention.items()}
-    return Ablation(
-        analysis=_analysis(loaded, engine, view, logits[0], first),
-        logits=logits[1:].reshape(*heads, -1),
-    )
-
-
-def explain(
-    source: ImageSource,
-    model: "Engine | CaiT",
-    target: str | int | None = None,
-    view: View = "crop",
-    name: str | None = None,
-) -> Explanation:
-    """Which patches of an image speak for one class.
-
-    TensorFlow computes the gradients; for an engine in a process of its own, which takes seconds to start.
-
-    Args:
-        source: the image.
-        model: the network.
-        target: the class, by its index or name; by default the most probable one.
-        view: what the network sees.
-        name: what to call the image.
-
-    Raises:
-        SelectionError: there is no such class.
-        EngineError: TensorFlow does not run the network, or the memory has no room for the gradients.
-        ProcessDiedError: the process that computes them ended.
-
-    Further errors as for `analyze`.
-    """
-    loaded = load_image(source, name)
-    analysis = analyze(loaded, model, view)
-    index = int(analysis.ranking[0]) if target is None else class_of(analysis.labels, target)
-    found = _engine(model).class_gradients(preprocess(loaded, model, view), index)
-    return Explanation(analysis, index, *found)
-
-
-def find_map(
-    source: ImageSource,
-    model: "Engine | CaiT",
-    method: MapName = "attention",
-    *,
-    block: int | None = None,
-    head: int | None = None,
-    target: str | int | None = None,
-    view: View = "crop",
-    name: str | None = None,
-) -> Map:
-    """One map of an image by the name of its method, for `cait_viz.draw_comparison`.
-
-    Args:
-        source: the image.
-        model: the network.
-        method: "attention", of a class-attention block; its "rollout"; "gradient", times that attention; or
-            "relevance", of all blocks.
-        block: class-attention block, from 0; None is the one that serves best. Relevance is of all.
-        head: from 0, None the mean of the heads; of "attention" and "rollout" alone.
-        target: of "gradient" and "relevance" the class, as for `explain`.
-        view: what the network sees.
-        name: what to call the image.
-
-    Raises:
-        SelectionError: there is no such method, block, head or class.
-
-    Further errors as for `analyze` and `explain`.
-    """
-    check_choice("method", method, get_args(MapName))
-    if method == "attention":
-        return attention_map(analyze(source, model, view, name), block, head)
-    if method == "rollout":
-        return rollout_map(trace(source, model, view, name), block, head)
-    return explaining_map(explain(source, model, target, view, name), method, block)
-
-
-def randomize(
-    source: ImageSource,
-    model: "Engine | CaiT",
-    target: str | int | None = None,
-    view: View = "crop",
-    name: str | None = None,
-    *,
-    block: int | None = None,
-    head: int | None = None,
-    seed: int = 0,
-    progress: Progress = lambda done, total: None,
-) -> Randomization:
-    """Whether the maps of an image change when the network forgets what it learned, part by part.
-
-    TensorFlow computes it, as for `explain`.
-
-    Args:
-        source: the image.
-        model: the network.
-        target: the class, by its index or name; by default the most probable one.
-        view: what the network sees.
-        name: what to call the image.
-        block: class-attention block, from 0; None is the one that serves best as saliency.
-        head: of the attention and its rollout, from 0; None the mean of the heads.
-        seed: decides the new weights.
-        progress: gets how much is done and how much there is; what it raises ends the test.
-
-    Errors as for `explain`.
-    """
-    loaded = load_image(source, name)
-    engine, analysis = _classifier(model), analyze(loaded, model, view)
-    index = int(analysis.ranking[0]) if target is None else class_of(analysis.labels, target)
-    image, steps = preprocess(loaded, model, view), randomization_steps(engine.config)
-    chosen = analysis.block_index(block)
-    heads = slice(None) if head is None else [check_index("head", head, analysis.heads)]
-    grids: dict[str, list[Floats]] = {name: [] for name in get_args(MapName)}
-    for step in range(len(steps)):
-        progress(step, len(steps))
-        found, rolled = engine.randomized(image, index, step, seed)
-        attention, gradient = found.attention[chosen], found.gradient[chosen]
-        read = attention[heads].mean(axis=0, keepdims=True)
-        grids["attention"].append(read[0, 1:])
-        grids["rollout"].append(read_out(read, rolled)[0])
-        grids["gradient"].append(weighted(attention[:, 1:], gradient[:, 1:]))
-        grids["relevance"].append(found.relevance)
-    shape = (len(steps), *analysis.grid_shape)
-    together = {name: np.stack(rows).astype(np.float32).reshape(shape) for name, rows in grids.items()}
-    return Randomization(analysis, index, steps, together)
-
-
-def trust(
-    source: ImageSource,
-    model: "Engine | CaiT",
-    grids: Mapping[str, Floats],
-    view: View = "crop",
-    name: str | None = None,
-    *,
-    seed: int | Sequence[int] = 0,
-    progress: Progress = lambda done, total: None,
-) -> Trust:
-    """How much the answer for one image depends on what maps of it point at.
-
-    Args:
-        source: the image.
-        model: the network, which sees about 40 altered copies of the image for each map.
-        grids: by name, maps (rows, cols) of what the network saw, such as `Analysis.saliency` and
-            `Trace.rollout` give.
-        view: what the network sees.
-        name: what to call the image.
-        seed: decides the random maps that they are compared with.
-        progress: gets how much is done and how much there is; what it raises ends the measurement.
-
-    Raises:
-        SelectionError: there are no maps.
-
-    Further errors as for `analyze`.
-    """
-    if not grids:
-        raise SelectionError("trust needs at least one map, and none was given")
-    engine, loaded = _classifier(model), load_image(source, name)
-    pixels = np.asarray(preprocessing.resize_and_crop(loaded.image, engine.config.image_size, view))
-    return measure_trust(
-        pixels, grids, lambda images: probabilities(with_rest(engine.forward(images)[0])), seed, progress
-    )
+    return analysis_of(loaded, engine, view, logits[0], first)
 
 
 def attention_tensors(
@@ -345,15 +119,15 @@ def attention_tensors(
     each "sa_ffn_block_{k}_att" (1, H, N, N) asked for; SelectionError if there is no such block.
     """
     pixels = preprocess(source, model, view)
-    logits, sa_attention, ca_attention = _engine(model).forward(pixels, sa_blocks)
+    logits, sa_attention, ca_attention = engine_of(model).forward(pixels, sa_blocks)
     return {"pixels": pixels, "logits": logits, **ca_attention, **sa_attention}
 
 
-def _analysis(
+def analysis_of(
     loaded: LoadedImage, engine: Engine, view: View, logits: np.ndarray, attention: Mapping[str, np.ndarray]
 ) -> Analysis:
     """The result of one image: of its logits (C,) and its class attention, a block's (H, 1, 1 + N)."""
-    labels = engine.labels or class_names(engine.config.num_classes)
+    labels = labels_of(engine)
     return Analysis(
         image=np.asarray(loaded.image),
         image_name=loaded.name,
@@ -370,18 +144,25 @@ def _analysis(
     )
 
 
-def _classifier(model: "Engine | CaiT") -> Engine:
+def labels_of(engine: Engine) -> tuple[str, ...]:
+    """The name of each class."""
+    return engine.labels or class_names(engine.config.num_classes)
+
+
+def classifier_of(model: "Engine | CaiT") -> Engine:
+    """The engine of a model; CheckpointError if it has no classifier."""
     if model.config.pre_logits:
         raise CheckpointError("this model has no classifier (pre_logits); give it weights with a head")
-    return _engine(model)
+    return engine_of(model)
 
 
-def _engine(model: "Engine | CaiT") -> Engine:
+def engine_of(model: "Engine | CaiT") -> Engine:
+    """The engine of a model, which is that model itself or runs it."""
     if isinstance(model, Engine):
         return model
-    from cait_viz.engine.keras import engine_of
+    from cait_viz.engine import keras
 
-    return engine_of(model)
+    return keras.engine_of(model)
 
 
 def describe(model: Engine) -> ModelInfo:

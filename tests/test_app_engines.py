@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cait_viz._files import sha256
-from cait_viz.api import analyze, block_attention, trace
+from cait_viz.api import analyze
 from cait_viz.engine import memory
 from cait_viz.engine.base import Engine, SelfAttention
 from cait_viz.engine.tape import ClassGradients
@@ -26,6 +26,7 @@ from cait_viz.errors import (
     UnknownModelError,
 )
 from cait_viz.model.config import CaiTConfig, WeightsSource
+from cait_viz.questions import block_attention, trace
 from cait_viz.serving.engines import Analyzer, Engines, ModelChoice, Request, load_choice
 
 PATIENCE = 120  # seconds after which a test is given up

@@ -174,7 +174,7 @@ def test_nothing_of_it_is_asked_before_the_question_is(asked):
     assert len(asked) == 1
     page.button_group(key="question").set_value("path").run()
     assert not page.exception
-    assert {request.question for request in asked[:2]} == {cait_viz.api.analyze, cait_viz.api.trace}
+    assert {request.question for request in asked[:2]} == {cait_viz.api.analyze, cait_viz.questions.trace}
     before = len(asked)
     page.button_group(key="question").set_value("look").run()
     assert page.query_params["question"] in ("look", ["look"])
@@ -224,6 +224,7 @@ def test_maps_are_measured_when_asked_and_beside_both_baselines(asked):
     [table] = [text.value for text in page.markdown if text.value.startswith("| Map")]
     for name in ("This map (mean of the heads, CA block 2)", "Its rollout", CENTER, RANDOM):
         assert name in table
+    assert any("All are of `espresso`." in text.value for text in page.caption)
     # Another map was not measured.
     page.button_group(key="block").set_value(0).run()
     assert page.button(key="test_map")

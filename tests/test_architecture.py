@@ -28,25 +28,17 @@ RULES: dict[str, set[str]] = {
     "metrics": {"images", "attention"},
     "results": {"images", "attention", "drawing", "metrics"},
     "training": {"images", "model", "attention", "weights", "metrics", "drawing"},
-    "api": {"images", "model", "attention", "weights", "engine", "metrics", "results"},
+    "api": {"images", "model", "attention", "weights", "engine", "results"},
+    "questions": {"images", "model", "attention", "engine", "metrics", "results", "api"},
     "tutorial": {"images", "model", "attention", "weights", "engine", "results", "api"},
-    "batch": {
-        "images",
-        "model",
-        "attention",
-        "weights",
-        "engine",
-        "drawing",
-        "metrics",
-        "results",
-        "training",
-    }
-    | {"api"},
+    "batch": {"images", "model", "attention", "weights", "engine", "drawing", "metrics", "results"}
+    | {"training", "api", "questions"},
     "serving": {"images", "model", "attention", "weights", "engine", "drawing", "results", "api"},
-    "serving/page": {"images", "attention", "weights", "drawing", "metrics", "results", "api", "serving"},
+    "serving/page": {"images", "attention", "weights", "drawing", "metrics", "results", "api", "questions"}
+    | {"serving"},
     "app": {"images", "weights", "drawing", "results", "serving"},  # app.py, beside the package
     "cli": {"images", "model", "attention", "weights", "engine", "drawing", "metrics", "results", "training"}
-    | {"api", "batch", "serving"},
+    | {"api", "questions", "batch", "serving"},
     "__main__": {"cli"},
 }
 

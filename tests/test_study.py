@@ -81,7 +81,7 @@ def test_a_study_that_was_interrupted_and_resumed_is_as_one_that_was_not(
 
 def test_what_is_there_is_not_measured_again(study, succeed, small, folder, tmp_path, monkeypatch):
     table, _ = study()
-    monkeypatch.setattr(cait_viz.api, "trust", None)
+    monkeypatch.setattr(cait_viz.questions, "trust", None)
     assert succeed("trust", folder, *small, "--json", tmp_path / "out.jsonl", "--resume") == table
 
 
@@ -119,7 +119,7 @@ def test_file_names_of_any_bytes_are_kept_and_resumed(study, succeed, small, fol
     table, lines = study(images=tmp_path / "odd")
     found = {os.fsencode(Path(json.loads(line)["image"]).name) for line in lines[1:]}
     assert found == set(names)
-    monkeypatch.setattr(cait_viz.api, "trust", None)
+    monkeypatch.setattr(cait_viz.questions, "trust", None)
     again = succeed("trust", tmp_path / "odd", *small, "--json", tmp_path / "out.jsonl", "--resume")
     assert again == table
 

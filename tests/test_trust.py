@@ -72,6 +72,21 @@ def test_confidence_is_what_is_left_of_the_predicted_class(pixels):
     assert confidence(pixels, [nothing], rising)[0] == (0, True)
 
 
+def test_another_class_is_followed_when_it_is_asked_for(pixels):
+    predict, grids = corner(pixels), {"cause": pointing(0, 0)}
+    first, second = measure_trust(pixels, grids, predict, 0), measure_trust(pixels, grids, predict, 1)
+    for one, other in zip(first.curves["cause"], second.curves["cause"], strict=True):
+        np.testing.assert_allclose(other.probabilities, 1 - one.probabilities, atol=1e-12)
+    assert second.confidence["cause"] == (0, True)
+
+
+def test_a_class_without_any_probability_has_none_to_lose(pixels):
+    certain = lambda images: np.tile([1.0, 0.0], (len(images), 1))  # noqa: E731
+    trust = measure_trust(pixels, {"any": pointing(0, 0)}, certain, 1)
+    assert trust.confidence["any"] == (0, False)
+    assert trust.curves["any"].deletion.area == 0
+
+
 def test_the_progress_is_told_and_ends_the_measurement(pixels):
     told = []
     measure_trust(pixels, {"a": pointing(1, 1)}, corner(pixels), progress=lambda *part: told.append(part))
@@ -116,3 +131,9 @@ def test_the_network_is_asked_about_what_it_saw(photo, tiny_weights):
     other = cait_viz.trust(photo, engine, grids, seed=5)
     assert other.curves[RANDOM].deletion.area != trust.curves[RANDOM].deletion.area
     assert other.curves[CENTER].deletion.area == trust.curves[CENTER].deletion.area
+    first = cait_viz.trust(
+        photo, engine, grids, seed=4, target=int(cait_viz.analyze(photo, engine).ranking[0])
+    )
+    assert first.curves[CENTER].deletion.area == trust.curves[CENTER].deletion.area
+    with pytest.raises(SelectionError, match="no class"):
+        cait_viz.trust(photo, engine, grids, target=10)

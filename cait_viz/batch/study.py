@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from cait_viz import api
+from cait_viz import questions
 from cait_viz._files import replacing
 from cait_viz._text import file_text, one_line
+from cait_viz.api import analyze
 from cait_viz.attention.maps import Floats
 from cait_viz.drawing.export import SOFTWARE
 from cait_viz.engine.base import Engine
@@ -121,19 +122,19 @@ def _measured(path: Path, engine: Engine, names: Sequence[MapName], view: View, 
         image = load_image(path)
     except ImageError as error:
         return {"error": one_line(str(error), 300)}
-    analysis = api.analyze(image, engine, view)
+    analysis = analyze(image, engine, view)
     grids: dict[str, Floats] = {}
     explanation = None
     for name in names:
         if name == "attention":
             grids[name] = analysis.saliency()
         elif name == "rollout":
-            grids[name] = api.trace(image, engine, view).rollout()
+            grids[name] = questions.trace(image, engine, view).rollout()
         else:
-            explanation = explanation or api.explain(image, engine, None, view)
+            explanation = explanation or questions.explain(image, engine, None, view)
             grids[name] = explanation.grid(name)
     # The same random maps for an image wherever it lies, and whatever else is measured.
-    trust = api.trust(image, engine, grids, view, seed=[seed, int((image.file_sha256 or "0")[:8], 16)])
+    trust = questions.trust(image, engine, grids, view, seed=[seed, int((image.file_sha256 or "0")[:8], 16)])
     return {
         "deletion": {name: both.deletion.area for name, both in trust.curves.items()},
         "insertion": {name: both.insertion.area for name, both in trust.curves.items()},

@@ -8,13 +8,13 @@ from typing import Annotated, TypeVar
 from cyclopts import Parameter
 
 from cait_viz._files import check_output
-from cait_viz.api import find_map
 from cait_viz.cli.images import FORMATS, OneMapDrawing
 from cait_viz.cli.options import Head, ModelOptions, Output, write
 from cait_viz.drawing.overlay import Look
 from cait_viz.engine.base import Engine
 from cait_viz.errors import UsageError
 from cait_viz.images.read import LoadedImage
+from cait_viz.questions import find_map
 from cait_viz.results.comparison import MapName, draw_comparison
 
 Value = TypeVar("Value")

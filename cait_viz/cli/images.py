@@ -8,14 +8,11 @@ from typing import Annotated, Literal
 import numpy as np
 from cyclopts import Parameter
 
+from cait_viz import questions
 from cait_viz._checks import check_index
 from cait_viz._files import check_output, replacing
 from cait_viz._text import one_line
-from cait_viz.api import ablate as ablate_heads
-from cait_viz.api import analyze, attention_tensors, block_attention
-from cait_viz.api import explain as explain_class
-from cait_viz.api import randomize as randomize_network
-from cait_viz.api import trace as trace_image
+from cait_viz.api import analyze, attention_tensors
 from cait_viz.cli.options import Count, Head, Index, ModelOptions, Output, note, report, write
 from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import Look
@@ -124,7 +121,7 @@ def render(
         content, title = analysis.png(block, number, **asdict(look)), analysis.title(block, number)
     else:
         [loaded], engine = given.load(image)
-        traced = trace_image(loaded, engine, given.seen)
+        traced = questions.trace(loaded, engine, given.seen)
         content, title = (
             traced.rollout_png(block, number, **asdict(look)),
             traced.rollout_title(block, number),
@@ -187,7 +184,7 @@ def trace(
             "--block and the options of the drawing are for a figure; the numbers are of all blocks"
         )
     [loaded], engine = given.load(image)
-    traced = trace_image(loaded, engine, given.seen)
+    traced = questions.trace(loaded, engine, given.seen)
     ending = output.suffix.lower()
     colors = {"colormap": look.colormap, "interpolation": look.interpolation, "alpha": look.alpha}
     content = traced.npz() if ending == ".npz" else traced.figure(FORMATS[ending], block=block, **colors)
@@ -231,7 +228,7 @@ def patch(
     check_output(output, [".png"], given.inputs(image))
     [loaded], engine = given.load(image)
     index = patch_at(engine.config.grid_shape, row, column)
-    found = block_attention(loaded, engine, sa_block, given.seen)
+    found = questions.block_attention(loaded, engine, sa_block, given.seen)
     which = {"incoming": incoming, "mixed": mixed}
     title = found.title(index, number, **which)
     grid, facts = found.grid(index, number, **which), found.facts(index, number, **which)
@@ -264,7 +261,7 @@ def explain(
     index = given.class_index(target)
     check_output(output, [".png"], given.inputs(image))
     [loaded], engine = given.load(image)
-    found = explain_class(loaded, engine, index, given.seen)
+    found = questions.explain(loaded, engine, index, given.seen)
     title, facts = found.title(method, block), found.facts(method, block)
     content = found.analysis.map_png(found.grid(method, block), title, facts, **asdict(look))
     write(output, content, title)
@@ -288,7 +285,7 @@ def ablate(
     index = given.class_index(target)
     check_output(output, list(FORMATS), given.inputs(image))
     [loaded], engine = given.load(image)
-    found = ablate_heads(loaded, engine, given.seen)
+    found = questions.ablate(loaded, engine, given.seen)
     drawing = {name: getattr(look, name) for name in ("colormap", "interpolation", "scale")}
     content = found.figure(index, FORMATS[output.suffix.lower()], **drawing)
     write(output, content, f"what {found.label(index)} loses without each head, in {loaded.name}")
@@ -320,7 +317,7 @@ def randomize(
     given.check_block(block)
     index = given.class_index(target)
     [loaded], engine = given.load(image)
-    found = randomize_network(loaded, engine, index, given.seen, block=block, head=number, seed=seed)
+    found = questions.randomize(loaded, engine, index, given.seen, block=block, head=number, seed=seed)
     print("\n".join(found.table()))
 
 

@@ -2,7 +2,7 @@
 
 Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models" (2018,
 arXiv:1806.07421). Both take the pixels of an image in the order of a map, the highest value first, and follow
-the probability of the class that the model predicts on the whole image:
+the probability of one class, in RISE the one that the model predicts on the whole image:
 
 * *deletion* replaces them by the image's mean color. The lower the area under the curve the better: the
   probability falls early only if the answer needs the map's highest places.
@@ -56,7 +56,7 @@ CONFIDENCE = 0.95
 
 
 class Curve(NamedTuple):
-    """The share of the pixels that is replaced, 0 to 1, and the probability of the predicted class meanwhile.
+    """The share of the pixels that is replaced, 0 to 1, and the probability of the class meanwhile.
 
     (steps + 1,) float64; fewer where the map has equal values, whose pixels are replaced together.
     """
@@ -83,6 +83,7 @@ def curves(
     predict: Predict,
     steps: int = STEPS,
     batch: int = BATCH,
+    target: int | None = None,
 ) -> list[Curves]:
     """Deletion and insertion of several maps of one image, in their order.
 
@@ -93,6 +94,7 @@ def curves(
         predict: gets float32 images.
         steps: in how many equal steps, as far as equal values allow, all pixels are replaced.
         batch: how many images `predict` gets per call, always the same number.
+        target: index of the class whose probability is followed; by default the most probable one.
 
     Raises:
         ValueError: the pixels are not uint8, or a map is not finite or of another shape.
@@ -122,7 +124,7 @@ def curves(
                 yield np.where(replaced, original, blur)
 
     # The ends of all curves are predicted once.
-    on_original, on_mean, on_blur, *between = _of_the_predicted_class(images(), predict, batch)
+    on_original, on_mean, on_blur, *between = _of_one_class(images(), predict, batch, target)
     found, pairs = [], np.reshape(between, (-1, 2))
     for thresholds, fractions in ranked:
         inner, pairs = np.split(pairs, [len(thresholds)])
@@ -136,7 +138,7 @@ def curves(
 
 
 class Confidence(NamedTuple):
-    """What is left of the predicted class on what a map lets through.
+    """What is left of a class on what a map lets through.
 
     Chattopadhyay et al. 2018, arXiv:1710.11063, section 4.1; reported as TorchCAM does.
 
@@ -149,18 +151,23 @@ class Confidence(NamedTuple):
     increase: bool
 
 
-def confidence(pixels: NDArray[np.uint8], saliencies: Sequence[Floats], predict: Predict) -> list[Confidence]:
-    """What is left of the predicted class where the normalized image is multiplied by each map.
+def confidence(
+    pixels: NDArray[np.uint8], saliencies: Sequence[Floats], predict: Predict, target: int | None = None
+) -> list[Confidence]:
+    """What is left of a class where the normalized image is multiplied by each map.
 
     Args:
         pixels: (height, width, 3) uint8, what the network sees of an image.
         saliencies: maps (S, S) float32 in [0, 1] on the same pixels.
         predict: gets float32 images, `BATCH` at a time.
+        target: index of the class; by default the most probable one.
     """
     original = normalize(pixels)
     altered = (original * saliency[..., np.newaxis] for saliency in saliencies)
-    whole, *left = _of_the_predicted_class(chain([original], altered), predict, BATCH)
-    return [Confidence(float(max(0.0, whole - share) / whole), bool(share > whole)) for share in left]
+    whole, *left = _of_one_class(chain([original], altered), predict, BATCH, target)
+    # A class may be so improbable that nothing can be lost.
+    drops = [max(0.0, whole - share) / whole if whole else 0.0 for share in left]
+    return [Confidence(float(drop), bool(share > whole)) for drop, share in zip(drops, left, strict=True)]
 
 
 def mean_curve(several: Sequence[Curve], steps: int = STEPS) -> Curve:
@@ -269,12 +276,14 @@ def _steps(values: Floats, steps: int) -> tuple[Floats, NDArray[np.float64]]:
     return falling[replaced - 1], np.array([0, *replaced, count]) / count
 
 
-def _of_the_predicted_class(images: Iterator[Floats], predict: Predict, batch: int) -> NDArray[np.float64]:
-    """The probability on each image of the class that is the most probable on the first one, (images,)."""
+def _of_one_class(
+    images: Iterator[Floats], predict: Predict, batch: int, target: int | None
+) -> NDArray[np.float64]:
+    """The probability of a class on each image, (images,); None is the most probable on the first one."""
     found = []
     while chunk := list(islice(images, batch)):
         # Filled up, so that a compiled model meets a single shape.
         filled = np.stack(chunk + chunk[-1:] * (batch - len(chunk)))
         found.append(np.asarray(predict(filled), np.float64)[: len(chunk)])
     together = np.concatenate(found)
-    return together[:, together[0].argmax()]
+    return together[:, together[0].argmax() if target is None else target]

@@ -34,7 +34,7 @@ RANDOM_MAPS = 3
 
 @dataclass(frozen=True, eq=False)
 class Trust:
-    """Deletion, insertion and confidence of maps of one image, for the class that is predicted on all of it.
+    """Deletion, insertion and confidence of maps of one image, for one class.
 
     `cait_viz.metrics.faithfulness` says what they mean. The mean of random maps and a centered Gaussian are
     always among them: a map that does no better than these says nothing of the network.
@@ -58,6 +58,7 @@ def measure_trust(
     pixels: NDArray[np.uint8],
     grids: Mapping[str, Floats],
     predict: Predict,
+    target: int | None = None,
     seed: int | Sequence[int] = 0,
     progress: Progress = lambda done, total: None,
 ) -> Trust:
@@ -68,6 +69,7 @@ def measure_trust(
         grids: by name, maps (rows, cols) of one shape, at least one; for the curves only the order of their
             values counts.
         predict: gets float32 images, `BATCH` at a time, about 40 for each map.
+        target: index of the class; by default the most probable one on the whole image.
         seed: decides the random maps.
         progress: is called before each batch, and at the end.
 
@@ -89,8 +91,8 @@ def measure_trust(
         done += 1
         return predict(images)
 
-    found = curves(pixels, upsampled, counted)
-    left = confidence(pixels, upsampled[: len(known)], counted)
+    found = curves(pixels, upsampled, counted, target=target)
+    left = confidence(pixels, upsampled[: len(known)], counted, target)
     progress(batches, batches)
     random = found[len(known) :]
     mean = Curves(*(mean_curve([both[which] for both in random]) for which in (0, 1)))

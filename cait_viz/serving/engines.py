@@ -68,7 +68,7 @@ class Request(Generic[Found]):
         image_name: the name of its file.
         view: the part to look at.
         model: whom to ask.
-        question: a function of `cait_viz.api`, of the image, the network, `view` and `name`.
+        question: a function of `cait_viz.api` or `questions`, of the image, the network, `view` and `name`.
         long: whether it takes seconds. It then keeps no other waiting, is told `progress`, and ends as soon
             as nobody waits for it any longer.
     """

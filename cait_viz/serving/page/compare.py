@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from cait_viz import api
+from cait_viz import questions
 from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Look
 from cait_viz.errors import CaitVizError
@@ -149,7 +149,7 @@ def map_of(result: ScreenResult, method: MapName, block: int, head: int | None) 
     if method == "attention":
         return attention_map(result.small, block, head)
     if method == "rollout":
-        trace = ask(result, api.trace, "trace")
+        trace = ask(result, questions.trace, "trace")
         found = rollout_map(trace, block, head) if trace else None
     else:
         explanation = ask_explanation(result, int(result.small.ranking[0]))

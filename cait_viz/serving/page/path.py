@@ -7,7 +7,7 @@ import altair as alt
 import streamlit as st
 from PIL import Image
 
-from cait_viz import api
+from cait_viz import questions
 from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Look
 from cait_viz.results.tracing import BlockAttention, Trace
@@ -32,7 +32,7 @@ PLOT, LINE = 260, 20
 
 def show_path(result: ScreenResult, _: AvailableModel, block: int, head: int | None, look: Look) -> None:
     """One patch in one self-attention block, the way through all blocks, and what each would have said."""
-    trace = ask(result, api.trace, "trace")
+    trace = ask(result, questions.trace, "trace")
     if trace is None:
         return
     st.html(ratio_of(result.small.size))
@@ -57,7 +57,7 @@ def show_patch(result: ScreenResult, trace: Trace, block: int, head: int | None,
         incoming = choose("Of the chosen patch", "direction", DIRECTIONS) == "in"
         mixed = choose("Scores", "scores", SCORES) == "mixed"
         place_by_numbers(result, patch)
-    attention = ask(result, partial(api.block_attention, block=sa_block), ("block", sa_block))
+    attention = ask(result, partial(questions.block_attention, block=sa_block), ("block", sa_block))
     if attention is None:
         return
     which = None if isinstance(chosen, str) else chosen

@@ -143,7 +143,7 @@ def ask(
 
     Args:
         result: of the image, the view and the model that the question is about.
-        question: a function of `cait_viz.api`.
+        question: a function of `cait_viz.questions`.
         about: tells the question from all others about them.
         long: whether it takes seconds; it is then given `progress`, and may have a bar.
         told: what the page says while it is being answered.

@@ -8,7 +8,7 @@ import altair as alt
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from cait_viz import api
+from cait_viz import questions
 from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Look
 from cait_viz.images.preprocess import View
@@ -39,14 +39,14 @@ PAPERS = {
 
 def show_why(result: ScreenResult, model: AvailableModel, block: int, head: int | None, look: Look) -> None:
     """What each head does for a class, and what the maps are worth."""
-    ablation = ask(result, api.ablate, "ablation")
+    ablation = ask(result, questions.ablate, "ablation")
     if ablation is None:
         return
     show_answer(result, model, block, head, look)
     target = choose_class(result)
     show_ablation(result, model, ablation, target, look)
     explanation = show_explanation(result, target, block, look)
-    show_trust(result, block, head, explanation)
+    show_trust(result, block, head, target, explanation)
     show_forgetting(result, block, head, target, look)
 
 
@@ -61,10 +61,11 @@ def choose_class(result: ScreenResult) -> int:
         index = first if choice == TOP else int(choice)
         return f"{analysis.labels[index]} ({percent(float(analysis.probabilities[index]))})"
 
+    options: list[int | str] = [TOP, *others]
     st.header("Who speaks for this class?", anchor=False)
     chosen: int | str = st.selectbox(
         "Class",
-        [TOP, *others],
+        options,
         key="class",
         format_func=describe,
         help="Type to find any class by its name.",
@@ -150,7 +151,7 @@ def ask_explanation(result: ScreenResult, target: int) -> Explanation | None:
     """What speaks for a class; None where it fails, and the page says why."""
 
     def explain(source: bytes, engine: Any, *, view: View, name: str, progress: Progress) -> Explanation:
-        return api.explain(source, engine, target, view, name)
+        return questions.explain(source, engine, target, view, name)
 
     told = "Computing the gradients. The first time, TensorFlow is started, which takes some seconds."
     return ask(result, explain, ("explanation", target), long=True, told=told)
@@ -172,20 +173,21 @@ def show_explaining_map(
         )
 
 
-def show_trust(result: ScreenResult, block: int, head: int | None, explanation: Explanation | None) -> None:
-    """What the maps are worth, once it is asked for."""
+def show_trust(
+    result: ScreenResult, block: int, head: int | None, target: int, explanation: Explanation | None
+) -> None:
+    """What the maps are worth for a class, once it is asked for."""
     st.header("Can the map be trusted?", anchor=False)
     st.markdown(
-        "Take away first what a map points at: if the map is true, the answer falls soon. Put it back first: "
-        "the answer rises soon. A map that does no better than chance, or than the middle of the image, says "
-        "nothing of this network."
+        "Take away first what a map points at: if the map is true, the class's probability falls soon. "
+        "Put it back first: it rises soon. A map that does no better than chance, or than the middle of the "
+        "image, says nothing of this network."
     )
-    target = explanation and explanation.target
-    asked = (result.key, block, head, target)
+    asked = (result.key, block, head, target, explanation is not None)
     place = on_demand("trust_of", asked, "Test this map", key="test_map", type="primary")
     if place is None:
         return
-    trace = ask(result, api.trace, "trace")
+    trace = ask(result, questions.trace, "trace")
     if trace is None:
         place.empty()
         return
@@ -196,14 +198,14 @@ def show_trust(result: ScreenResult, block: int, head: int | None, explanation: 
             f"Relevance for {explanation.label}": explanation.grid(),
             f"Gradient for {explanation.label} (CA block {block + 1})": explanation.grid("gradient", block),
         }
-    measure, about = partial(api.trust, grids=grids), ("trust", block, head, target)
+    measure, about = partial(questions.trust, grids=grids, target=target), ("trust", *asked[1:])
     trust = ask(
         result, measure, about, long=True, told="Altering the image, and asking the network each time."
     )
     place.empty()
     if trust is not None:
         show_curves(trust)
-        show_scores(trust)
+        show_scores(trust, result.small.labels[target])
 
 
 def on_demand(name: str, asked: Hashable, label: str, *, key: str, **button: Any) -> DeltaGenerator | None:
@@ -253,7 +255,7 @@ def chart(curves: Mapping[str, Curve]) -> alt.Chart:
     )
 
 
-def show_scores(trust: Trust) -> None:
+def show_scores(trust: Trust, label: str) -> None:
     """The areas under the curves and the confidence, with how to read them."""
     rows = []
     for name, both in trust.curves.items():
@@ -270,7 +272,7 @@ def show_scores(trust: Trust) -> None:
         f"([Petsiuk et al. 2018]({PAPERS['deletion']})). Confidence: by how much of itself the probability "
         "changes when the image is multiplied by the map "
         f"([Chattopadhyay et al. 2018]({PAPERS['confidence']})). The random map is the mean of "
-        f"{RANDOM_MAPS}; all are of the class that is predicted on the whole image."
+        f"{RANDOM_MAPS}. All are of {verbatim(label)}."
     )
 
 
@@ -287,7 +289,7 @@ def show_forgetting(result: ScreenResult, block: int, head: int | None, target: 
     place = on_demand("forgetting_of", asked, "Let it forget", key="forget", help=remark)
     if place is None:
         return
-    question = partial(api.randomize, target=target, block=block, head=head)
+    question = partial(questions.randomize, target=target, block=block, head=head)
     about = ("forgetting", block, head, target)
     found = ask(result, question, about, long=True, told="Starting part of the network anew, step by step.")
     place.empty()
