@@ -28,7 +28,8 @@ def run_module(name: str, *arguments: str) -> None:
     root = str(Path(__file__).resolve().parents[1])
     search = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
-        [sys.executable, "-m", name, *arguments],
+        # -P: nothing is imported from the folder in which a person happens to be.
+        [sys.executable, "-P", "-m", name, *arguments],
         capture_output=True,
         text=True,
         errors="replace",

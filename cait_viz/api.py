@@ -129,7 +129,7 @@ def analysis_of(
     """The result of one image: of its logits (C,) and its class attention, a block's (H, 1, 1 + N)."""
     labels = labels_of(engine)
     return Analysis(
-        image=np.asarray(loaded.image),
+        image=loaded.pixels,
         image_name=loaded.name,
         file_sha256=loaded.file_sha256,
         model=describe(engine),

@@ -54,7 +54,7 @@ def test_the_address_opens_on_every_part_of_a_view():
         ("style", "neon"), ("view", "half"), ("detail", "3"),
         ("sample", "../../etc/passwd"), ("model", "resnet50"),
         ("sample", "![x](http://evil.example/x.png)"), ("model", "<script>alert(1)</script>"),
-        ("head", "9" * 5000), ("question", "who"), ("patch", "1000"), ("patch", "-1"),
+        ("head", "9" * 5000), ("question", "who"), ("patch", "1000"), ("patch", "230"), ("patch", "-1"),
     ],
 )  # fmt: skip
 def test_what_an_address_asks_for_in_vain_is_told_once_and_shown_as_it_is(name, value):

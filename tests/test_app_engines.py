@@ -130,6 +130,39 @@ def test_a_model_that_the_memory_has_no_room_for_is_refused_before_with_its_esti
         ask(photo, ModelChoice(weights=path))
 
 
+def test_a_model_that_nobody_looks_with_makes_room_for_one_that_has_none():
+    def load(choice):
+        if choice.name == "second" and engines.find(ModelChoice("first")):
+            raise EngineError("there is no room")
+        return Blind()
+
+    engines = Engines(LIMIT, load)
+    engines.load(ModelChoice("first"))
+    assert engines.load(ModelChoice("second"))
+    assert engines.find(ModelChoice("first")) is None
+
+
+def test_an_image_is_read_once_for_all_questions_about_it(analyzer, tiny, photo):
+    first, second = (
+        analyzer.ask(Request(photo, "photo.png", "crop", tiny, question)).result(PATIENCE)
+        for question in (analyze, trace)
+    )
+    assert np.shares_memory(first.image, second.analysis.image)
+
+
+def test_gradients_that_fail_take_no_other_answer_away(analyzer, tiny, photo):
+    def fail(image, engine, *, view):
+        raise ProcessDiedError("the process ended")
+
+    analyzer.ask(Request(photo, "photo.png", "crop", tiny, analyze)).result(PATIENCE)
+    with pytest.raises(ProcessDiedError):
+        analyzer.ask(Request(photo, "photo.png", "crop", tiny, fail)).result(PATIENCE)
+    assert (
+        analyzer.ask(Request(photo, "photo.png", "crop", tiny, analyze)).stage
+        == "Waiting for the images before it."
+    )
+
+
 # --- the order --------------------------------------------------------------------------------------------
 
 
@@ -240,7 +273,7 @@ def test_every_question_of_the_api_is_answered(analyzer, photo, tiny_weights):
 def test_a_long_question_keeps_no_image_waiting_and_ends_when_nobody_waits_for_it(photo):
     started, go_on, told = threading.Event(), threading.Event(), []
 
-    def count(source, model, *, view, name, progress):
+    def count(source, model, *, view, progress):
         for done in range(3):
             progress(done, 3)
             told.append(done)

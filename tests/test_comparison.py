@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from app_page import component, drawn, notices, upload, visit
+from app_page import choose_sample, component, drawn, notices, upload, visit
 from PIL import Image
 
 import cait_viz
@@ -222,6 +222,9 @@ def test_two_images_of_ones_own_are_given_one_after_the_other():
     page.selectbox(key="other_head").set_value(1).run()
     assert page.selectbox(key="other").value == "before"
     assert visit(**page.query_params).selectbox(key="other").value == "same"
+    # Beside a sample it is the one that was given last.
+    choose_sample(page, "pagoda")
+    assert any(option.startswith("Yours before: two.png") for option in page.selectbox(key="other").options)
 
 
 @pytest.mark.usefixtures("counted")

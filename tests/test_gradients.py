@@ -1,7 +1,9 @@
 """Gradients with respect to attention: against finite differences in float64, and from another process."""
 
 import contextlib
+import os
 import shutil
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -60,7 +62,10 @@ def finite_difference(model, image, target, place, shape):
     return ((ahead - behind) / (2 * STEP)).reshape(shape)
 
 
-@pytest.mark.parametrize("options", [{"num_heads": 2}, {"num_heads": 1, "ca_ffn_layers": 1}])
+@pytest.mark.parametrize(
+    "options",
+    [{"num_heads": 2}, {"num_heads": 1, "ca_ffn_layers": 1}, {"num_heads": 2, "global_pool": "avg"}],
+)
 def test_gradients_and_relevance_are_those_of_finite_differences(options):
     model, image = network(**options), noise()
     _, attention = run(model, image)
@@ -72,8 +77,11 @@ def test_gradients_and_relevance_are_those_of_finite_differences(options):
         for block, (one, other) in enumerate(pairs[depth:]):
             np.testing.assert_allclose(found.attention[block], one[:, 0], atol=1e-6)
             np.testing.assert_allclose(found.gradient[block], other[:, 0], rtol=1e-4, atol=1e-7)
-        rows = [weighted(one[:, 0], other[:, 0]) for one, other in pairs[depth:]]
-        expected = patch_relevance(class_relevance(rows), [weighted(*pair) for pair in pairs[:depth][::-1]])
+        row = class_relevance([weighted(one[:, 0], other[:, 0]) for one, other in pairs[depth:]])
+        if options.get("global_pool") == "avg":  # the classifier reads all patches alike, and no class token
+            assert not row.any()
+            row = np.full(model.config.num_patches, 1 / model.config.num_patches)
+        expected = patch_relevance(row, [weighted(*pair) for pair in pairs[:depth][::-1]])
         np.testing.assert_allclose(found.relevance, expected, rtol=1e-4, atol=1e-8)
         assert found.relevance.max() > 0
 
@@ -85,10 +93,6 @@ def test_one_patch_has_all_the_relevance():
     model = CaiT(config)
     assign(model, lively_weights(timm_shapes(config)))
     assert GradientTape(model).gradients(noise(side=8), 1).relevance.shape == (1,)
-
-
-def test_a_network_that_asks_no_class_token_has_no_relevance():
-    assert not GradientTape(network(num_heads=2, global_pool="avg")).gradients(noise(), 1).relevance.any()
 
 
 class Counted(CaiT):
@@ -233,7 +237,14 @@ def test_two_first_questions_at_once_start_one_process(tiny_weights, photo):
     image = cait_viz.preprocess(photo, engine)
     with ThreadPoolExecutor(2) as threads:
         found = list(threads.map(lambda target: engine.class_gradients(image, target), (3, 4)))
-    assert len(worker_processes() - before) == 1
+    [started] = worker_processes() - before
+    # One that ended while nobody asked is replaced.
+    os.kill(started, signal.SIGKILL)
+    until = time.monotonic() + 60
+    while started in worker_processes() and time.monotonic() < until:
+        time.sleep(0.2)
+    time.sleep(1)
+    np.testing.assert_allclose(engine.class_gradients(image, 3).gradient, found[0].gradient, atol=1e-6)
     assert np.abs(found[0].gradient - found[1].gradient).max() > 1e-4
 
 

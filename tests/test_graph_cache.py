@@ -69,6 +69,52 @@ def test_a_graph_is_made_once(cache, entry, weights, expected):
     assert listed.size == sum(file.stat().st_size for file in entry.iterdir())
 
 
+def test_a_graph_is_made_once_whatever_the_umask(cache, weights, expected):
+    before = os.umask(0o002)
+    try:
+        np.testing.assert_array_equal(answer(weights), expected)
+        made = contents(cache)
+        np.testing.assert_array_equal(answer(weights), expected)
+    finally:
+        os.umask(before)
+    assert contents(cache) == made
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder of another user")
+def test_nothing_is_read_from_a_folder_of_another_user(cache, entry, weights, expected):
+    cache.chmod(0o777)
+    os.chown(cache, 65534, 65534)
+    (entry / GRAPH).write_text("not to be read")
+    np.testing.assert_array_equal(answer(weights), expected)
+
+
+def test_nothing_is_imported_from_the_folder_in_which_a_person_is(
+    cache, weights, expected, tmp_path, monkeypatch
+):
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "keras.py").write_text("raise SystemExit('a file of the person's own was run')")
+    monkeypatch.chdir(here)
+    np.testing.assert_array_equal(answer(weights), expected)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"name": 3}'])
+def test_an_entry_that_is_no_entry_is_listed_and_removed_and_troubles_no_other(
+    cache, entry, weights, expected, text, succeed
+):
+    foreign = cache / "foreign"
+    foreign.mkdir()
+    (foreign / graphs.CONTENTS).write_text(text)
+    (foreign / WEIGHTS).write_bytes(bytes(10**6))
+    assert "1 MB" in succeed("cache")
+    np.testing.assert_array_equal(answer(weights), expected)
+    graphs.shrink(limit=10**6)
+    assert not foreign.exists()
+    assert entry.exists()
+    assert "removed" in succeed("cache", "--clear")
+    assert not list(cache.iterdir())
+
+
 def cut(entry):
     with (entry / WEIGHTS).open("rb+") as file:
         file.truncate(100)
@@ -165,6 +211,14 @@ def test_the_cache_keeps_what_was_used_last_within_its_limit(cache):
     assert {entry.name for entry in graphs.entries()} == {"new", "old"}
     assert graphs.shrink(limit=0) > 2000
     assert graphs.entries() == []
+
+
+def test_what_is_older_than_what_has_no_room_goes_too(cache):
+    make_entry(cache, "newest", 1000, 3)
+    make_entry(cache, "middle", 2000, 2)
+    make_entry(cache, "oldest", 500, 1)
+    graphs.shrink(limit=2000)
+    assert [entry.name for entry in graphs.entries()] == ["newest"]
 
 
 def test_nothing_is_removed_but_graphs(cache):

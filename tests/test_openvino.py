@@ -11,6 +11,7 @@ from reference import lively_weights, timm_shapes
 from safetensors.numpy import save_file
 
 import cait_viz
+from cait_viz.engine import memory
 from cait_viz.engine.base import Engine
 from cait_viz.engine.load import ENGINE_SETTING, load_engine
 from cait_viz.engine.openvino import OpenVINOEngine
@@ -32,12 +33,12 @@ ARCHITECTURES = {
         num_classes=3,
         global_pool="avg",
     ),
-    "one patch, no LayerScale": CaiTConfig(
+    "one head and one patch, no LayerScale": CaiTConfig(
         image_size=16,
         projection_dim=24,
         sa_ffn_layers=1,
         ca_ffn_layers=3,
-        num_heads=2,
+        num_heads=1,
         mlp_ratio=2.5,
         layer_norm_eps=1e-3,
         init_values=None,
@@ -266,6 +267,39 @@ def test_without_openvino_keras_looks_and_says_so(tiny_weights, monkeypatch):
     assert "OpenVINO cannot be imported" in said[0]
     with pytest.raises(EngineError, match="OpenVINO cannot be imported"):
         load_engine(resolve(weights=tiny_weights), engine="openvino")
+
+
+def test_where_openvino_is_not_installed_it_is_said_in_a_sentence(run_python, tiny_weights):
+    script = """
+import importlib.metadata, sys
+from cait_viz.engine.openvino import OpenVINOEngine
+from cait_viz.errors import EngineError
+from cait_viz.weights.resolve import resolve
+
+found = importlib.metadata.distribution
+
+def distribution(name):
+    if name == "openvino":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return found(name)
+
+sys.modules["openvino"], importlib.metadata.distribution = None, distribution
+try:
+    OpenVINOEngine(resolve(weights=sys.argv[1]))
+except EngineError as error:
+    print(error)
+"""
+    assert "OpenVINO cannot be imported" in run_python(script, tiny_weights)[0]
+
+
+def test_where_the_memory_has_no_room_for_several_images_they_are_seen_one_after_the_other(
+    tiny_weights, monkeypatch
+):
+    images = noise(3, 64)
+    several = load_engine(resolve(weights=tiny_weights)).forward(images)
+    engine = load_engine(resolve(weights=tiny_weights))
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    assert_same(engine.forward(images), several)
 
 
 def test_the_environment_names_the_engine(tiny_weights, monkeypatch):

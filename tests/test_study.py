@@ -85,6 +85,15 @@ def test_what_is_there_is_not_measured_again(study, succeed, small, folder, tmp_
     assert succeed("trust", folder, *small, "--json", tmp_path / "out.jsonl", "--resume") == table
 
 
+def test_the_output_of_a_study_may_lie_among_its_images(succeed, small, folder, tmp_path):
+    images = shutil.copytree(folder, tmp_path / "images")
+    output = images / "out.jsonl"
+    first = succeed("trust", images, *small, "--json", output)
+    before = output.read_bytes()
+    assert succeed("trust", images, *small, "--json", output, "--resume") == first
+    assert output.read_bytes() == before
+
+
 def test_another_study_is_not_gone_on_with(study, run, small, folder, tmp_path):
     _, lines = study()
     output = tmp_path / "out.jsonl"

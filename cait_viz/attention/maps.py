@@ -187,6 +187,37 @@ def effective_patches(attention: ArrayLike) -> Floats:
     return np.where(looked, np.exp(patch_entropy(attention)), 0.0).astype(np.float32)
 
 
+def center(attention: ArrayLike, grid_shape: tuple[int, int]) -> Floats:
+    """The center of each head's attention to the patches, `(heads, N + 1) -> (heads, 2)`, float32: x and y.
+
+    In parts of the width and the height of what the network sees, from its upper left corner. A head that
+    pays the patches no attention at all is given the middle. Arguments and errors as in `patch_grids`.
+    """
+    return _moments(attention, grid_shape)[0].astype(np.float32)
+
+
+def spread(attention: ArrayLike, grid_shape: tuple[int, int]) -> Floats:
+    """How far each head's attention lies from its center, `(heads, N + 1) -> (heads,)`, float32.
+
+    The root mean square distance, in the parts in which `center` counts: 0 for one patch, and for all alike
+    0.41 on fine grids. Arguments and errors as in `patch_grids`.
+    """
+    middle, squares = _moments(attention, grid_shape)
+    variance = (squares - middle**2).sum(axis=1)
+    return np.sqrt(np.maximum(variance, 0.0)).astype(np.float32)
+
+
+def _moments(attention: ArrayLike, grid_shape: tuple[int, int]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Means of x and y, and of their squares, over each head's attention to the patches: (heads, 2) each."""
+    weights = patch_grids(attention, grid_shape).astype(np.float64)
+    weights[~weights.any(axis=(1, 2))] = 1
+    rows, cols = ((np.arange(count) + 0.5) / count for count in grid_shape)
+    weights /= weights.sum(axis=(1, 2), keepdims=True)
+    across, down = weights.sum(axis=1), weights.sum(axis=2)
+    means, squares = (np.stack([across @ cols**power, down @ rows**power], axis=1) for power in (1, 2))
+    return means, squares
+
+
 def _finite(what: str, values: ArrayLike) -> NDArray[Any]:
     array = np.asarray(values)
     if array.dtype.kind not in "fiu":

@@ -70,6 +70,7 @@ def study(
         "model": source.name,
         "weights_sha256": source.sha256,
         "input_size": list(engine.config.image_shape[::-1]),
+        "precision": engine.precision,
         "view": view,
         "seed": seed,
         "maps": list(names),

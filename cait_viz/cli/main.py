@@ -42,6 +42,7 @@ _COMMANDS = {
     "compare": ("comparison:compare", "Draw two maps side by side."),
     "ablate": ("images:ablate", "Draw what a class loses without each class-attention head."),
     "attention": ("images:attention", "Write the attention tensors of an image to a NumPy archive."),
+    "batch": ("batch:batch", "Classify many images, and write what each head looked at."),
     "models": ("models:models", "List the models, their size and accuracy, and which are on this machine."),
     "cache": ("models:cache", "Show or clear the cache of exported networks."),
     "fetch": ("models:fetch", "Download the weights of models."),

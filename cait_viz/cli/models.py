@@ -135,7 +135,8 @@ def trust(
         resume: keep the rows that the file has, and measure what is missing.
     """
     _ = given.config
-    files = [file for path in images for file in (files_below(path) if path.is_dir() else [path])]
+    given_files = [file for path in images for file in (files_below(path) if path.is_dir() else [path])]
+    files = [file for file in given_files if file.resolve() != json.resolve()]  # the output of an earlier run
     if not files:
         raise SelectionError("there are no images in what was given")
     check_output(json, [".jsonl", ".json"], given.inputs(*(str(file) for file in files)))

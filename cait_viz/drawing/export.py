@@ -19,8 +19,8 @@ from cait_viz import __version__
 
 SOFTWARE = f"cait-viz {__version__}"
 
-# The libraries that take part in drawing an image.
-_LIBRARIES = ("keras", "matplotlib", "numpy", "pillow", "tensorflow")
+# The libraries that take part in a result.
+_LIBRARIES = ("keras", "matplotlib", "numpy", "openvino", "pillow", "tensorflow")
 
 # File systems allow 255 bytes for a whole name; an image's and a model's name share one.
 _NAME_BYTES = 80

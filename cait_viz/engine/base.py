@@ -40,12 +40,14 @@ class Engine(ABC):
         config: its architecture.
         source: where its weights came from, and what results call it.
         labels: the name of each class; empty where they are not known.
+        precision: of the arithmetic.
         on_gpu: whether a GPU computes.
     """
 
     config: CaiTConfig
     source: WeightsSource
     labels: tuple[str, ...]
+    precision: Precision = "float32"
     on_gpu = False
 
     def forward(

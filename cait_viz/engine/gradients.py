@@ -65,15 +65,24 @@ class GradientProcess:
     def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
         pool = self._started()
         try:
-            return pool.submit(function, self._checkpoint, *arguments).result()
+            pending = pool.submit(function, self._checkpoint, *arguments)
+        except BrokenProcessPool:  # it ended while nobody asked
+            self._forget(pool)
+            pool = self._started()
+            pending = pool.submit(function, self._checkpoint, *arguments)
+        try:
+            return pending.result()
         except BrokenProcessPool:
-            with self._lock:
-                if self._pool is pool:  # another thread may have started the next one
-                    self._pool = None
+            self._forget(pool)
             raise ProcessDiedError(
                 "the process that computes gradients ended before it could answer (out of memory, perhaps); "
                 "try again, or choose a smaller model"
             ) from None
+
+    def _forget(self, pool: ProcessPoolExecutor) -> None:
+        with self._lock:
+            if self._pool is pool:  # another thread may have started the next one
+                self._pool = None
 
     def _started(self) -> ProcessPoolExecutor:
         """The pool; the first of several questions at once starts it."""

@@ -75,19 +75,19 @@ class Graphs:
             ProcessDiedError: the export failed.
         """
         if self._temporary is None and not _intact(self._entry, name):
-            try:
+            with suppress(OSError, OutputError):  # it cannot be written, or another process was faster
                 self._make()
-            except (OSError, OutputError):
-                if not _intact(self._entry, name):  # else another process was faster
-                    self._temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-                    self._entry = Path(self._temporary.name) / "graphs"
-                    _export(self._checkpoint, self._entry)
+            if not _intact(self._entry, name):  # or the folder is somebody else's
+                self._temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+                self._entry = Path(self._temporary.name) / "graphs"
+                _export(self._checkpoint, self._entry)
         with suppress(OSError):
             os.utime(self._entry / CONTENTS)
         return self._entry / f"{name}.xml"
 
     def _make(self) -> None:
-        folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder().mkdir(parents=True, exist_ok=True)
+        folder().chmod(0o700)  # whatever the user's umask lets others write
         if self._entry.is_dir():
             shutil.rmtree(self._entry)
         self._entry.unlink(missing_ok=True)
@@ -99,11 +99,14 @@ class Graphs:
 def entries() -> list[Entry]:
     """What the cache holds, the latest used first."""
     found = []
-    for contents in folder().glob(f"*/{CONTENTS}"):
-        with suppress(OSError, ValueError):
-            name = json.loads(contents.read_text(encoding="utf-8"))["name"]
-            size = sum(file.stat().st_size for file in contents.parent.iterdir())
-            found.append(Entry(name, contents.parent, size, contents.stat().st_mtime))
+    for place in folder().glob("[!.]*/"):
+        name, used = "damaged", 0.0
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            name = str(json.loads((place / CONTENTS).read_text(encoding="utf-8"))["name"])
+            used = (place / CONTENTS).stat().st_mtime
+        with suppress(OSError):  # another process removes it
+            size = sum(file.lstat().st_size for file in place.rglob("*"))
+            found.append(Entry(name, place, size, used))
     return sorted(found, key=lambda entry: -entry.used)
 
 
@@ -117,9 +120,10 @@ def shrink(limit: int = LIMIT, keep: Path | None = None) -> int:
     Returns:
         How many bytes were removed.
     """
-    removed, kept = 0, 0
+    removed, kept, full = 0, 0, False
     for entry in sorted(entries(), key=lambda entry: entry.folder != keep):  # a stable sort
-        if kept + entry.size <= limit or entry.folder == keep:
+        full = full or kept + entry.size > limit
+        if not full or entry.folder == keep:
             kept += entry.size
         else:
             shutil.rmtree(entry.folder, ignore_errors=True)
@@ -146,7 +150,7 @@ def _maker() -> str:
 
 
 def _export(checkpoint: Checkpoint, target: Path) -> None:
-    target.mkdir()
+    target.mkdir(mode=0o700)
     request = {
         "name": checkpoint.name,
         "weights": str(checkpoint.path.resolve()),
@@ -158,6 +162,8 @@ def _export(checkpoint: Checkpoint, target: Path) -> None:
     hashes = {file.name: sha256(file) for file in target.iterdir()}
     contents = json.dumps({"name": checkpoint.name, "sha256": hashes})
     (target / CONTENTS).write_text(contents, encoding="utf-8")
+    for file in target.iterdir():
+        file.chmod(0o600)
 
 
 def _intact(entry: Path, name: str) -> bool:

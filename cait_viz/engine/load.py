@@ -1,7 +1,9 @@
 """Which engine runs a checkpoint."""
 
+import importlib.util
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
@@ -16,7 +18,8 @@ ENGINE_SETTING = "CAIT_VIZ_ENGINE"
 
 LoadKeras = Callable[[Checkpoint, str | Path | None, Precision], Engine]
 
-_NVIDIA = Path("/proc/driver/nvidia/gpus")
+# There where the system has a driver of NVIDIA's: Linux, and Linux in Windows.
+_NVIDIA = (Path("/proc/driver/nvidia/gpus"), Path("/dev/dxg"))
 
 
 def chosen_engine(name: EngineName | None = None) -> EngineName | None:
@@ -43,7 +46,17 @@ def load_keras(checkpoint: Checkpoint, labels: str | Path | None, precision: Pre
     from cait_viz.engine.keras import KerasEngine, load_network
 
     dtype = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]
-    return KerasEngine(load_network(checkpoint, labels, dtype))
+    engine = KerasEngine(load_network(checkpoint, labels, dtype))
+    engine.precision = precision
+    return engine
+
+
+def _may_have_gpu() -> bool:
+    """Whether a backend may compute on a GPU: there are a driver and NVIDIA's libraries from Python's index.
+
+    TensorFlow, JAX and torch bring these where they compute on a GPU. Loading a backend takes seconds.
+    """
+    return any(place.exists() for place in _NVIDIA) and importlib.util.find_spec("nvidia") is not None
 
 
 def load_engine(
@@ -77,11 +90,12 @@ def load_engine(
     if checkpoint.config.image_size != checkpoint.trained_size:
         memory.require(checkpoint.name, checkpoint.config)
     name = chosen_engine(engine)
-    if name is None and _NVIDIA.is_dir():
-        found = load_keras(checkpoint, labels, precision)
-        if found.on_gpu:
-            tell("Keras sees a GPU and runs the network on it; --engine openvino uses the processor")
-            return found
+    if name is None and _may_have_gpu():
+        with suppress(ImportError):  # no backend of Keras'
+            found = load_keras(checkpoint, labels, precision)
+            if found.on_gpu:
+                tell("Keras sees a GPU and runs the network on it; --engine openvino uses the processor")
+                return found
     if name != "keras":
         try:
             return OpenVINOEngine(checkpoint, labels, precision)

@@ -37,6 +37,11 @@ def estimate(config: CaiTConfig) -> int:
     return round(_BYTES_PER_WEIGHT_BYTE * weights) + _ATTENTIONS * attention + kept + _BASE
 
 
+def several_bytes(config: CaiTConfig) -> int:
+    """How many bytes more are needed to look at several images at once, one on each core."""
+    return (psutil.cpu_count() or 1) * _ATTENTIONS * attention_bytes(config)
+
+
 def available() -> int:
     """How many bytes this process and those it starts may still take: the machine's, or its container's."""
     free = [int(psutil.virtual_memory().available)]

@@ -14,7 +14,7 @@ import numpy as np
 
 from cait_viz._backend import import_openvino, openvino_core
 from cait_viz._text import one_line
-from cait_viz.engine import names
+from cait_viz.engine import memory, names
 from cait_viz.engine.base import Answer, Engine, Precision, SelfAttention
 from cait_viz.engine.gradients import GradientProcess
 from cait_viz.engine.graphs import Graphs
@@ -56,7 +56,8 @@ class OpenVINOEngine(Engine):
     ) -> None:
         self.config, self.source = checkpoint.config, checkpoint.source
         self.labels = class_names(checkpoint.config.num_classes, labels)
-        self._name, self._precision = checkpoint.name, precision
+        self._name, self.precision = checkpoint.name, precision
+        _core()
         self._graphs = Graphs(checkpoint)
         self._gradient_process = GradientProcess(checkpoint)
         self._lock = threading.Lock()  # all cores work on one question; two at once would only wait longer
@@ -66,8 +67,11 @@ class OpenVINOEngine(Engine):
     def _classify(self, images: np.ndarray) -> Answer:
         if len(images) == 1:
             return self._trace(images, ())[0]
+        if _SEVERAL not in self._compiled and memory.available() < memory.several_bytes(self.config):
+            answers = [self._trace(image, ())[0] for image in images[:, np.newaxis]]
+            return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
         with self._lock:
-            requests = self._requests(_Graph(names.NETWORK, 1, several=True))
+            requests = self._requests(_SEVERAL)
             tensors = requests[0].output_tensors
             answer = [np.empty((len(images), *tensor.shape[1:]), np.float32) for tensor in tensors]
             ahead = len(requests)
@@ -135,22 +139,17 @@ class OpenVINOEngine(Engine):
         return self._compiled[graph].requests
 
     def _compile(self, graph: "_Graph") -> "_Compiled":
-        try:
-            core = openvino_core()
-        except ImportError as error:
-            raise EngineError(f"OpenVINO cannot be imported ({error})") from None
-        options = {
-            "INFERENCE_PRECISION_HINT": _PRECISIONS[self._precision],
-            "PERFORMANCE_HINT": "THROUGHPUT" if graph.several else "LATENCY",
-        }
         path = self._graphs.path(graph.name)
         try:
-            model = core.read_model(path)
+            model = _core().read_model(path)
             if graph.several:
                 for patches in model.get_results()[1 + self.config.ca_ffn_layers :]:
                     model.remove_result(patches)
             model.reshape({port: [graph.batch, *port.get_partial_shape()[1:]] for port in model.inputs})
-            compiled = core.compile_model(model, "CPU", options)
+            try:
+                compiled = self._compiled_for(model, "THROUGHPUT" if graph.several else "LATENCY")
+            except RuntimeError:  # OpenVINO 2026.4 refuses one head on one patch in several streams
+                compiled = self._compiled_for(model, "LATENCY")
             count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
             requests = [compiled.create_infer_request() for _ in range(count)]
         except (RuntimeError, ValueError) as error:
@@ -158,6 +157,17 @@ class OpenVINOEngine(Engine):
             raise EngineError(f"OpenVINO refuses {self._name} ({reason})") from None
         answers = sum(tensor.byte_size for tensor in requests[0].output_tensors)
         return _Compiled(compiled, requests, path.with_suffix(".bin").stat().st_size + answers)
+
+    def _compiled_for(self, model: Any, hint: str) -> Any:
+        options = {"INFERENCE_PRECISION_HINT": _PRECISIONS[self.precision], "PERFORMANCE_HINT": hint}
+        return _core().compile_model(model, "CPU", options)
+
+
+def _core() -> Any:
+    try:
+        return openvino_core()
+    except ImportError as error:
+        raise EngineError(f"OpenVINO cannot be imported ({error})") from None
 
 
 class _Graph(NamedTuple):
@@ -174,4 +184,4 @@ class _Compiled(NamedTuple):
     size: int  # of its weights and its answer, in bytes
 
 
-_ONE_IMAGE = _Graph(names.NETWORK, 1)
+_ONE_IMAGE, _SEVERAL = _Graph(names.NETWORK, 1), _Graph(names.NETWORK, 1, several=True)

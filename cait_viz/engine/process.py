@@ -42,7 +42,7 @@ class KerasProcess(Engine):
         self, checkpoint: Checkpoint, labels: str | Path | None = None, precision: Precision = "float32"
     ) -> None:
         self.config, self.source = checkpoint.config, checkpoint.source
-        self.labels = class_names(checkpoint.config.num_classes, labels)
+        self.labels, self.precision = class_names(checkpoint.config.num_classes, labels), precision
         self._gradient_process = GradientProcess(checkpoint)
         self._pool = ProcessPoolExecutor(1, timeout=None, env=_ENVIRONMENT)
         self.on_gpu = self._ask(_load, checkpoint, precision)

@@ -63,7 +63,10 @@ class GradientTape:
         # As a tensor, else each class would be compiled anew.
         behind, stage = self._differentiate_class_stage(depths[-1], tf.constant(target))
         attention, gradient = (np.stack([_array(one)[:, 0] for one in rows]) for rows in stage)
-        row = class_relevance([weighted(*block) for block in zip(attention, gradient, strict=True)])
+        if self._model.config.global_pool == "avg":  # the classifier reads the mean of the patches
+            row = np.full(attention.shape[-1] - 1, 1 / (attention.shape[-1] - 1))
+        else:
+            row = class_relevance([weighted(*block) for block in zip(attention, gradient, strict=True)])
         relevance = patch_relevance(row, self._weights(depths, behind))
         return ClassGradients(*(array.astype(np.float32) for array in (attention, gradient, relevance)))
 

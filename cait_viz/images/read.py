@@ -10,9 +10,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -63,7 +65,14 @@ class LoadedImage:
     remark: str = ""
     _file: bytes | None = field(default=None, repr=False)
 
-    @property
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The image as an array (height, width, 3) that all its results share; read-only."""
+        pixels = np.asarray(self.image)
+        pixels.flags.writeable = False
+        return pixels
+
+    @cached_property
     def file_sha256(self) -> str | None:
         """Hex digest of the file's bytes; None where no file was given."""
         return None if self._file is None else hashlib.sha256(self._file).hexdigest()

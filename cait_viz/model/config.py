@@ -54,13 +54,14 @@ class CaiTConfig:
     num_classes: int = 1000
 
     def __post_init__(self) -> None:
+        given = self.image_size
         if isinstance(self.image_size, list | tuple) and len(self.image_size) == 2:  # JSON knows no tuples
             height, width = self.image_size
             if _is_count(height) and _is_count(width):
                 object.__setattr__(self, "image_size", height if height == width else (height, width))
         sides = image_shape(self.image_size)
         whole = len(sides) == 2 and all(map(_is_count, sides))
-        self._require("image_size", whole, "a whole number of at least 1, or two")
+        _require("image_size", whole, "a whole number of at least 1, or two", given)
         for name in (
             "patch_size",
             "projection_dim",
@@ -85,7 +86,7 @@ class CaiTConfig:
         self._require("pre_logits", isinstance(self.pre_logits, bool), "True or False")
         patch, heads = self.patch_size, self.num_heads
         fits = all(side % patch == 0 for side in sides)
-        self._require("image_size", fits, f"a multiple of patch_size {patch}")
+        _require("image_size", fits, f"a multiple of patch_size {patch}", given)
         fits = self.projection_dim % heads == 0
         self._require("projection_dim", fits, f"a multiple of num_heads {heads}")
         hidden = self.projection_dim * self.mlp_ratio
@@ -96,8 +97,7 @@ class CaiTConfig:
         )
 
     def _require(self, name: str, holds: bool, wanted: str) -> None:
-        if not holds:
-            raise ValueError(f"{name} must be {wanted}, not {getattr(self, name)!r}")
+        _require(name, holds, wanted, getattr(self, name))
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -149,6 +149,11 @@ class WeightsSource:
     sha256: str
     saliency_block: int
     trained_size: int
+
+
+def _require(name: str, holds: bool, wanted: str, given: object) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {wanted}, not {given!r}")
 
 
 def _is_count(value: object) -> bool:

@@ -232,6 +232,14 @@ class Result:
         """Over how many patches each head spreads, `(heads,)`: the exponential of the entropy."""
         return maps.effective_patches(self._rows(block))
 
+    def center(self, block: int | None = None) -> Floats:
+        """The center of each head's attention to the patches, x and y, `(heads, 2)`; see `maps.center`."""
+        return maps.center(self._rows(block), self.grid_shape)
+
+    def spread(self, block: int | None = None) -> Floats:
+        """How far each head's attention lies from its center, `(heads,)`; see `maps.spread`."""
+        return maps.spread(self._rows(block), self.grid_shape)
+
     def concentration(self, block: int | None = None, head: int | None = None) -> Concentration:
         """What stretching a map to its full range throws away."""
         attention = self.attention(block, head)[np.newaxis]

@@ -9,9 +9,12 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
+
+from cachetools import LRUCache
 
 from cait_viz._sizes import ImageSize
 from cait_viz._text import one_line
@@ -19,12 +22,15 @@ from cait_viz.engine import memory
 from cait_viz.engine.base import Engine, EngineName, Precision
 from cait_viz.engine.load import load_engine
 from cait_viz.engine.process import KerasProcess
-from cait_viz.errors import CaitVizError, CheckpointError, ProcessDiedError
+from cait_viz.errors import CaitVizError, CheckpointError, EngineError, ProcessDiedError
 from cait_viz.images.preprocess import View
+from cait_viz.images.read import LoadedImage, load_image
 from cait_viz.weights.resolve import resolve
 
 # Of inputs of other sizes than the networks were trained for, so many are kept ready.
 _OTHER_SIZES = 4
+# Decoded images are kept up to so many bytes.
+_DECODED = 256 * 10**6
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Request(Generic[Found]):
         image_name: the name of its file.
         view: the part to look at.
         model: whom to ask.
-        question: a function of `cait_viz.api` or `questions`, of the image, the network, `view` and `name`.
+        question: a function of `cait_viz.api` or `questions`, of the loaded image, the network and `view`.
         long: whether it takes seconds. It then keeps no other waiting, is told `progress`, and ends as soon
             as nobody waits for it any longer.
     """
@@ -127,7 +133,14 @@ class Engines:
         """The network, loaded if it is not kept."""
         engine = self.find(choice)
         if engine is None:
-            engine = self._load(choice)
+            try:
+                engine = self._load(choice)
+            except EngineError:  # the memory has no room for it, perhaps
+                with self._lock:
+                    if not self._kept:
+                        raise
+                    self._kept.clear()
+                engine = self._load(choice)
             with self._lock:
                 self._kept[_key(choice)] = engine
                 sizes = {key: memory.weight_bytes(kept.config) for key, kept in self._kept.items()}
@@ -153,6 +166,11 @@ class Analyzer:
 
     def __init__(self, engines: Engines, first: ModelChoice | None = None) -> None:
         self._engines = engines
+        # By the bytes of their files: all questions about an image read it once.
+        self._images: LRUCache[tuple[bytes, str], LoadedImage] = LRUCache(
+            _DECODED, lambda loaded: 3 * loaded.image.width * loaded.image.height
+        )
+        self._reading = threading.Lock()
         self._loading = ThreadPoolExecutor(1, "loading")
         self._looking = ThreadPoolExecutor(1, "looking")
         self._measuring = ThreadPoolExecutor(1, "measuring")
@@ -205,15 +223,22 @@ class Analyzer:
             return
         try:
             progress = {"progress": answer.report} if request.long else {}
-            answer.set_result(
-                request.question(
-                    request.image, engine, view=request.view, name=request.image_name, **progress
-                )
-            )
+            loaded = self._load_image(request)
+            answer.set_result(request.question(loaded, engine, view=request.view, **progress))
         except BaseException as error:
-            if isinstance(error, ProcessDiedError):
+            if isinstance(error, ProcessDiedError) and isinstance(engine, KerasProcess):
                 self._engines.drop(request.model)  # the next image gets a new process
             answer.set_exception(_for_a_person(error, request))
+
+    def _load_image(self, request: Request[Any]) -> LoadedImage:
+        key = (request.image, request.image_name)
+        with self._reading:
+            if key not in self._images:
+                loaded = load_image(*key)
+                with suppress(ValueError):  # too large to keep
+                    self._images[key] = loaded
+                return loaded
+            return self._images[key]
 
 
 def _for_a_person(error: BaseException, request: Request[Any]) -> BaseException:

@@ -27,9 +27,11 @@ PARTS = ("crop", "fit", "whole")
 # Times the resolution that a network was trained at.
 DETAILS = ("1", "1.5", "2")
 
+_NOT_THERE = "The address asks for what is not there:"
+
 # What is the same on both sides of a comparison.
 SAME = "same"
-# The image that the person gave before the last one, which is in no address.
+# The image that the person gave before the one that is shown, which is in no address.
 BEFORE = "before"
 
 # No patch is chosen; the class is the most probable one.
@@ -72,7 +74,7 @@ def follow_address(questions: Sequence[str]) -> None:
     state.update(view)
     show_given_image("sample" not in address and bool(address))
     if unknown:
-        state.notice = f"The address asks for what is not there: {', '.join(unknown)} (counted from 0)."
+        state.notice = f"{_NOT_THERE} {', '.join(unknown)} (counted from 0)."
     state.pop("chosen_in", None)
     state.address_and_choices = (address, _choices())
     state.said_by_address = None if unknown else _written(view)
@@ -87,8 +89,14 @@ def forget_choices_of_another(key: Hashable) -> None:
 
 def chosen_patch(grid_shape: tuple[int, int]) -> int | None:
     """The patch that is chosen in a grid, row by row from the top left, or None."""
-    patch: int | str = st.session_state.patch
-    return patch if isinstance(patch, int) and patch < prod(grid_shape) else None
+    state = st.session_state
+    patch: int | str = state.patch
+    if isinstance(patch, str):
+        return None
+    if patch >= prod(grid_shape):
+        state.patch, state.notice = NONE, f"{_NOT_THERE} patch {patch} (counted from 0)."
+        st.rerun()
+    return patch
 
 
 def choose_patch(patch: int | None) -> None:
@@ -195,7 +203,7 @@ def _parse(address: Mapping[str, str], questions: Sequence[str]) -> tuple[dict[s
         _take_comparison(view, take)
         return view, unknown
     # An input of another shape has about as many patches as a square one.
-    patches = ceil(1.2 * prod(model.config.grid_shape) * float(view["detail"]) ** 2)
+    patches = ceil(1.4 * prod(model.config.grid_shape) * float(view["detail"]) ** 2)
     take("patch", (NONE, *range(patches)))
     if view["question"] == "path":
         _take_path(view, take)

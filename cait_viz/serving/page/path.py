@@ -104,7 +104,7 @@ def about_patch(attention: BlockAttention, patch: int, head: int | None, incomin
     if mixed:
         return (
             "**Mixed scores** are what the patches' values are multiplied by, after the heads are mixed. "
-            "They may be negative (blue) and are no distribution: here from "
+            "They may be negative (blue), have colors of their own, and are no distribution: here from "
             f"{grid.min():.3f} to {grid.max():.3f}."
         )
     if incoming:

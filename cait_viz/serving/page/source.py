@@ -140,14 +140,16 @@ def show_given_image(shows: bool) -> None:
 
 
 def image_before() -> ChosenImage | None:
-    """The image that the person gave before the last one."""
-    before: ChosenImage | None = st.session_state.get("given_before")
+    """The image that the person gave last before the one that is shown."""
+    state = st.session_state
+    last = None if shown_given_image() else state.get("given")
+    before: ChosenImage | None = last or state.get("given_before")
     return before
 
 
 def _give(image: ChosenImage) -> None:
     state = st.session_state
-    state.update(given=image, given_before=state.get("given"), shows_given=True)
+    state.update(given=image, given_before=state.get("given") or state.get("given_before"), shows_given=True)
 
 
 def _remove_given_image() -> None:

@@ -12,6 +12,7 @@ from cait_viz import questions
 from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Look
 from cait_viz.images.preprocess import View
+from cait_viz.images.read import LoadedImage
 from cait_viz.metrics.faithfulness import CENTER, RANDOM, Curve
 from cait_viz.results.ablation import Ablation, signed
 from cait_viz.results.explanation import Explanation, Method
@@ -150,8 +151,8 @@ def show_explanation(result: ScreenResult, target: int, block: int, look: Look) 
 def ask_explanation(result: ScreenResult, target: int) -> Explanation | None:
     """What speaks for a class; None where it fails, and the page says why."""
 
-    def explain(source: bytes, engine: Any, *, view: View, name: str, progress: Progress) -> Explanation:
-        return questions.explain(source, engine, target, view, name)
+    def explain(image: LoadedImage, engine: Any, *, view: View, progress: Progress) -> Explanation:
+        return questions.explain(image, engine, target, view)
 
     told = "Computing the gradients. The first time, TensorFlow is started, which takes some seconds."
     return ask(result, explain, ("explanation", target), long=True, told=told)

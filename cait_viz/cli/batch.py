@@ -1,0 +1,70 @@
+"""`cait-viz batch`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from tqdm import tqdm
+
+from cait_viz.batch.listing import list_images
+from cait_viz.batch.local import BatchOptions, run_batch
+from cait_viz.batch.store import ROWS
+from cait_viz.cli.images import Block, Drawing
+from cait_viz.cli.main import complain
+from cait_viz.cli.options import Count, Head, ModelOptions, NoFit, report
+from cait_viz.drawing.overlay import Look
+
+
+def batch(
+    images: Annotated[list[str], Parameter(name="IMAGE", allow_leading_hyphen=True)],
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    top: Count = 5,
+    maps: bool = False,
+    npz: bool = False,
+    sheet: bool = False,
+    resume: bool = False,
+    block: Block = None,
+    head: Head = "mean",
+    look: Drawing = Look(),
+    given: NoFit = ModelOptions(),
+) -> int:
+    """Classify many images, and write what each head looked at.
+
+    The folder gets images.parquet, one row an image: the classes and kinds, and for each head of each
+    class-attention block the attention of the class token to itself, the entropy of the rest, and the center
+    and the spread of its map. A file that cannot be read as an image is a row with the reason; the status is
+    then 1.
+
+    Args:
+        images: images, folders, patterns such as "photos/**/*.jpg", web addresses, text files (.txt) of all
+            these, and - for a list from the standard input.
+        output: the folder to write; a new or empty one.
+        top: how many classes and kinds a row lists.
+        maps: write an overlay of each image, of at most 1024 pixels, into the folder maps.
+        npz: write the class attention of each image as a NumPy archive into the folder npz.
+        sheet: write index.html, a page to look through all images and their maps.
+        resume: go on with a run that was interrupted; do what is missing and no more.
+        head: attention head of the overlays, from 0, or the mean of the heads.
+    """
+    given.check_block(block)
+    options = BatchOptions(
+        top=top, maps=maps, npz=npz, sheet=sheet, block=block, head=given.head_index(head), look=look
+    )
+    files = list_images(images)
+    engine = given.load_engine()
+    bar = tqdm(total=len(files), leave=False, file=sys.stderr, disable=None, unit=" images")
+
+    def step(count: int, before: bool) -> None:
+        if before:  # no part of the images a second
+            bar.initial = count
+        bar.update(count)
+
+    with bar:
+        unread = run_batch(files, engine, output, options, view=given.view, resume=resume, step=step)
+    report(output / ROWS, f"{len(files)} rows, by {engine.source.name}")
+    if unread:
+        complain(f"{unread} of {len(files)} images could not be read; their rows say why")
+    return int(bool(unread))

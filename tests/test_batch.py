@@ -1,0 +1,275 @@
+"""Many images: one row an image, whatever is in the way, and the same bytes however often it was begun."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from image_helpers import blobs
+from PIL import Image
+
+import cait_viz
+from cait_viz.batch.listing import list_images
+from cait_viz.batch.local import run_batch
+from cait_viz.errors import OutputError, SelectionError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A hundred small images of many shapes, in two folders, and files that are none."""
+    place = tmp_path_factory.mktemp("many")
+    for number in range(100):
+        path = place / ("even" if number % 2 == 0 else "odd") / f"{number:03}.png"
+        path.parent.mkdir(exist_ok=True)
+        with Image.open(io.BytesIO(blobs(number))) as image:
+            image.resize((40 + number, 60)).save(path)
+    (place / "even" / "044 notes.jpg").write_text("no image")
+    (place / "odd" / ".hidden").write_text("hidden")
+    (place / "odd" / os.fsdecode(b"100 \xff.png")).write_bytes((place / "even" / "000.png").read_bytes())
+    return place
+
+
+@pytest.fixture
+def batch(run, small, tmp_path):
+    """Run the command on images; gives (status, standard error, the rows)."""
+
+    def batch(*images, output=tmp_path / "out", options=()):
+        status, _, err = run("batch", *images, "-o", output, *small, *options)
+        return status, err, pq.read_table(output / "images.parquet").to_pylist()
+
+    return batch
+
+
+def written(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_a_row_has_the_numbers_that_the_library_gives(batch, folder, tiny_weights):
+    image = folder / "odd" / "033.png"
+    status, err, [row] = batch(image, options=["--top", 3])
+    assert (status, err) == (0, "")
+    analysis = cait_viz.analyze(image, cait_viz.load_engine(weights=tiny_weights))
+    assert row["image"] == str(image)
+    assert (row["width"], row["height"], row["error"], row["remark"]) == (73, 60, None, None)
+    assert list(zip(row["labels"], row["probabilities"], strict=True)) == [
+        (label, pytest.approx(share, abs=1e-5)) for label, share in analysis.top(3)
+    ]
+    assert row["classes"] == analysis.ranking[:3].tolist()
+    for block in range(2):
+        expected = {
+            "class_token": analysis.class_token_attention(block),
+            "entropy": analysis.entropy(block),
+            "center_x": analysis.center(block)[:, 0],
+            "center_y": analysis.center(block)[:, 1],
+            "spread": analysis.spread(block),
+        }
+        for name, numbers in expected.items():
+            np.testing.assert_allclose(row[f"ca{block}_{name}"], numbers, atol=1e-5)
+
+
+def test_kinds_are_listed_where_they_are_known(run, folder, tmp_path):
+    image = folder / "odd" / "033.png"
+    assert run("batch", image, "-o", tmp_path / "out")[0] == 0
+    [row] = pq.read_table(tmp_path / "out" / "images.parquet").to_pylist()
+    kinds = cait_viz.analyze(image, cait_viz.load_engine()).kinds()[:5]
+    assert row["kinds"] == [kind for kind, _ in kinds]
+    assert row["kind_probabilities"] == pytest.approx([share for _, share in kinds], abs=1e-5)
+
+
+def test_every_file_is_a_row_in_its_place_and_a_bad_one_says_why(batch, folder):
+    status, err, rows = batch(folder)
+    assert status == 1
+    assert "1 of 102 images could not be read; their rows say why" in err
+    names = [Path(row["image"]).name for row in rows]
+    assert names == sorted(names[:51]) + sorted(names[51:])
+    assert names[-1] == r"100 \udcff.png"
+    [bad] = [row for row in rows if row["error"]]
+    assert bad["image"].endswith("044 notes.jpg")
+    assert "this is not an image" in bad["error"]
+    assert bad["labels"] is None
+    assert all(len(row["labels"]) == 5 for row in rows if row is not bad)
+
+
+def test_maps_arrays_and_the_page_are_written_for_each_image(batch, folder, tmp_path, tiny_weights):
+    options = ["--maps", "--npz", "--sheet", "--block", 1, "--head", 2, "--style", "map"]
+    status, _, rows = batch(folder / "odd", options=options)
+    assert status == 0
+    out = tmp_path / "out"
+    analysis = cait_viz.analyze(folder / "odd" / "033.png", cait_viz.load_engine(weights=tiny_weights))
+    [path] = (out / "maps").glob("033_*.png")
+    with Image.open(path) as drawn:
+        expected = analysis.overlay(1, 2, style="map")
+        assert np.abs(np.asarray(drawn, int) - np.asarray(expected, int)).mean() < 0.1
+        assert drawn.text["Title"] == analysis.title(1, 2)
+        assert json.loads(drawn.text["image_size"]) == [73, 60]
+        assert drawn.text["image_sha256"] == analysis.image_sha256
+    [path] = (out / "npz").glob("033_*.npz")
+    with np.load(path) as arrays:
+        for key, attention in analysis.class_attention.items():
+            np.testing.assert_allclose(arrays[key], attention, atol=1e-6)
+        np.testing.assert_allclose(arrays["box"], analysis.box)
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert page.count("<figure>") == len(rows) == 51
+    for thumbnail in (out / "sheet").iterdir():
+        assert f'src="sheet/{thumbnail.name}"' in page
+    assert len(list((out / "sheet").iterdir())) == 51
+
+
+def test_names_and_labels_on_the_page_are_text(batch, tmp_path, kinds_file):
+    image = tmp_path / "<script>alert(1)<script>&'\".png"
+    image.write_bytes(blobs(3))
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"<b>{number}</b>\n" for number in range(10)))
+    assert batch(image, options=["--sheet", "--labels", labels])[0] == 0
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert "<b><b>" not in page
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [0, 1, 40, 70, 101])
+def test_a_run_that_was_interrupted_and_resumed_writes_the_same_bytes(folder, tiny_weights, tmp_path, after):
+    engine, images = cait_viz.load_engine(weights=tiny_weights), list_images([str(folder)])
+    run_batch(images, engine, tmp_path / "whole")
+    seen = []
+
+    def stop(count, before):
+        seen.append(0 if before else count)
+        if sum(seen) >= after:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run_batch(images, engine, tmp_path / "parts", step=stop)
+    resumed = []
+    run_batch(
+        images,
+        engine,
+        tmp_path / "parts",
+        resume=True,
+        step=lambda count, before: resumed.append((count, before)),
+    )
+    assert resumed[0][1]
+    assert sum(count for count, _ in resumed) == len(images)
+    assert resumed[0][0] >= min(after, len(images)) // 32 * 32
+    assert written(tmp_path / "parts") == written(tmp_path / "whole")
+
+
+def test_a_run_that_was_killed_is_resumed(folder, small, tmp_path, environment, run):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    many = tmp_path / "many"
+    for number in range(4):
+        shutil.copytree(folder, many / str(number))
+    assert run("batch", many, "-o", whole, *small, "--maps")[0] == 1
+    command = [
+        sys.executable,
+        "-m",
+        "cait_viz",
+        "batch",
+        str(many),
+        "-o",
+        str(parts),
+        *map(str, small),
+        "--maps",
+    ]
+    for end in (signal.SIGINT, signal.SIGKILL):
+        process = subprocess.Popen([*command, "--resume"], env=environment, stderr=subprocess.DEVNULL)
+        before = len(list(parts.glob("maps/*.png")))
+        while process.poll() is None and len(list(parts.glob("maps/*.png"))) < before + 100:
+            time.sleep(0.01)
+        process.send_signal(end)
+        process.wait(60)
+    left = list(parts.glob("maps/*.png"))
+    for path in left:
+        Image.open(path).load()
+    assert 0 < len(left) < 404
+    assert run("batch", many, "-o", parts, *small, "--maps", "--resume")[0] == 1
+    assert {name: data for name, data in written(parts).items() if ".part" not in name} == written(whole)
+
+
+def test_what_is_there_is_not_asked_again_and_what_is_new_is_put_in_its_place(folder, tiny_weights, tmp_path):
+    engine = cait_viz.load_engine(weights=tiny_weights)
+    images = list_images([str(folder / "odd")])
+    run_batch(images[10:], engine, tmp_path / "out")
+    counts = []
+    run_batch(
+        images,
+        engine,
+        tmp_path / "out",
+        resume=True,
+        step=lambda count, before: counts.append((count, before)),
+    )
+    assert counts == [(41, True), (10, False)]
+    run_batch(images, engine, tmp_path / "whole")
+    assert written(tmp_path / "out") == written(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("options", [["--top", 3], ["--maps"], ["--view", "whole"]])
+def test_another_run_is_not_gone_on_with(batch, run, folder, small, tmp_path, options):
+    image = folder / "odd" / "033.png"
+    batch(image)
+    before = written(tmp_path / "out")
+    status, _, err = run("batch", image, "-o", tmp_path / "out", *small, "--resume", *options)
+    assert status == 1
+    assert "holds the rows of another model or other options" in err
+    status, _, err = run("batch", image, "-o", tmp_path / "out", *small)
+    assert status == 1
+    assert "is there already and not empty" in err
+    assert written(tmp_path / "out") == before
+
+
+def test_rows_that_are_damaged_are_told(batch, run, folder, small, tmp_path):
+    image = folder / "odd" / "033.png"
+    batch(image)
+    (tmp_path / "out" / "images.parquet").write_bytes(b"PAR1 not one")
+    status, _, err = run("batch", image, "-o", tmp_path / "out", *small, "--resume")
+    assert status == 1
+    assert "images.parquet: is damaged" in err
+
+
+def test_images_are_listed_once_in_their_order(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    (tmp_path / "list.txt").write_text("odd/003.png\n\neven\nhttps://example.org/x.png\n")
+    listed = list_images(["odd/0*1.png", str(tmp_path / "list.txt"), "odd/001.png", "no such.png"])
+    assert listed[:10] == [f"odd/0{tens}1.png" for tens in range(10)]
+    assert listed[10:12] == ["odd/003.png", "even/000.png"]
+    assert listed[-2:] == ["https://example.org/x.png", "no such.png"]
+    assert len(listed) == len(set(listed)) == 10 + 1 + 51 + 2
+    monkeypatch.setattr(sys, "stdin", io.StringIO("odd/001.png\neven/000.png\n"))
+    assert list_images(["-"]) == ["odd/001.png", "even/000.png"]
+    assert len(list_images(["**/*.png"])) == 101
+    assert list_images([str(folder / "od?" / "001.png")]) == [str(folder / "odd" / "001.png")]
+
+
+@pytest.mark.parametrize("name", ["*.bmp", "no such list.txt", "empty"])
+def test_a_name_that_means_no_image_is_wrong_usage(run, small, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    status, _, err = run("batch", name, "-o", "out", *small)
+    assert status == 2
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_list_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SelectionError, match="it is no UTF-8 text"):
+        list_images([str(tmp_path / "list.txt")])
+
+
+def test_a_folder_that_cannot_be_made_is_refused(folder, tiny_weights, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="is a file"):
+        run_batch(["x.png"], cait_viz.load_engine(weights=tiny_weights), tmp_path / "file")
