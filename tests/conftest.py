@@ -331,6 +331,16 @@ def counted(analyzer):
 
 
 @pytest.fixture
+def small_app(counted, tiny_weights, kinds_file):
+    """A server that opens on the model of `tiny_weights`, which answers in no time."""
+    from cait_viz.serving import state
+    from cait_viz.serving.models import user_model
+    from cait_viz.weights.resolve import resolve
+
+    state.start(user_model(resolve(weights=tiny_weights), kinds_file), analyzer=counted)
+
+
+@pytest.fixture
 def asked(counted):
     """The requests in this test."""
     return counted.requests

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cait_viz.drawing.overlay import COLORMAPS, DEFAULT_COLORMAPS, STYLES
 
-pytestmark = pytest.mark.usefixtures("counted")
+pytestmark = pytest.mark.usefixtures("small_app")
 
 OPTIONS = {
     "style": STYLES,

@@ -16,12 +16,14 @@ from cait_viz.serving import state
 from cait_viz.serving.models import user_model
 from cait_viz.weights.resolve import resolve
 
-pytestmark = pytest.mark.usefixtures("counted")
+pytestmark = pytest.mark.usefixtures("small_app")
+
+PATCH = 9  # of four rows of four
 
 
 @pytest.fixture(scope="module")
-def engine():
-    return cait_viz.load_engine()
+def engine(tiny_weights, kinds_file):
+    return cait_viz.load_engine(weights=tiny_weights, labels=kinds_file)
 
 
 @pytest.fixture(scope="module")
@@ -71,25 +73,25 @@ def test_the_patch_that_the_class_token_looks_at_most_is_shown_first(trace):
 def test_a_patch_is_chosen_on_the_image_or_by_its_row_and_column(engine, trace):
     page = path()
     small = analysis_of(page)
-    choose(page, "pictures_of_patch", {"patch": 30})
-    page.number_input(key="patch_column").set_value(5).run()
-    patch = 30 // 14 * 14 + 4
+    choose(page, "pictures_of_patch", {"patch": PATCH})
+    page.number_input(key="patch_column").set_value(4).run()
+    patch = PATCH + 2
     assert data(page, "pictures_of_patch")["chosen"] == patch
     block = cait_viz.block_attention(SAMPLES / "coffee.jpg", engine, trace.blocks - 1)
     shown = data(page, "pictures_of_patch")["pictures"][1]
     assert same(shown, small.draw(block.grid(patch), dim_unseen=0.6))
-    assert "Where the patch in row 3, column 5 looks: self-attention block 12" in shown["alt"]
+    assert "Where the patch in row 3, column 4 looks: self-attention block 3" in shown["alt"]
 
 
 def test_the_patch_is_in_the_address_and_is_the_same_where_it_is_told_how_much_it_gets():
     page = path()
     assert "patch" not in page.query_params
-    choose(page, "pictures_of_patch", {"patch": 30})
+    choose(page, "pictures_of_patch", {"patch": PATCH})
     page.button_group(key="question").set_value("look").run()
-    assert data(page, "pictures_of_map")["chosen"] == 30
-    assert "The patch in row 3, column 3 gets" in texts(page)
+    assert data(page, "pictures_of_map")["chosen"] == PATCH
+    assert "The patch in row 3, column 2 gets" in texts(page)
     again = visit(**page.query_params)
-    assert data(again, "pictures_of_map")["chosen"] == 30
+    assert data(again, "pictures_of_map")["chosen"] == PATCH
     # Back from another image brings the patch of the first.
     before = dict(page.query_params)
     choose_sample(page, "pagoda")
@@ -97,7 +99,7 @@ def test_the_patch_is_in_the_address_and_is_the_same_where_it_is_told_how_much_i
     page.query_params.clear()
     page.query_params.update(before)
     page.run()
-    assert data(page, "pictures_of_map")["chosen"] == 30
+    assert data(page, "pictures_of_map")["chosen"] == PATCH
     choose(page, "pictures_of_map", {"patch": None})
     assert "patch" not in page.query_params
 
@@ -105,8 +107,8 @@ def test_the_patch_is_in_the_address_and_is_the_same_where_it_is_told_how_much_i
 def test_direction_head_and_scores_draw_what_they_say(engine):
     page = path()
     small, patch = analysis_of(page), data(page, "pictures_of_patch")["chosen"]
-    choose(page, "sa_blocks", "3")
-    block = cait_viz.block_attention(SAMPLES / "coffee.jpg", engine, 3)
+    choose(page, "sa_blocks", "1")
+    block = cait_viz.block_attention(SAMPLES / "coffee.jpg", engine, 1)
     page.selectbox(key="sa_head").select(2).run()
     for incoming in (False, True):
         for mixed in (False, True):
@@ -121,7 +123,7 @@ def test_direction_head_and_scores_draw_what_they_say(engine):
     assert not page.exception
     again = visit(**page.query_params)
     assert data(again, "pictures_of_patch")["pictures"][1]["alt"] == shown["alt"]
-    assert page.query_params["sa_block"] == "3"
+    assert page.query_params["sa_block"] == "1"
 
 
 def test_each_depth_tells_the_class_it_would_have_named(trace):
@@ -131,17 +133,17 @@ def test_each_depth_tells_the_class_it_would_have_named(trace):
     for depth, option in enumerate(depths):
         [(label, _)] = trace.lens_top(depth)
         assert label in option["note"]
-    choose(page, "depths", "4")
-    assert all(label in texts(page) for label, _ in trace.lens_top(4, 5))
+    choose(page, "depths", "2")
+    assert all(label in texts(page) for label, _ in trace.lens_top(2, 5))
 
 
 def test_a_new_image_has_a_patch_of_its_own_and_the_block_stays():
     page = path()
-    choose(page, "pictures_of_patch", {"patch": 30})
-    choose(page, "sa_blocks", "3")
+    choose(page, "pictures_of_patch", {"patch": PATCH})
+    choose(page, "sa_blocks", "1")
     choose_sample(page, "pagoda")
     assert data(page, "pictures_of_patch")["chosen"] == int(analysis_of(page).attention()[1:].argmax())
-    assert data(page, "sa_blocks")["chosen"] == "3"
+    assert data(page, "sa_blocks")["chosen"] == "1"
 
 
 def test_a_model_with_fewer_heads_and_blocks_shows_what_it_has(counted, tmp_path):
@@ -222,11 +224,11 @@ def test_maps_are_measured_when_asked_and_beside_both_baselines(asked):
     page.button(key="test_map").click().run()
     assert not page.exception
     [table] = [text.value for text in page.markdown if text.value.startswith("| Map")]
-    for name in ("This map (mean of the heads, CA block 2)", "Its rollout", CENTER, RANDOM):
+    for name in ("This map (mean of the heads, CA block 1)", "Its rollout", CENTER, RANDOM):
         assert name in table
-    assert any("All are of `espresso`." in text.value for text in page.caption)
+    assert any(f"All are of `{analysis_of(page).predictions[0][0]}`." in text.value for text in page.caption)
     # Another map was not measured.
-    page.button_group(key="block").set_value(0).run()
+    page.button_group(key="block").set_value(1).run()
     assert page.button(key="test_map")
     assert not any(text.value.startswith("| Map") for text in page.markdown)
 
@@ -236,8 +238,8 @@ def test_the_gradients_are_asked_when_told_and_again_for_another_class(monkeypat
 
     def gradients(self, image, target):
         targets.append(target)
-        rows = np.ones((2, 4, 197), np.float32)
-        return ClassGradients(rows, rows, np.arange(196, dtype=np.float32))
+        rows = np.ones((2, 4, 17), np.float32)
+        return ClassGradients(rows, rows, np.arange(16, dtype=np.float32))
 
     monkeypatch.setattr(OpenVINOEngine, "class_gradients", gradients)
     page = why()
