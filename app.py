@@ -12,7 +12,7 @@ from cait_viz.serving.page.compare import show_compare
 from cait_viz.serving.page.look import show_look
 from cait_viz.serving.page.markup import STYLE, notice
 from cait_viz.serving.page.options import (
-    VIEWS,
+    VIEW_LABELS,
     choose,
     choose_block_and_head,
     choose_detail,
@@ -60,7 +60,7 @@ def main() -> None:
     image = choose_image()
     with st.sidebar:
         model = choose_model()
-        view, detail = choose("Part of the image", "view", VIEWS), choose_detail(model)
+        view, detail = choose("Part of the image", "view", VIEW_LABELS), choose_detail(model)
         block, head = choose_block_and_head(model)
         look = choose_look(compares_heads=st.session_state.question in ("look", "why"))
     forget_choices_of_another((image.key, model.choice, view, detail))

@@ -16,14 +16,14 @@ from cyclopts import App, CycloptsError, Parameter
 from PIL import Image
 from tqdm import tqdm
 
-from cait_viz._files import check_output, replacing
+from cait_viz._files import atomic_write, check_output
 from cait_viz._resources import SAMPLES
-from cait_viz.cli.options import Count, Index, ModelOptions, NoView, Output
+from cait_viz.cli.options import Count, EvaluatedModel, Index, ModelOptions, Output
 from cait_viz.drawing.figures import Caption, SaliencyPanel, draw_saliency, percent
 from cait_viz.drawing.overlay import Style
 from cait_viz.engine.base import Engine
 from cait_viz.errors import CaitVizError, ImageError
-from cait_viz.images.folders import beside, class_folders, spread
+from cait_viz.images.folders import class_folders, folder_prefix, spread
 from cait_viz.weights.labels import class_index, class_names
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def panels(shots: Iterable[Shot], model: Engine, style: Style) -> Iterator["tupl
         try:
             analysis = analyze(shot.path, model).seen().reduced(TILE_PIXELS)
         except ImageError as error:
-            tqdm.write(f"{beside(shot.path)}{error}; skipped", file=sys.stderr)
+            tqdm.write(f"{folder_prefix(shot.path)}{error}; skipped", file=sys.stderr)
             continue
         overlays = [analysis.overlay(block, style=style) for block in range(analysis.blocks)]
         lines = [(shot.title, "")]
@@ -81,7 +81,7 @@ def draw(
     per_sheet: Count = 12,
     seed: Index = 0,
     style: Style = "overlay",
-    given: NoView = ModelOptions(),
+    given: EvaluatedModel = ModelOptions(),
 ) -> None:
     """Draw what a model looks at in many images on few sheets.
 
@@ -132,7 +132,7 @@ def draw(
         )
         sheet = draw_saliency(shown, caption, "png", columns=COLUMNS, tile=TILE, headings=headings)
         path = output if len(starts) == 1 else output.with_stem(f"{output.stem}-{number}")
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             if path.suffix.lower() == ".png":
                 file.write(sheet)
             else:

@@ -25,8 +25,8 @@ DEFAULT = (
 )  # fmt: skip
 
 
-def prepare_ours(name: str, batch: int, **options: Any) -> Callable[[], object]:
-    """Our forward pass of the variant, on random pixels; with random weights, but for the bundled."""
+def load_ours(name: str, **options: Any) -> Any:
+    """Our engine of the variant; with random weights, but for the bundled."""
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -47,9 +47,20 @@ def prepare_ours(name: str, batch: int, **options: Any) -> Callable[[], object]:
             save_file({key: random.normal(0, 0.02, one.shape).astype("f") for key, one in tensors}, path)
         os.environ["XDG_CACHE_HOME"] = folder
         engine = load_engine(weights=path, **options)
-        shape = variant.config.image_shape
-        images = random.standard_normal((batch, *shape, 3)).astype("f")
-        engine.forward(images)
+        # Each graph is compiled while its file is there.
+        for batch in (1, 2):
+            engine.forward(np.zeros((batch, *variant.config.image_shape, 3), "f"))
+    return engine
+
+
+def prepare_ours(name: str, batch: int, **options: Any) -> Callable[[], object]:
+    """Our forward pass of the variant, on random pixels."""
+    import numpy as np
+
+    engine = load_ours(name, **options)
+    shape = (batch, *engine.config.image_shape, 3)
+    images = np.random.default_rng(0).standard_normal(shape).astype("f")
+    engine.forward(images)
     return lambda: engine.forward(images)
 
 
@@ -96,26 +107,26 @@ def serve(side: str, case: str) -> None:
         print(time.perf_counter() - start, flush=True)
 
 
-def start(python: str, side: str, case: str) -> "subprocess.Popen[str]":
+def start(python: str, script: str, *arguments: str) -> "subprocess.Popen[str]":
     """Start the process of one side."""
-    command = [python, __file__, "--serve", side, case]
+    command = [python, script, "--serve", *arguments]
     known = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere, text=True, env=known)
 
 
-def seconds(process: "subprocess.Popen[str]") -> float:
-    """Seconds of one forward pass, while nothing else runs."""
+def measured(process: "subprocess.Popen[str]") -> list[float]:
+    """What a process prints of one run, while nothing else runs."""
     assert process.stdin is not None
     assert process.stdout is not None
     print(file=process.stdin, flush=True)
-    return float(process.stdout.readline())
+    return [float(number) for number in process.stdout.readline().split()]
 
 
 def compare(case: str, rounds: int, pythons: dict[str, str]) -> list[str]:
     """The rows of one variant and batch size."""
-    sides = {side: start(python, side, case) for side, python in pythons.items()}
-    runs = [{side: seconds(process) for side, process in sides.items()} for _ in range(1 + rounds)][1:]
+    sides = {side: start(python, __file__, side, case) for side, python in pythons.items()}
+    runs = [{side: measured(process)[0] for side, process in sides.items()} for _ in range(1 + rounds)][1:]
     for process in sides.values():
         process.kill()
     rows = []

@@ -28,7 +28,7 @@ INTERRUPTED = 128 + signal.SIGINT  # what shells report of a program that Ctrl-C
 
 
 @contextlib.contextmanager
-def standard_error_held() -> Iterator[None]:
+def stderr_held() -> Iterator[None]:
     """Hold back what is written to descriptor 2; show it only if the block fails."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
@@ -106,7 +106,7 @@ def import_keras(backend: str, threads: int | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = backend
     os.environ.pop("KERAS_NNX_ENABLED", None)
-    with _interrupted_at_once(), standard_error_held(), _no_keras_settings():
+    with _exit_on_interrupt(), stderr_held(), _no_keras_settings():
         import_openvino() if backend == "openvino" else importlib.import_module(backend)
         importlib.import_module("keras")
         # Keras asks of every input whether it is a tensor of TensorFlow's, and imports that for it. An export
@@ -127,7 +127,7 @@ def import_keras(backend: str, threads: int | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _interrupted_at_once() -> Iterator[None]:
+def _exit_on_interrupt() -> Iterator[None]:
     """End the process on Ctrl-C at once: an import of compiled modules would turn it into another error."""
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not ignored, as in the background
     if not usual or threading.current_thread() is not threading.main_thread():

@@ -81,7 +81,7 @@ def _refusing(path: Path, *errors: type[Exception]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def placing(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """A path of the same ending to write a file or a folder to; it becomes `path` when the block is done.
 
     What lay there before stays until then, and for good if the block fails, by an OutputError if `path`
@@ -104,26 +104,20 @@ def placing(path: Path) -> Iterator[Path]:
                     part.chmod(folder.stat().st_mode & 0o666)
             part.replace(target)
     finally:
-        _remove(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes its place under `path` as `placing` says."""
-    with placing(path) as part, part.open("xb") as file:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes its place under `path` as `atomic_path` says."""
+    with atomic_path(path) as part, part.open("xb") as file:
         yield file
 
 
 def remove_remains(folder: Path) -> None:
     """Remove what was being written in a folder when the program was killed."""
     for part in folder.glob(_PART.format("?" * 16)):
-        _remove(part)
-
-
-def _remove(part: Path) -> None:
-    shutil.rmtree(part, ignore_errors=True)
-    with contextlib.suppress(OSError):  # a file: earlier versions wrote without a folder
-        part.unlink()
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def user_cache() -> Path:

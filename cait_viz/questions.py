@@ -1,4 +1,4 @@
-"""The questions past the paper: what happened before the class token, why a class, and what maps are worth.
+"""The questions beyond the paper: what happened before the class token, why a class, and what maps are worth.
 
 Each is a function of an image and a network. Blocks and heads count from 0.
 """
@@ -20,7 +20,7 @@ from cait_viz.engine.randomized import randomization_steps
 from cait_viz.errors import SelectionError
 from cait_viz.images.preprocess import View, resize_and_crop
 from cait_viz.images.read import ImageSource, load_image
-from cait_viz.metrics.accuracy import with_rest
+from cait_viz.metrics.accuracy import as_two_classes
 from cait_viz.results.ablation import Ablation
 from cait_viz.results.comparison import Map, MapName, attention_map, explaining_map, rollout_map
 from cait_viz.results.explanation import Explanation, class_of
@@ -247,7 +247,7 @@ def trust(
     return measure_trust(
         pixels,
         grids,
-        lambda images: probabilities(with_rest(engine.forward(images)[0])),
+        lambda images: probabilities(as_two_classes(engine.forward(images)[0])),
         index,
         seed,
         progress,

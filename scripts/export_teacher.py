@@ -22,7 +22,7 @@ TOLERANCE = 1e-4
 
 
 class Teacher(torch.nn.Module):
-    """The network with its normalisation inside and its last feature map beside the logits."""
+    """The network with its normalization inside and its last feature map beside the logits."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ def read_hypernyms(path: Path) -> dict[str, list[str]]:
     """The hypernyms of every noun, by WordNet id ("n02084071"); the format is described in wndb(5WN)."""
     hypernyms = {}
     for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith(" "):  # the licence
+        if line.startswith(" "):  # the license
             continue
         fields = line.partition("|")[0].split()
         first_pointer = 5 + 2 * int(fields[3], 16)

@@ -30,7 +30,7 @@ def picture_of(photo):
 
 
 def as_torchvision_prepares(picture, side):
-    """Resize the shorter side, cut out the centre, normalise; written apart from the library."""
+    """Resize the shorter side, cut out the center, normalize; written apart from the library."""
     width, height = picture.size
     size = (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
     pixels = np.asarray(picture.resize(size, Image.Resampling.BICUBIC)).astype(np.float32) / 255

@@ -112,15 +112,15 @@ def test_brightness_contrast_and_saturation_do_what_their_names_say():
     plain = np.asarray(render(whole(image), images, 32), float)
     brighter = np.asarray(render(whole(image, brightness=1.2), images, 32), float)
     np.testing.assert_allclose(brighter, 1.2 * plain, atol=1)
-    grey = np.asarray(render(whole(image, saturation=0.0), images, 32), float)
-    np.testing.assert_allclose(grey, np.broadcast_to(plain @ [[0.299], [0.587], [0.114]], grey.shape), atol=1)
+    gray = np.asarray(render(whole(image, saturation=0.0), images, 32), float)
+    np.testing.assert_allclose(gray, np.broadcast_to(plain @ [[0.299], [0.587], [0.114]], gray.shape), atol=1)
     flat = np.asarray(render(whole(image, contrast=0.0), images, 32), float)
     assert flat.std() < 1
     assert flat.mean() == pytest.approx((plain @ [0.299, 0.587, 0.114]).mean(), abs=1)
 
 
 def test_mixup_mixes_images_and_labels_alike():
-    red, blue = (Image.new("RGB", (20, 20), colour) for colour in ((255, 0, 0), (0, 0, 255)))
+    red, blue = (Image.new("RGB", (20, 20), color) for color in ((255, 0, 0), (0, 0, 255)))
     images = Images(red, blue)
     view = AugmentedView(whole(red).first, whole(blue, 1).first, 0.75)
     shown = np.asarray(render(view, images, 8), float)

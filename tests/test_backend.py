@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from cait_viz._backend import standard_error_held
+from cait_viz._backend import stderr_held
 from cait_viz.engine.keras import engine_of
 from cait_viz.errors import CheckpointError
 from cait_viz.weights.resolve import resolve
@@ -190,14 +190,14 @@ print(len(light), {"keras", "tensorflow"} & set(sys.modules))
 
 
 def test_what_is_written_to_standard_error_meanwhile_is_not_shown(capfd):
-    with standard_error_held():
+    with stderr_held():
         os.write(2, b"a log line\n")
     os.write(2, b"afterwards\n")
     assert capfd.readouterr().err == "afterwards\n"
 
 
 def test_what_was_held_is_shown_if_it_explains_a_failure(capfd):
-    @standard_error_held()
+    @stderr_held()
     def start():
         os.write(2, b"no such instruction\n")
         raise ImportError

@@ -104,10 +104,10 @@ def small_weights(make_small_weights):
 @pytest.fixture(scope="module")
 def images_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
-    for name, colour in {"red": (220, 30, 30), "green": (30, 220, 30)}.items():
+    for name, color in {"red": (220, 30, 30), "green": (30, 220, 30)}.items():
         (folder / name).mkdir()
         for number in range(8):
-            Image.new("RGB", (40, 40 + number), colour).save(folder / name / f"{number}.png")
+            Image.new("RGB", (40, 40 + number), color).save(folder / name / f"{number}.png")
     return folder
 
 

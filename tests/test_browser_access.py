@@ -12,7 +12,7 @@ pytestmark = pytest.mark.browser
 ENOUGH_CONTRAST = 4.5
 
 
-# The contrast of a text with what lies behind it, colours and opacities of all elements around it composed.
+# The contrast of a text with what lies behind it, colors and opacities of all elements around it composed.
 CONTRAST = """element => {
   const parse = text => {
     const numbers = text.match(/[\\d.]+/g).map(Number);
@@ -25,11 +25,11 @@ CONTRAST = """element => {
   let behind = [255, 255, 255], opacity = 1;
   for (const style of line) {
     opacity *= Number(style.opacity);
-    const colour = parse(style.backgroundColor);
-    behind = over([...colour.slice(0, 3), colour[3] * opacity], behind);
+    const color = parse(style.backgroundColor);
+    behind = over([...color.slice(0, 3), color[3] * opacity], behind);
   }
-  const colour = parse(getComputedStyle(element).color);
-  const text = over([...colour.slice(0, 3), colour[3] * opacity], behind);
+  const color = parse(getComputedStyle(element).color);
+  const text = over([...color.slice(0, 3), color[3] * opacity], behind);
   const luminance = rgb => rgb.map(v => v / 255)
     .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
@@ -57,7 +57,7 @@ TEXTS = {
 def test_every_text_can_be_read_in_light_and_in_dark(visitors, scheme):
     visitor = visitors(color_scheme=scheme).open("?head=9")
     for selector in TEXTS.values():
-        visitor.page.locator(selector).first.wait_for()
+        visitor.page.locator(selector).first.wait_for(state="attached")
     contrasts = {
         what: min(visitor.page.locator(selector).evaluate_all(f"texts => texts.map({CONTRAST})"))
         for what, selector in TEXTS.items()
@@ -80,8 +80,12 @@ def test_nothing_scrolls_sideways_and_no_text_is_cut(visitors, size, zoom):
     assert visitor.calm(lambda: visitor.page.evaluate(TOO_WIDE)) == []
 
 
-# What stands at the end of each of the views past the paper.
-LAST = {"path": "The numbers (NPZ)", "why": "Let it forget", "compare": "Both as a figure (PNG)"}
+# What stands at the end of each of the views beyond the paper.
+LAST = {
+    "path": "The numbers (NPZ)",
+    "why": "Re-initialize it part by part",
+    "compare": "Both as a figure (PNG)",
+}
 
 
 @pytest.mark.parametrize("width", [1440, 390])

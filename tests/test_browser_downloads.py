@@ -73,7 +73,7 @@ def test_files_are_named_after_the_image_the_model_the_block_and_the_head(kept):
 
 
 def assert_same_picture(found, expected):
-    """Equal up to the last bit of the network's float32, which may tip a level of the colour table."""
+    """Equal up to the last bit of the network's float32, which may tip a level of the color table."""
     found, expected = (np.asarray(picture, np.int16) for picture in (found, expected))
     assert found.shape == expected.shape
     difference = np.abs(found - expected)

@@ -23,7 +23,7 @@ SAMPLES = ROOT / "assets" / "samples"
 CAT = SAMPLES / "cat.jpg"
 
 COMMANDS = ["models", "cache", "fetch", "predict", "attention", "render", "figure"]
-COMMANDS += ["trace", "patch", "explain", "ablate", "trust", "compare", "randomize"]
+COMMANDS += ["batch", "trace", "patch", "explain", "ablate", "trust", "compare", "randomize"]
 COMMANDS += ["finetune", "distil", "evaluate", "export", "app"]
 
 

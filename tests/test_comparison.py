@@ -224,14 +224,16 @@ def test_two_images_of_ones_own_are_given_one_after_the_other():
     assert visit(**page.query_params).selectbox(key="other").value == "same"
     # Beside a sample it is the one that was given last.
     choose_sample(page, "pagoda")
-    assert any(option.startswith("Yours before: two.png") for option in page.selectbox(key="other").options)
+    assert any(
+        option.startswith("Your previous image: two.png") for option in page.selectbox(key="other").options
+    )
 
 
 @pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize(("name", "value"), [("other", "../x"), ("other_block", "7"), ("map", "gradcam")])
 def test_an_address_that_asks_for_what_is_not_there_gets_the_default_and_is_told(name, value):
     page = compare(**{name: value})
-    assert "asks for what is not there" in " ".join(notices(page))
+    assert "names what does not exist" in " ".join(notices(page))
     assert "Rollout, CA block 2, mean of the heads" in " ".join(texts(page))
 
 

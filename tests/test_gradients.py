@@ -18,6 +18,7 @@ from cait_viz.attention.relevance import class_relevance, patch_relevance, weigh
 from cait_viz.engine import gradients
 from cait_viz.engine.keras import engine_of
 from cait_viz.engine.tape import FixedGradientTape, GradientTape
+from cait_viz.engine.worker import Worker
 from cait_viz.errors import CheckpointError, EngineError, SelectionError
 from cait_viz.model.cait import CaiT
 from cait_viz.model.config import CaiTConfig
@@ -215,7 +216,7 @@ def worker_processes():
 def test_the_process_ends_when_idle_and_a_new_one_answers_unless_the_checkpoint_has_changed(
     tiny_weights, photo, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(gradients, "IDLE_SECONDS", 1)
+    monkeypatch.setattr(gradients, "WORKER", Worker("computes gradients", idle_seconds=1))
     path = shutil.copy(tiny_weights, tmp_path / "mine.safetensors")
     engine, before = cait_viz.load_engine(weights=path), worker_processes()
     image = cait_viz.preprocess(photo, engine)
@@ -232,7 +233,10 @@ def test_the_process_ends_when_idle_and_a_new_one_answers_unless_the_checkpoint_
     np.testing.assert_allclose(engine.class_gradients(image, 3).relevance, first.relevance, rtol=1e-5)
 
 
-def test_two_first_questions_at_once_start_one_process(tiny_weights, photo):
+def test_two_first_questions_at_once_start_one_process_and_one_that_ended_is_replaced(
+    tiny_weights, photo, monkeypatch
+):
+    monkeypatch.setattr(gradients, "WORKER", Worker("computes gradients"))
     engine, before = cait_viz.load_engine(weights=tiny_weights), worker_processes()
     image = cait_viz.preprocess(photo, engine)
     with ThreadPoolExecutor(2) as threads:

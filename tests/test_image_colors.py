@@ -113,8 +113,8 @@ def test_a_palette_with_a_profile_is_converted():
 
 def test_linear_grey_is_brought_to_srgb():
     linear = profile(b"GRAY", {b"wtpt": xyz(0.9642, 1, 0.8249), b"kTRC": gamma(1)})
-    grey = Image.new("L", (4, 4), 128)
-    assert difference(pixel(encoded(grey, "PNG", icc_profile=linear)), (188, 188, 188)) <= 2
+    gray = Image.new("L", (4, 4), 128)
+    assert difference(pixel(encoded(gray, "PNG", icc_profile=linear)), (188, 188, 188)) <= 2
 
 
 def test_srgb_under_any_name_changes_no_pixel():
@@ -132,7 +132,7 @@ def test_srgb_under_any_name_changes_no_pixel():
         profile(b"GRAY", {}),
         profile(b"CMYK", {}),
     ],
-    ids=["text", "zeros", "cut", "cut late", "grey without a curve", "for inks"],
+    ids=["text", "zeros", "cut", "cut late", "gray without a curve", "for inks"],
 )
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
 def test_a_profile_that_cannot_be_used_is_ignored(broken, image_format):

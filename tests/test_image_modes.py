@@ -14,10 +14,10 @@ from cait_viz.images.read import load_image, read_image
 
 
 def test_grey_stays_grey():
-    grey = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    gray = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
     for image_format in ("PNG", "BMP", "TIFF", "GIF"):
-        image = np.asarray(read_image(encoded(grey, image_format)))
-        assert (image == np.asarray(grey)[..., None]).all(), image_format
+        image = np.asarray(read_image(encoded(gray, image_format)))
+        assert (image == np.asarray(gray)[..., None]).all(), image_format
 
 
 def test_one_bit_is_black_and_white():
@@ -34,7 +34,7 @@ def test_one_bit_is_black_and_white():
 
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
-# How TIFFs hold grey: NumPy's type, bits that are used, SampleFormat, and whether that tells the range.
+# How TIFFs hold gray: NumPy's type, bits that are used, SampleFormat, and whether that tells the range.
 DEPTHS = {
     "8 bits": ("u1", 8, 1, True),
     "8 bits, signed": ("i1", 7, 2, True),
@@ -118,19 +118,19 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(image_format):
 
 @pytest.mark.parametrize("brightest", [255, 63, 15, 1, 0])
 def test_sixteen_bits_of_a_declared_range_equal_their_eight_bit_twin_however_dark(brightest):
-    grey = np.rint(GREY * (brightest / 255)).astype(np.uint8)
-    color = np.stack([grey, grey.T, grey[::-1]], axis=-1)
-    for twin in (grey, color):
+    gray = np.rint(GREY * (brightest / 255)).astype(np.uint8)
+    color = np.stack([gray, gray.T, gray[::-1]], axis=-1)
+    for twin in (gray, color):
         loaded = load_image(twin.astype(np.uint16) * 257)
         assert difference(loaded.image, read_image(twin)) == 0
         assert not loaded.remark
-    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    deep = Image.fromarray(gray.astype(np.uint16) * 257)
     data = encoded(deep, "PNG")
     # Twelve significant bits: they are scaled to sixteen all the same.
     with_sbit = data[:33] + png_chunk(b"sBIT", b"\x0c") + data[33:]
     for source in (deep, data, with_sbit, Image.open(io.BytesIO(with_sbit))):
         loaded = load_image(source)
-        assert difference(loaded.image, read_image(grey)) == 0
+        assert difference(loaded.image, read_image(gray)) == 0
         assert not loaded.remark
 
 
@@ -192,7 +192,7 @@ def test_grey_without_a_stated_range_is_stretched_and_says_so(dtype, values, exp
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
-@pytest.mark.parametrize("color", [0, 2], ids=["grey", "RGB"])
+@pytest.mark.parametrize("color", [0, 2], ids=["gray", "RGB"])
 def test_the_transparent_color_of_a_png_is_white_at_every_depth(bits, color):
     if color == 2 and bits < 8:
         pytest.skip("there is no such PNG")

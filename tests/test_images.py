@@ -194,17 +194,17 @@ def test_an_array_of_uint8_comes_back_as_it_was(array):
 
 
 def test_every_kind_of_array_that_is_an_image_is_read():
-    grey = np.array([[0, 128, 255]], np.uint8)
-    expected = np.repeat(grey[..., None], 3, axis=-1)
+    gray = np.array([[0, 128, 255]], np.uint8)
+    expected = np.repeat(gray[..., None], 3, axis=-1)
     sources = {
-        "(H, W)": grey,
-        "(H, W, 1)": grey[..., None],
+        "(H, W)": gray,
+        "(H, W, 1)": gray[..., None],
         "(H, W, 3)": expected,
         "(H, W, 4)": np.concatenate([expected, np.full((1, 3, 1), 255, np.uint8)], axis=-1),
-        "uint16": grey.astype(np.uint16) * 257,
-        "big endian": (grey.astype(np.uint16) * 257).astype(">u2"),
-        "float16": (grey / 255).astype(np.float16),
-        "float64": grey / 255,
+        "uint16": gray.astype(np.uint16) * 257,
+        "big endian": (gray.astype(np.uint16) * 257).astype(">u2"),
+        "float16": (gray / 255).astype(np.float16),
+        "float64": gray / 255,
         "float32 RGB": (expected / 255).astype(np.float32),
     }
     for name, array in sources.items():

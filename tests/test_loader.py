@@ -137,8 +137,8 @@ def test_labels_count_by_their_weight_and_only_where_there_are_any(make_loader, 
 def test_a_students_labels_are_smoothed_too(make_loader, make_teacher_cache):
     changes = {"labels": np.array([0, -1] * 6), "label_weight": 1.0, "label_smoothing": 0.3}
     images, targets = make_loader(teacher=make_teacher_cache(), **changes).batch(0, 32)
-    labelled = [number % 2 == 0 for number in brightness(images)]
-    np.testing.assert_allclose(targets["classes"][labelled], [[0.8, 0.1, 0.1]] * sum(labelled), atol=1e-6)
+    labeled = [number % 2 == 0 for number in brightness(images)]
+    np.testing.assert_allclose(targets["classes"][labeled], [[0.8, 0.1, 0.1]] * sum(labeled), atol=1e-6)
 
 
 def test_targets_are_distributions_whatever_is_mixed(make_loader, make_teacher_cache):

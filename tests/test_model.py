@@ -186,7 +186,7 @@ def test_features_before_the_head_are_what_the_head_classifies(small):
     np.testing.assert_allclose(small.head(features), logits(small), atol=1e-5)
 
 
-def test_average_pooling_takes_the_mean_of_the_normalised_patches(small):
+def test_average_pooling_takes_the_mean_of_the_normalized_patches(small):
     model = lively(replace(SMALL, global_pool="avg"))
     patches = np.reshape(model.patch_embed(pixels(SMALL)), (2, 16, 24)) + np.asarray(model.pos_embed)
     for block in model.blocks:

@@ -4,14 +4,14 @@ import stat
 import numpy as np
 import pytest
 
-from cait_viz._files import check_output, remove_remains, replacing
+from cait_viz._files import atomic_write, check_output, remove_remains
 from cait_viz.errors import OutputError, SelectionError
 
 
 def test_an_output_takes_its_place_only_when_it_is_whole(tmp_path):
     path = tmp_path / "out.png"
     path.write_bytes(b"old")
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
         file.flush()
         assert path.read_bytes() == b"old"
@@ -25,7 +25,7 @@ def test_nothing_is_left_of_an_output_that_failed(tmp_path, error):
     path.write_bytes(b"old")
 
     def fail():
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(b"half")
             raise error
 
@@ -42,7 +42,7 @@ def test_a_full_disk_leaves_nothing_and_is_told(tmp_path):
     try:
         with (
             pytest.raises(OutputError, match=r"out\.npz: cannot be written \(File too large\)"),
-            replacing(tmp_path / "out.npz") as file,
+            atomic_write(tmp_path / "out.npz") as file,
         ):
             np.savez(file, first=np.zeros(100), large=np.zeros(1_000_000))
     finally:
@@ -57,7 +57,7 @@ def test_a_new_output_has_the_usual_permissions_and_a_replaced_one_keeps_its_own
     private.touch()
     private.chmod(0o600)
     for path in (tmp_path / "new", private):
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(b"content")
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
@@ -66,7 +66,7 @@ def test_a_new_output_has_the_usual_permissions_and_a_replaced_one_keeps_its_own
 def test_a_link_stays_a_link(tmp_path):
     link = tmp_path / "link"
     link.symlink_to("target")
-    with replacing(link) as file:
+    with atomic_write(link) as file:
         file.write(b"content")
     assert link.is_symlink()
     assert (tmp_path / "target").read_bytes() == b"content"

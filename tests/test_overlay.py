@@ -84,10 +84,10 @@ def test_the_map_alone_is_the_colored_map():
 
 def test_the_opacity_of_the_overlay_rises_with_the_attention():
     picture, grid = noise(24, 16), np.random.default_rng(4).random((2, 3), np.float32)
-    colours = pixels(render(picture, whole(picture), grid, Look(style="map", colormap="inferno")))
+    colors = pixels(render(picture, whole(picture), grid, Look(style="map", colormap="inferno")))
     opacity = 0.6 * maps.upsample(grid, (16, 24))[..., np.newaxis]
     drawn = pixels(render(picture, whole(picture), grid, Look(alpha=0.6)))
-    expected = (1 - opacity) * pixels(picture) + opacity * colours
+    expected = (1 - opacity) * pixels(picture) + opacity * colors
     assert np.abs(drawn - expected).max() <= 2
 
 
@@ -128,8 +128,8 @@ def test_the_paper_style_colors_the_grey_levels_times_the_map():
     values = maps.upsample(grid, (10, 20))
     red, green, blue = np.moveaxis(pixels(picture), 2, 0)
     # ITU-R 601, as integers the way Pillow rounds it.
-    grey = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
-    expected = color_table("cividis")[np.rint(grey.astype(np.float32) * values).astype(int)]
+    gray = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+    expected = color_table("cividis")[np.rint(gray.astype(np.float32) * values).astype(int)]
     drawn = pixels(render(picture, whole(picture), grid, Look(style="paper")))
     # One level apart where float32 rounds a half the other way.
     assert np.abs(drawn - expected.astype(int)).max() <= 3

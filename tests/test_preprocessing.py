@@ -114,7 +114,7 @@ def test_the_whole_view_shows_every_corner_of_the_image():
 
 
 def test_the_whole_view_is_antialiased():
-    # A chessboard of single pixels is an even grey from afar; a resize without antialiasing picks squares.
+    # A chessboard of single pixels is an even gray from afar; a resize without antialiasing picks squares.
     board = (np.indices((896, 448)).sum(axis=0) % 2 * 255).astype(np.uint8)
     seen = np.asarray(resize_and_crop(Image.fromarray(board).convert("RGB"), 224, "whole"))
     assert seen[8:-8, 8:-8].min() >= 126
@@ -137,7 +137,7 @@ def test_tiny_and_narrow_images_fill_the_network(size, view):
     assert np.abs(pixels).max() < 0.01
 
 
-def test_normalising_black_and_white_gives_the_known_numbers():
+def test_normalizing_black_and_white_gives_the_known_numbers():
     pixels = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
     normal = normalize(pixels)
     assert normal.dtype == np.float32
@@ -153,11 +153,11 @@ def test_channels_stay_red_green_blue():
 
 def test_an_unknown_view_is_refused_by_name():
     for attempt in (
-        lambda: seen_box((10, 10), 224, "centre"),
-        lambda: resize_and_crop(noise(10, 10), 224, "centre"),
-        lambda: prepare(noise(10, 10), 224, "centre"),
+        lambda: seen_box((10, 10), 224, "center"),
+        lambda: resize_and_crop(noise(10, 10), 224, "center"),
+        lambda: prepare(noise(10, 10), 224, "center"),
     ):
-        with pytest.raises(SelectionError, match=r"'centre'.*crop, whole") as caught:
+        with pytest.raises(SelectionError, match=r"'center'.*crop, whole") as caught:
             attempt()
         assert isinstance(caught.value, CaitVizError)
 

@@ -81,7 +81,7 @@ def test_a_part_that_is_new_has_the_weights_that_a_network_starts_with(tiny_mode
 
 def test_the_table_names_each_step_once(found):
     lines = found.table()
-    assert lines[0] == "| initialized anew | attention | rollout | gradient | relevance |"
+    assert lines[0] == "| re-initialized | attention | rollout | gradient | relevance |"
     assert [line.split(" | ")[0] for line in lines[2:6]] == [
         "| nothing", "| the classifier", "| and CA block 2", "| and CA block 1"
     ]  # fmt: skip
@@ -148,7 +148,7 @@ def test_the_page_lets_it_forget_when_told_and_says_how_much_each_map_changed(mo
     page.button(key="forget").click().run()
     assert not page.exception
     assert notices(page) == []
-    [table] = [text for text in markdown_of(page) if text and text.startswith("| initialized anew")]
+    [table] = [text for text in markdown_of(page) if text and text.startswith("| re-initialized")]
     expected = cait_viz.randomize(CAT, cait_viz.load_engine()).table()
     assert table.split("\n") == expected
     page.selectbox(key="head").set_value(1).run()

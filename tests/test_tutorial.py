@@ -218,7 +218,7 @@ def test_arguments_that_make_no_network_are_named(changes, message):
 
 
 def test_an_image_keeps_its_shape_unless_it_is_squashed_as_in_the_tutorial():
-    # Its left part is black: little of that is in the centre, more in the squashed whole.
+    # Its left part is black: little of that is in the center, more in the squashed whole.
     pixels = np.full((100, 300, 3), 255, np.uint8)
     pixels[:, :110] = 0
     image = Image.fromarray(pixels)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cait_viz._files import replacing
+from cait_viz._files import atomic_write
 from cait_viz._text import one_line
 from cait_viz.api import analysis_of, describe
 from cait_viz.attention.maps import Floats
@@ -290,5 +290,5 @@ class _Drawer:
         )
 
     def _keep(self, folder: str, name: str, content: bytes) -> None:
-        with replacing(self.output / folder / name) as file:
+        with atomic_write(self.output / folder / name) as file:
             file.write(content)

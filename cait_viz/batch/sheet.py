@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from cait_viz._files import replacing
+from cait_viz._files import atomic_write
 from cait_viz.drawing.figures import percent
 from cait_viz.results.analysis import ModelInfo
 
@@ -70,7 +70,7 @@ def write_page(
         model: the network that said it.
     """
     title = html.escape(f"What {model.name} sees, {model.input_size} pixels")
-    with replacing(folder / PAGE) as file:
+    with atomic_write(folder / PAGE) as file:
         file.write(_HEAD.format(title=title).encode())
         for row in rows:
             file.write(_figure(row, thumbnail_of(row["image"])).encode())

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cait_viz._files import check_folder, placing, remove_remains, replacing
+from cait_viz._files import atomic_path, atomic_write, check_folder, remove_remains
 from cait_viz._text import path_text
 from cait_viz.errors import OutputError
 
@@ -47,7 +47,7 @@ class Store:
         if not (resume and self._is_of_this_run()):
             check_folder(folder)
             folder.mkdir(exist_ok=True)
-            with replacing(folder / RUN) as file:
+            with atomic_write(folder / RUN) as file:
                 file.write(json.dumps(self._run, indent=2).encode())
         self._unfinished.mkdir(exist_ok=True)
         remove_remains(self._unfinished)
@@ -72,7 +72,7 @@ class Store:
             return
         table = pa.Table.from_pylist(self._waiting, self._schema)
         path = self._unfinished / f"{next(self._numbers):08}.arrow"
-        with replacing(path) as file, pa.ipc.new_file(file, self._schema) as writer:
+        with atomic_write(path) as file, pa.ipc.new_file(file, self._schema) as writer:
             writer.write_table(table)
         self._places |= {row["image"]: (path, number) for number, row in enumerate(self._waiting)}
         self._waiting = []
@@ -81,7 +81,7 @@ class Store:
         """Write the rows of these images, in this order, as one Parquet file."""
         self.flush()
         with (
-            placing(self.folder / ROWS) as part,
+            atomic_path(self.folder / ROWS) as part,
             pq.ParquetWriter(part, self._schema, compression="zstd") as writer,
         ):
             for start in range(0, len(images), _ROW_GROUP):
@@ -133,7 +133,7 @@ class Store:
         try:
             with (
                 pq.ParquetFile(path) as file,
-                replacing(self._unfinished / "00000000.arrow") as part,
+                atomic_write(self._unfinished / "00000000.arrow") as part,
                 pa.ipc.new_file(part, self._schema) as writer,
             ):
                 for batch in file.iter_batches(_ROW_GROUP):

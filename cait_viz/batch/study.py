@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cait_viz import questions
-from cait_viz._files import replacing
+from cait_viz._files import atomic_write
 from cait_viz._text import file_text, one_line
 from cait_viz.api import analyze
 from cait_viz.attention.maps import Floats
@@ -78,7 +78,7 @@ def study(
     rows = _rows_of(output, header) if resume and output.exists() else []
     done = {entry["image"] for entry in rows}
     try:
-        with replacing(output) as file:
+        with atomic_write(output) as file:
             file.writelines(map(_line, (header, *rows)))
         with output.open("ab") as file:
             for path in dict.fromkeys(images):

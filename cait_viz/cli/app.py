@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from cait_viz.cli.options import ModelOptions, NoModel
+from cait_viz.cli.options import ModelOptions, ServedModel
 from cait_viz.errors import UsageError
 
 
@@ -13,7 +13,7 @@ def app(
     *options: Annotated[str, Parameter(name="OPTION")],
     port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535))] = None,
     host: str | None = None,
-    given: NoModel = ModelOptions(),
+    given: ServedModel = ModelOptions(),
 ) -> None:
     """Serve the web app, which opens on the --weights that are given.
 

@@ -12,7 +12,7 @@ from cait_viz.batch.local import BatchOptions, run_batch
 from cait_viz.batch.store import ROWS
 from cait_viz.cli.images import Block, Drawing
 from cait_viz.cli.main import complain
-from cait_viz.cli.options import Count, Head, ModelOptions, NoFit, report
+from cait_viz.cli.options import Count, Head, ManyImagesModel, ModelOptions, report
 from cait_viz.drawing.overlay import Look
 
 
@@ -29,7 +29,7 @@ def batch(
     block: Block = None,
     head: Head = "mean",
     look: Drawing = Look(),
-    given: NoFit = ModelOptions(),
+    given: ManyImagesModel = ModelOptions(),
 ) -> int:
     """Classify many images, and write what each head looked at.
 

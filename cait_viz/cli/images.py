@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from cait_viz import questions
 from cait_viz._checks import check_index
-from cait_viz._files import check_output, replacing
+from cait_viz._files import atomic_write, check_output
 from cait_viz._text import one_line
 from cait_viz.api import analyze, attention_tensors
 from cait_viz.cli.options import Count, Head, Index, ModelOptions, Output, note, report, write
@@ -303,9 +303,9 @@ def randomize(
 ) -> None:
     """Print how much each map changes when the network forgets what it learned, in Markdown.
 
-    More and more of the network is initialized anew, from its end on (Adebayo et al. 2018). The numbers are
-    Spearman's rank correlation of a map with that of the trained network. A map that stays as it was explains
-    nothing of what was initialized anew.
+    The network is re-initialized part by part, from its last layer backwards (Adebayo et al. 2018). The
+    numbers are Spearman's rank correlation of a map with that of the trained network. A map that stays as it
+    was explains nothing of what was re-initialized.
 
     Args:
         target: the class of the gradient and the relevance, by its name or its index from 0 (default: the
@@ -344,6 +344,6 @@ def attention(
     check_output(npz, [".npz"], given.inputs(image))
     [loaded], engine = given.load(image)
     tensors = attention_tensors(loaded, engine, given.seen, sa_block)
-    with replacing(npz) as file:
+    with atomic_write(npz) as file:
         np.savez(file, **tensors)  # type: ignore[arg-type]
     report(npz, ", ".join(tensors))

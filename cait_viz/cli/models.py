@@ -14,7 +14,17 @@ from cait_viz._files import check_folder, check_output
 from cait_viz._text import one_line
 from cait_viz.batch.study import study
 from cait_viz.cli.main import complain
-from cait_viz.cli.options import Count, Index, ModelOptions, NoFit, NoView, Output, WeightsAlone, note, report
+from cait_viz.cli.options import (
+    Count,
+    EvaluatedModel,
+    ExportedModel,
+    Index,
+    ManyImagesModel,
+    ModelOptions,
+    Output,
+    note,
+    report,
+)
 from cait_viz.engine import graphs
 from cait_viz.errors import CheckpointError, SelectionError
 from cait_viz.images.folders import files_below
@@ -83,7 +93,7 @@ def evaluate(
     teacher_size: Count | None = None,
     faithfulness: Index = 0,
     seed: Index = 0,
-    given: NoView = ModelOptions(),
+    given: EvaluatedModel = ModelOptions(),
 ) -> None:
     """Measure a model's accuracy on folders of labeled images, and how faithful its maps are, in Markdown.
 
@@ -119,7 +129,7 @@ def trust(
     map: tuple[MapName, ...] = ("attention", "rollout"),
     seed: Index = 0,
     resume: bool = False,
-    given: NoFit = ModelOptions(),
+    given: ManyImagesModel = ModelOptions(),
 ) -> None:
     """Measure on many images what maps are worth, and print a table of means in Markdown.
 
@@ -156,7 +166,7 @@ def export(
     *,
     format: Literal["savedmodel", "keras", "onnx", "timm"],
     output: Annotated[Path | None, Output.__metadata__[0]] = None,
-    given: WeightsAlone = ModelOptions(),
+    given: ExportedModel = ModelOptions(),
 ) -> None:
     """Write a model in a format that other programs read.
 

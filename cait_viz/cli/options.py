@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 
 from cait_viz._backend import import_keras, installed_backend
 from cait_viz._checks import check_index
-from cait_viz._files import replacing
+from cait_viz._files import atomic_write
 from cait_viz._sizes import ImageSize
 from cait_viz._text import one_line
 from cait_viz.api import analyze, describe
@@ -158,13 +158,12 @@ class ModelOptions:
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
 Index = Annotated[int, Parameter(validator=Number(gte=0))]
 Output = Annotated[Path, Parameter(name=("--output", "-o"))]
-# Of commands that look at images of any shape; at none in particular; that choose the model otherwise; that
-# run none.
-NoFit = Annotated[ModelOptions, Parameter(parse="^(?!fit)")]
-NoView = Annotated[ModelOptions, Parameter(parse="^(?!view|fit)")]
-NoModel = Annotated[ModelOptions, Parameter(parse="^(?!view|fit|image_size|model)")]
-ModelAlone = Annotated[ModelOptions, Parameter(parse="^(?!view|fit|image_size|engine|precision)")]
-WeightsAlone = Annotated[ModelOptions, Parameter(parse="^(?!view|fit|model|engine|precision)")]
+# What a command leaves out that makes no sense for it.
+ManyImagesModel = Annotated[ModelOptions, Parameter(parse="^(?!fit)")]
+EvaluatedModel = Annotated[ModelOptions, Parameter(parse="^(?!view|fit)")]
+ServedModel = Annotated[ModelOptions, Parameter(parse="^(?!view|fit|image_size|model)")]
+TrainedModel = Annotated[ModelOptions, Parameter(parse="^(?!view|fit|image_size|engine|precision)")]
+ExportedModel = Annotated[ModelOptions, Parameter(parse="^(?!view|fit|model|engine|precision)")]
 
 
 def _load_keras(checkpoint: Checkpoint, labels: str | Path | None, precision: Precision) -> Engine:
@@ -179,7 +178,7 @@ def note(sentence: str) -> None:
 
 def write(path: Path, content: bytes, what: str) -> None:
     """Write a file, whole or not at all, and say what it is."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
     report(path, what)
 

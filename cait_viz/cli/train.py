@@ -11,7 +11,7 @@ from cyclopts.validators import mutually_exclusive
 
 from cait_viz._backend import BACKENDS
 from cait_viz._checks import check_choice
-from cait_viz.cli.options import Count, ModelAlone, ModelOptions, Output, report
+from cait_viz.cli.options import Count, ModelOptions, Output, TrainedModel, report
 from cait_viz.errors import UsageError
 from cait_viz.training.config import (
     Augmentation,
@@ -69,7 +69,7 @@ class Training:
     augmentation: Annotated[Augmentation, Parameter(name="*", group=_TRAINING)] = Augmentation()
     options: Annotated[RunOptions, Parameter(name="*", group=_RUN, parse="^(?!command|tell)")] = RunOptions()
     backend: Annotated[str | None, Parameter(group=_RUN)] = None
-    start: ModelAlone = ModelOptions()
+    start: TrainedModel = ModelOptions()
 
     def arguments(self, config: TrainingConfig, stages: tuple[Stage, ...], command: str) -> dict[str, Any]:
         """Import Keras on the backend that was asked for, and give what both trainings are called with."""

@@ -171,12 +171,12 @@ class Engine(ABC):
         return self._gradients(np.ascontiguousarray(image, np.float32), index)
 
     def randomized(self, image: np.ndarray, target: SupportsIndex, step: int, seed: int = 0) -> Randomized:
-        """What the network says once its last parts are initialized anew.
+        """What the network says once its last parts are re-initialized.
 
         Args:
             image: (1, height, width, 3) float32, as `cait_viz.preprocess` makes it.
             target: the index of the class.
-            step: how much is initialized anew, an index of `randomization_steps`.
+            step: how much is re-initialized, an index of `randomization_steps`.
             seed: decides the new weights.
 
         Errors as for `class_gradients`.

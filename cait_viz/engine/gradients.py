@@ -1,37 +1,37 @@
 """Gradients of a class's logit with respect to every attention, in a process of their own.
 
-Nobody who only looks pays for it: the process starts with the first question and ends when it is idle.
+Nobody who only looks pays for it: the process starts with the first question and ends when it is idle. All
+networks of a program share it.
 """
 
 import importlib.util
-import threading
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from loky import ProcessPoolExecutor
-from loky.process_executor import BrokenProcessPool
 
 from cait_viz._backend import import_keras
 from cait_viz._text import file_text
 from cait_viz.engine import memory
 from cait_viz.engine.randomized import Randomized, RandomizedNetwork
 from cait_viz.engine.tape import ClassGradients, FixedGradientTape
-from cait_viz.errors import CheckpointError, EngineError, ProcessDiedError
+from cait_viz.engine.worker import Worker
+from cait_viz.errors import CheckpointError, EngineError
 from cait_viz.model.config import CaiTConfig
 from cait_viz.weights.architecture import Checkpoint
 
 # The process ends after so many seconds without a question.
 IDLE_SECONDS = 300
-
-# Where loky finds psutil, it ends a process that grew by 300 MB, as leaking; a larger model is no leak.
-_ENVIRONMENT = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}
+WORKER = Worker("computes gradients", IDLE_SECONDS)
 
 # Measured with cait_s24_224, cait_s24_384 and cait_m36_384: what a backward pass takes, in units of the
 # attention of one block; and TensorFlow's own part.
 _BLOCKS, _TENSORFLOW = 20, 500 * 10**6
+
+# Networks that the process keeps.
+_KEPT = 2
 
 
 class GradientProcess:
@@ -43,8 +43,7 @@ class GradientProcess:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
-        self._pool: ProcessPoolExecutor | None = None
-        self._lock = threading.Lock()
+        self._has_room = False
 
     def gradients(self, image: np.ndarray, target: int) -> ClassGradients:
         """As of `FixedGradientTape`.
@@ -63,43 +62,15 @@ class GradientProcess:
         return answer
 
     def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        pool = self._started()
-        try:
-            pending = pool.submit(function, self._checkpoint, *arguments)
-        except BrokenProcessPool:  # it ended while nobody asked
-            self._forget(pool)
-            pool = self._started()
-            pending = pool.submit(function, self._checkpoint, *arguments)
-        try:
-            return pending.result()
-        except BrokenProcessPool:
-            self._forget(pool)
-            raise ProcessDiedError(
-                "the process that computes gradients ended before it could answer (out of memory, perhaps); "
-                "try again, or choose a smaller model"
-            ) from None
-
-    def _forget(self, pool: ProcessPoolExecutor) -> None:
-        with self._lock:
-            if self._pool is pool:  # another thread may have started the next one
-                self._pool = None
-
-    def _started(self) -> ProcessPoolExecutor:
-        """The pool; the first of several questions at once starts it."""
-        with self._lock:
-            if self._pool is None:
-                if importlib.util.find_spec("tensorflow") is None:
-                    raise EngineError(
-                        "gradients are computed by TensorFlow, which is not installed; install it with `pip "
-                        "install tensorflow`"
-                    )
-                require_memory(self._checkpoint.name, self._checkpoint.config)
-                self._pool = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=_ENVIRONMENT)
-            return self._pool
-
-    def __del__(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, kill_workers=True)
+        if not self._has_room:
+            if importlib.util.find_spec("tensorflow") is None:
+                raise EngineError(
+                    "gradients are computed by TensorFlow, which is not installed; install it with `pip "
+                    "install tensorflow`"
+                )
+            require_memory(self._checkpoint.name, self._checkpoint.config)
+            self._has_room = True
+        return WORKER.ask(function, self._checkpoint, *arguments)
 
 
 def require_memory(name: str, config: CaiTConfig) -> None:
@@ -114,10 +85,10 @@ def require_memory(name: str, config: CaiTConfig) -> None:
         )
 
 
-# In that process, which is the checkpoint's alone; each is made with the first question to it.
+# In that process; each is made with the first question to it.
 
 
-@cache
+@lru_cache(_KEPT)
 def _network(checkpoint: Checkpoint) -> Any:
     import_keras("tensorflow")
     from cait_viz.engine.keras import load_network
@@ -130,12 +101,12 @@ def _network(checkpoint: Checkpoint) -> Any:
     return network
 
 
-@cache
+@lru_cache(_KEPT)
 def _tape(checkpoint: Checkpoint) -> FixedGradientTape:
     return FixedGradientTape(_network(checkpoint))
 
 
-@cache
+@lru_cache(_KEPT)
 def _randomized_network(checkpoint: Checkpoint) -> RandomizedNetwork:
     return RandomizedNetwork(_network(checkpoint))
 

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from cait_viz._files import placing, sha256, user_cache
+from cait_viz._files import atomic_path, sha256, user_cache
 from cait_viz._process import run_module
 from cait_viz.errors import OutputError
 from cait_viz.weights.architecture import Checkpoint
@@ -91,7 +91,7 @@ class Graphs:
         if self._entry.is_dir():
             shutil.rmtree(self._entry)
         self._entry.unlink(missing_ok=True)
-        with placing(self._entry) as part:
+        with atomic_path(self._entry) as part:
             _export(self._checkpoint, part)
         shrink(keep=self._entry)
 

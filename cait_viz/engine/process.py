@@ -4,12 +4,11 @@ Streamlit clears Keras after every rerun of every visitor, which costs the next 
 kernels.
 """
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from loky import ProcessPoolExecutor
-from loky.process_executor import BrokenProcessPool
 
 from cait_viz._backend import import_keras, installed_backend
 from cait_viz.engine.base import Answer, Engine, Precision, SelfAttention
@@ -17,12 +16,9 @@ from cait_viz.engine.gradients import GradientProcess
 from cait_viz.engine.load import load_keras
 from cait_viz.engine.randomized import Randomized
 from cait_viz.engine.tape import ClassGradients
-from cait_viz.errors import ProcessDiedError
+from cait_viz.engine.worker import Worker
 from cait_viz.weights.architecture import Checkpoint
 from cait_viz.weights.labels import class_names
-
-# Where loky finds psutil, it ends a process that grew by 300 MB, as leaking; a larger model is no leak.
-_ENVIRONMENT = {"LOKY_MAX_MEMORY_LEAK_SIZE": "1e15"}
 
 
 class KerasProcess(Engine):
@@ -44,23 +40,24 @@ class KerasProcess(Engine):
         self.config, self.source = checkpoint.config, checkpoint.source
         self.labels, self.precision = class_names(checkpoint.config.num_classes, labels), precision
         self._gradient_process = GradientProcess(checkpoint)
-        self._pool = ProcessPoolExecutor(1, timeout=None, env=_ENVIRONMENT)
-        self.on_gpu = self._ask(_load, checkpoint, precision)
+        self._checkpoint = checkpoint
+        self._worker = Worker("runs the network")
+        self.on_gpu = self._ask("on_gpu")
 
     def _classify(self, images: np.ndarray) -> Answer:
-        answer: Answer = self._ask(_call, "_classify", images)
+        answer: Answer = self._ask("_classify", images)
         return answer
 
     def _trace(self, image: np.ndarray, depths: tuple[int, ...]) -> tuple[Answer, list[np.ndarray]]:
-        answer: tuple[Answer, list[np.ndarray]] = self._ask(_call, "_trace", image, depths)
+        answer: tuple[Answer, list[np.ndarray]] = self._ask("_trace", image, depths)
         return answer
 
     def _attend(self, patches: np.ndarray, block: int) -> SelfAttention:
-        answer: SelfAttention = self._ask(_call, "_attend", patches, block)
+        answer: SelfAttention = self._ask("_attend", patches, block)
         return answer
 
     def _read(self, patches: np.ndarray, head_mask: np.ndarray) -> Answer:
-        answer: Answer = self._ask(_call, "_read", patches, head_mask)
+        answer: Answer = self._ask("_read", patches, head_mask)
         return answer
 
     def _gradients(self, image: np.ndarray, target: int) -> ClassGradients:
@@ -69,31 +66,18 @@ class KerasProcess(Engine):
     def _randomized(self, image: np.ndarray, target: int, step: int, seed: int) -> Randomized:
         return self._gradient_process.randomized(image, target, step, seed)
 
-    def _ask(self, function: Any, *arguments: Any) -> Any:
-        try:
-            return self._pool.submit(function, *arguments).result()
-        except BrokenProcessPool:
-            raise ProcessDiedError(
-                "the process that runs the network ended before it could answer (out of memory, perhaps); "
-                "try again, or choose a smaller model"
-            ) from None
-
-    def __del__(self) -> None:
-        if hasattr(self, "_pool"):
-            self._pool.shutdown(wait=False, kill_workers=True)
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        return self._worker.ask(_answer, self._checkpoint, self.precision, name, *arguments)
 
 
-_engine: Engine
-
-
-def _load(checkpoint: Checkpoint, precision: Precision) -> bool:
-    """In that process: load the network, and say whether a GPU runs it."""
+@lru_cache(1)
+def _loaded(checkpoint: Checkpoint, precision: Precision) -> Engine:
+    """In that process: the network."""
     import_keras(installed_backend())
-    global _engine
-    _engine = load_keras(checkpoint, None, precision)
-    return _engine.on_gpu
+    return load_keras(checkpoint, None, precision)
 
 
-def _call(method: str, *arguments: Any) -> Any:
-    """In that process: ask the engine."""
-    return getattr(_engine, method)(*arguments)
+def _answer(checkpoint: Checkpoint, precision: Precision, name: str, *arguments: Any) -> Any:
+    """In that process: what a method of the engine gives; without arguments, an attribute of it."""
+    found = getattr(_loaded(checkpoint, precision), name)
+    return found(*arguments) if arguments else found

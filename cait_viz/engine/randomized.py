@@ -1,4 +1,4 @@
-"""A network whose last parts are initialized anew, for the test of Adebayo et al. (2018)."""
+"""A network whose last parts are re-initialized, for the test of Adebayo et al. (2018)."""
 
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ class Randomized(NamedTuple):
 
 
 def randomization_steps(config: CaiTConfig) -> tuple[str, ...]:
-    """What is initialized anew, from the end of the network on; each step adds to the one before.
+    """What is re-initialized, from the end of the network on; each step adds to the one before.
 
     The first is nothing, the network as it was trained.
     """
@@ -41,7 +41,7 @@ def _patch_stage_steps(config: CaiTConfig) -> list[int]:
 
 
 class RandomizedNetwork:
-    """A copy of a Keras network, on TensorFlow, of which part is initialized anew for each question.
+    """A copy of a Keras network, on TensorFlow, of which part is re-initialized for each question.
 
     Args:
         model: a `cait_viz.model.cait.CaiT`, which stays as it is.
@@ -80,7 +80,7 @@ class RandomizedNetwork:
                 weight.assign(_truncated_normal(weight.shape, [seed, number]))
 
     def _layers(self, step: int) -> list[Any]:
-        """What is initialized anew at a step."""
+        """What is re-initialized at a step."""
         copy, config = self._copy, self._config
         class_stage = list(reversed(copy.blocks_token_only))
         layers = [copy.head, *class_stage][:step]

@@ -112,7 +112,7 @@ def read_pixels(
         try:
             image = read_image(example.path)
         except ImageError as error:
-            note(f"{beside(example.path)}{error}; skipped")
+            note(f"{folder_prefix(example.path)}{error}; skipped")
             continue
         count += 1
         yield np.asarray(resize_and_crop(image, image_size)), example.label
@@ -128,7 +128,7 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(_walk(folder, frozenset()))
 
 
-def beside(path: Path) -> str:
+def folder_prefix(path: Path) -> str:
     """The name of a file's folder and a slash: files of the same name may lie in several folders."""
     return f"{one_line(path.parent.name, 80)}/" if path.parent.name else ""
 

@@ -76,13 +76,13 @@ def accuracy(
     while chunk := list(islice(remaining, batch)):
         images = np.stack([image for image, _ in chunk])
         labels = np.array([label for _, label in chunk], np.int64)
-        scores = with_rest(classify(np.resize(images, (batch, *images.shape[1:])))[: len(chunk)])
+        scores = as_two_classes(classify(np.resize(images, (batch, *images.shape[1:])))[: len(chunk)])
         right.append(np.stack([measure(scores, labels) for measure in measures.values()]))
     together = np.concatenate(right, axis=1)
     return Accuracy(together.shape[1], dict(zip(measures, together.mean(axis=1).tolist(), strict=True)))
 
 
-def with_rest(logits: Scores) -> Scores:
+def as_two_classes(logits: Scores) -> Scores:
     """To a head of one class, a sigmoid, the logit 0 of all that is not this class; (B, 1) -> (B, 2).
 
     The softmax of (logit, 0) is (sigmoid(logit), 1 - sigmoid(logit)). Other shapes stay as they are.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from cait_viz._files import check_folder, check_output, placing
+from cait_viz._files import atomic_path, check_folder, check_output
 from cait_viz.errors import CaitVizError, SelectionError
 from cait_viz.model.timm_names import state_dict
 
@@ -57,7 +57,7 @@ def export_model(model: "CaiT", path: str | Path, format: str, inputs: Iterable[
         raise SelectionError(
             "timm's format keeps the size that the weights were trained for; leave out the other image size"
         )
-    with placing(path) as part:
+    with atomic_path(path) as part:
         _WRITERS[format](model, part)
 
 

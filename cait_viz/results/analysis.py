@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from cait_viz._checks import check_choice
-from cait_viz._files import replacing
+from cait_viz._files import atomic_write
 from cait_viz.attention import maps
 from cait_viz.attention.maps import Floats, Interpolation, Scale
 from cait_viz.drawing import export, figures
@@ -175,7 +175,7 @@ class Analysis(Result):
                 f"{target.name}: a result is saved as .png (one map), .zip (every map) or .npz (the "
                 "numbers); choose one of these endings"
             )
-        with replacing(target) as file:
+        with atomic_write(target) as file:
             file.write(writer(**options))
         return target
 

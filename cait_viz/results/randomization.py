@@ -13,7 +13,7 @@ from cait_viz.results.analysis import Analysis
 
 @dataclass(frozen=True, eq=False)
 class Randomization:
-    """Maps of one image by the trained network, and by it with more and more of it initialized anew.
+    """Maps of one image by the trained network, and by it with more and more of it re-initialized.
 
     The test of Adebayo et al. 2018 (arXiv:1810.03292, section 3, cascading randomization): a map that stays
     as it was does not depend on what the network learned, and explains nothing of it.
@@ -21,7 +21,7 @@ class Randomization:
     Attributes:
         analysis: what the trained network said.
         target: index of the class, of the maps that are of a class.
-        steps: what was initialized anew; each adds to the ones before, and the first is nothing.
+        steps: what was re-initialized; each adds to the ones before, and the first is nothing.
         grids: by the name of a map, (steps, rows, cols) float32.
     """
 
@@ -47,7 +47,7 @@ class Randomization:
     def table(self) -> list[str]:
         """The correlations in Markdown, a row for each step and a column for each map."""
         columns = [self.correlations(name) for name in self.grids]
-        lines = [*table_head("initialized anew", *self.grids)]
+        lines = [*table_head("re-initialized", *self.grids)]
         for step, name in enumerate(self.steps):
             cells = ["–" if np.isnan(column[step]) else f"{column[step]:.2f}" for column in columns]
             lines.append(row([name if step < 2 else f"and {name}", *cells]))

@@ -18,10 +18,10 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm import tqdm
 
-from cait_viz._files import replacing
+from cait_viz._files import atomic_write
 from cait_viz._text import path_text
 from cait_viz.errors import DatasetError, ImageError
-from cait_viz.images.folders import beside
+from cait_viz.images.folders import folder_prefix
 from cait_viz.images.preprocess import resized_size
 from cait_viz.images.read import read_image
 from cait_viz.training.datasets import PrintLine
@@ -91,14 +91,14 @@ def _decode_rest(
         try:
             image = read_image(path)
         except ImageError as error:
-            return f"{beside(path)}{error}; skipped"
+            return f"{folder_prefix(path)}{error}; skipped"
         if min(image.size) > side:  # as for the network's evaluation, which then resizes it no more
             image = image.resize(resized_size(image.size, side), Image.Resampling.BICUBIC)
         return np.asarray(image)
 
     def save_index() -> None:
         values.flush()
-        with replacing(folder / _INDEX) as file:
+        with atomic_write(folder / _INDEX) as file:
             file.write(json.dumps(index).encode())
 
     bar = tqdm(desc="decoding", total=len(files), initial=len(index), unit=" images", disable=None)

@@ -15,9 +15,9 @@ from cait_viz.errors import DatasetError
 from cait_viz.images.folders import (
     UNKNOWN,
     Example,
-    beside,
     class_folders,
     files_below,
+    folder_prefix,
     loose_files,
     subfolders,
 )
@@ -189,5 +189,5 @@ def _is_image(path: Path, print_line: PrintLine) -> bool:
     except OSError as error:
         fault = f"cannot be read ({error.strerror or error})"
     if fault:
-        print_line(f"{beside(path)}{one_line(path.name)}: {fault}; skipped")
+        print_line(f"{folder_prefix(path)}{one_line(path.name)}: {fault}; skipped")
     return not fault

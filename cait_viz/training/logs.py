@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from cait_viz._files import replacing
+from cait_viz._files import atomic_write
 from cait_viz._text import path_text
 from cait_viz.errors import OutputError, TrainingError
 from cait_viz.training.datasets import PrintLine
@@ -73,7 +73,7 @@ class Log:
         writer.writeheader()
         writer.writerows(self._rows)
         try:
-            with replacing(self._path) as file:
+            with atomic_write(self._path) as file:
                 file.write(text.getvalue().encode())
             self._saved = True
         except OutputError:  # it may be open in a spreadsheet, which is no reason to end the training

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import save
 from tqdm import tqdm
 
-from cait_viz._files import remove_remains, replacing, sha256
+from cait_viz._files import atomic_write, remove_remains, sha256
 from cait_viz._text import listed, path_text
 from cait_viz.errors import DatasetError, OutputError, TrainingError
 from cait_viz.images.folders import Example
@@ -280,7 +280,7 @@ def _safetensors(tensors: dict[str, np.ndarray]) -> bytes:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cait_viz._files import replacing
+from cait_viz._files import atomic_write
 from cait_viz._text import one_line, path_text
 from cait_viz.errors import TrainingError
 
@@ -17,7 +17,7 @@ from cait_viz.errors import TrainingError
 def save_state(path: Path, facts: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> None:
     """Write a state, whole or not at all; an OutputError if that fails."""
     named = {f"{number:04}": array for number, array in enumerate(arrays)}
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         np.savez(file, state=np.array(json.dumps(facts)), **named)  # type: ignore[arg-type]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from cait_viz._files import placing, sha256, user_cache
+from cait_viz._files import atomic_path, sha256, user_cache
 from cait_viz._process import run_module, status_of
 from cait_viz._text import file_text, one_line, path_text
 from cait_viz.errors import CheckpointError, OutputError, ProcessDiedError
@@ -59,7 +59,7 @@ def _converted(reader: str, path: Path, folder: Path) -> Path:
     target = folder / "model.safetensors"
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        with placing(target) as part:
+        with atomic_path(target) as part:
             try:
                 run_module("cait_viz.weights.conversion", reader, str(path.absolute()), str(part))
             except ProcessDiedError:

@@ -27,7 +27,7 @@ PARTS = ("crop", "fit", "whole")
 # Times the resolution that a network was trained at.
 DETAILS = ("1", "1.5", "2")
 
-_NOT_THERE = "The address asks for what is not there:"
+_NOT_THERE = "The link names what does not exist:"
 
 # What is the same on both sides of a comparison.
 SAME = "same"

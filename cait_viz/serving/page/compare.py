@@ -28,7 +28,7 @@ from cait_viz.serving.page.address import (
 )
 from cait_viz.serving.page.components.divider import divide
 from cait_viz.serving.page.components.patches import Picture
-from cait_viz.serving.page.files import choose_format, offer
+from cait_viz.serving.page.files import choose_format, download_button
 from cait_viz.serving.page.markup import notice, verbatim
 from cait_viz.serving.page.options import choose, head_name
 from cait_viz.serving.page.result import ScreenResult, answer_beside, ask
@@ -130,7 +130,7 @@ def choose_other_image(result: ScreenResult) -> ChosenImage:
     before = image_before()
     names = {SAME: "The same", **{slug: sample.title for slug, sample in samples().items()}}
     if before is not None:
-        names[BEFORE] = f"Yours before: {before.name}"
+        names[BEFORE] = f"Your previous image: {before.name}"
     choice: str = st.selectbox(
         "Image",
         list(names),
@@ -187,7 +187,7 @@ def show_maps(result: ScreenResult, second: ScreenResult, one: Map, other: Map, 
             st.caption("Two methods measure in two units: each map has a color range of its own.")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         kind = choose_format("Format of the figure")
-        offer(
+        download_button(
             f"Both as a figure ({kind.upper()})",
             f"{state.question}_{result.small.file_prefix}_{second.small.file_prefix}.{kind}",
             lambda: draw_comparison([one, other], kind, one_scale=shared, **drawing),

@@ -14,7 +14,7 @@ def choose_format(label: str) -> FigureFormat:
     return kind
 
 
-def offer(label: str, name: str, make: Callable[[], bytes]) -> None:
+def download_button(label: str, name: str, make: Callable[[], bytes]) -> None:
     """A button that saves what `make` gives, under a name that no other file on the page has."""
     st.download_button(
         label,

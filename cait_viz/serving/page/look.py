@@ -10,7 +10,7 @@ from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import MEAN, choose_patch, chosen_patch
 from cait_viz.serving.page.components.choice import Option, choose_option
 from cait_viz.serving.page.components.patches import Picture, pick_patch
-from cait_viz.serving.page.files import choose_format, offer
+from cait_viz.serving.page.files import choose_format, download_button
 from cait_viz.serving.page.markup import ratio_of, verbatim
 from cait_viz.serving.page.options import head_name
 from cait_viz.serving.page.predictions import show_predictions
@@ -27,7 +27,7 @@ def show_look(result: ScreenResult, model: AvailableModel, block: int, head: int
     show_answer(result, model, block, head, look)
     show_heads(result, model, look)
     show_files(result, block, head, look)
-    show_explanation(model)
+    show_reading_guide(model)
 
 
 def show_answer(
@@ -152,35 +152,37 @@ def option_of(tile: Analysis, block: int, head: int | None, look: Look) -> Optio
 
 def show_files(result: ScreenResult, block: int, head: int | None, look: Look) -> None:
     """The maps, the figures and the numbers, to keep."""
-    st.header("Keep it", anchor=False)
+    st.header("Download", anchor=False)
     small, whole = result.small, result.whole
     figure_look = {"colormap": look.colormap, "interpolation": look.interpolation, "scale": look.scale}
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         kind = choose_format("Format of the figures")
-        offer(
+        download_button(
             "This map (PNG)",
             f"{small.file_stem(block, head)}_{look.style}.png",
             lambda: whole().png(block, head, **vars(look)),
         )
-        offer(
+        download_button(
             f"Figure 6: all heads ({kind.upper()})",
             f"{small.file_prefix}_heads.{kind}",
             lambda: whole().figure("heads", kind, **figure_look),
         )
-        offer(
+        download_button(
             f"Figure 7: saliency ({kind.upper()})",
             f"{small.file_prefix}_ca{block}_saliency.{kind}",
             lambda: whole().figure("saliency", kind, block=block, **figure_look),
         )
-        offer("Every map (ZIP)", f"{small.file_prefix}_maps.zip", lambda: whole().archive(**vars(look)))
-        offer("The numbers (NPZ)", f"{small.file_prefix}.npz", lambda: whole().npz())
+        download_button(
+            "Every map (ZIP)", f"{small.file_prefix}_maps.zip", lambda: whole().archive(**vars(look))
+        )
+        download_button("The numbers (NPZ)", f"{small.file_prefix}.npz", lambda: whole().npz())
     st.caption(
         "Maps have the image's own resolution and carry what made them in the file. "
         "File names count blocks and heads from 0, as the keys in the numbers do."
     )
 
 
-def show_explanation(model: AvailableModel) -> None:
+def show_reading_guide(model: AvailableModel) -> None:
     """What class attention is, and what it is not."""
     st.header("What you are looking at", anchor=False)
     patch_stage = counted(model.config.sa_ffn_layers, "block")

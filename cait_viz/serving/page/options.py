@@ -16,10 +16,10 @@ from cait_viz.serving.state import server
 DIM_UNSEEN = 0.6
 
 # What the choices are called, the first being the default.
-STYLES = {"overlay": "Overlay", "paper": "Paper", "map": "Map alone"}
-VIEWS = dict(zip(PARTS, ("Center", "Whole", "Squashed"), strict=True))
-SCALES = {"head": "Each map", "shared": "All heads"}
-INTERPOLATIONS = {"bicubic": "Bicubic", "nearest": "Patches"}
+STYLE_LABELS = {"overlay": "Overlay", "paper": "Paper", "map": "Map alone"}
+VIEW_LABELS = dict(zip(PARTS, ("Center", "Whole", "Squashed"), strict=True))
+SCALE_LABELS = {"head": "Each map", "shared": "All heads"}
+INTERPOLATION_LABELS = {"bicubic": "Bicubic", "nearest": "Patches"}
 
 
 def choose_model() -> AvailableModel:
@@ -84,16 +84,16 @@ def head_name(head: str | int | None) -> str:
 
 def choose_look(*, compares_heads: bool) -> Look:
     """How the maps are drawn; `compares_heads` says whether they are the heads' own, which share a scale."""
-    st.header("Look", anchor=False)
-    style = choose("Style", "style", STYLES)
+    st.header("Appearance", anchor=False)
+    style = choose("Style", "style", STYLE_LABELS)
     colormap = choose_colormap(style)
     usual, fixed = round(100 * DEFAULT_ALPHA), style != "overlay"
     opacity = st.slider(
         "Opacity of the map", 0, 100, usual, format="%d %%", key="opacity", disabled=fixed,
         help="Where the attention is largest; with less attention the map fades into the photograph.",
     )  # fmt: skip
-    scale: Scale = choose("Color scale", "scale", SCALES) if compares_heads else "head"
-    interpolation = choose("Upsampling", "interpolation", INTERPOLATIONS)
+    scale: Scale = choose("Color scale", "scale", SCALE_LABELS) if compares_heads else "head"
+    interpolation = choose("Upsampling", "interpolation", INTERPOLATION_LABELS)
     return Look(
         style=style,
         colormap=colormap,

@@ -15,7 +15,7 @@ from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import MEAN, choose_patch, chosen_patch
 from cait_viz.serving.page.components.choice import Option, choose_option
 from cait_viz.serving.page.components.patches import Picture, pick_patch
-from cait_viz.serving.page.files import choose_format, offer
+from cait_viz.serving.page.files import choose_format, download_button
 from cait_viz.serving.page.markup import ratio_of, verbatim
 from cait_viz.serving.page.options import choose, head_name
 from cait_viz.serving.page.result import ScreenResult, ask
@@ -146,7 +146,7 @@ def choose_in_strip(label: str, key: str, options: Sequence[Option], chosen: int
 def show_depths(result: ScreenResult, trace: Trace, block: int, head: int | None, look: Look) -> None:
     """What the network would have said and drawn, had the patch stage stopped earlier."""
     st.header(
-        "Had it stopped earlier",
+        "If it had stopped earlier",
         anchor=False,
         help="The logit lens (nostalgebraist 2020): the class stage reads the patches of each depth. It was "
         "trained on the last depth alone.",
@@ -205,7 +205,7 @@ def show_rollout(result: ScreenResult, trace: Trace, block: int, head: int | Non
     small = result.small
     with st.container(horizontal=True, key="rollout"):
         for title, drawn in {
-            "As it was read": small.overlay(block, head, **vars(look)),
+            "As the class token reads it": small.overlay(block, head, **vars(look)),
             "Traced back through all SA blocks": small.draw(trace.rollout(block, head), **vars(look)),
         }.items():
             with st.container(width=420):
@@ -242,20 +242,20 @@ def show_distances(trace: Trace) -> None:
 
 def show_files(result: ScreenResult, trace: Trace, block: int, head: int | None, look: Look) -> None:
     """The figure, the rollout and the numbers, to keep."""
-    st.header("Keep it", anchor=False)
+    st.header("Download", anchor=False)
     prefix = result.small.file_prefix
     colors = {"colormap": look.colormap, "interpolation": look.interpolation, "alpha": look.alpha}
 
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         kind = choose_format("Format of the figure")
-        offer(
+        download_button(
             f"All depths ({kind.upper()})",
             f"{prefix}_trace.{kind}",
             lambda: trace.figure(kind, block=block, **colors),
         )
-        offer(
+        download_button(
             "Rollout (PNG)",
             f"{prefix}_ca{block}_rollout.png",
             lambda: trace.rollout_png(block, head, **vars(look)),
         )
-        offer("The numbers (NPZ)", f"{prefix}_trace.npz", trace.npz)
+        download_button("The numbers (NPZ)", f"{prefix}_trace.npz", trace.npz)

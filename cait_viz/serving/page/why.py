@@ -20,7 +20,7 @@ from cait_viz.results.trustworthiness import RANDOM_MAPS, Progress, Trust
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import TOP
 from cait_viz.serving.page.components.choice import Option, choose_option
-from cait_viz.serving.page.files import choose_format, offer
+from cait_viz.serving.page.files import choose_format, download_button
 from cait_viz.serving.page.look import NARROWEST_TILE, show_answer
 from cait_viz.serving.page.markup import verbatim
 from cait_viz.serving.page.options import head_name
@@ -120,7 +120,7 @@ def show_ablation(
     choose_option("Block and head", groups, chosen, "silenced", choose, TILE_SIDE, NARROWEST_TILE)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         kind = choose_format("Format of the figure")
-        offer(
+        download_button(
             f"These numbers as a figure ({kind.upper()})",
             f"{result.small.file_prefix}_ablation.{kind}",
             lambda: ablation.figure(target, kind, colormap=look.colormap, interpolation=look.interpolation),
@@ -131,7 +131,7 @@ def show_explanation(result: ScreenResult, target: int, block: int, look: Look) 
     """Which patches speak for the class, once it is asked for; None before."""
     st.header("Which patches speak for it?", anchor=False)
     remark = "By TensorFlow, which takes some seconds to start."
-    if not st.toggle("Ask the gradients", key="gradients", help=remark):
+    if not st.toggle("Compute gradients", key="gradients", help=remark):
         return None
 
     explanation = ask_explanation(result, target)
@@ -167,7 +167,7 @@ def show_explaining_map(
     drawn = result.small.draw(grid, **vars(look))
     with st.container(width=460):
         st.image(drawn, caption=METHODS[method], output_format="JPEG", alt=f"{title}.")
-        offer(
+        download_button(
             "This map (PNG)",
             f"{result.small.file_prefix}_{method}_{explanation.target}.png",
             lambda: whole().map_png(grid, title, facts, **vars(look)),
@@ -281,18 +281,18 @@ def show_forgetting(result: ScreenResult, block: int, head: int | None, target: 
     """Whether the maps change when the network forgets, once it is asked for."""
     st.header("Would it change if the network forgot?", anchor=False)
     st.markdown(
-        "Start more and more of the network anew, from its end on, and draw the map again. A map that stays "
-        "as it was does not depend on what that part had learned, and explains nothing of it.",
+        "Re-initialize the network part by part, from the last layer backwards, and draw the map each time. "
+        "A map that stays the same does not depend on what that part had learned: it explains nothing of it.",
         help=f"[Adebayo et al. 2018]({PAPERS['randomization']}), section 3.",
     )
     asked = (result.key, block, head, target)
     remark = "By TensorFlow, which takes some seconds to start."
-    place = on_demand("forgetting_of", asked, "Let it forget", key="forget", help=remark)
+    place = on_demand("forgetting_of", asked, "Re-initialize it part by part", key="forget", help=remark)
     if place is None:
         return
     question = partial(questions.randomize, target=target, block=block, head=head)
     about = ("forgetting", block, head, target)
-    found = ask(result, question, about, long=True, told="Starting part of the network anew, step by step.")
+    found = ask(result, question, about, long=True, told="Re-initializing part of the network, step by step.")
     place.empty()
     if found is None:
         return
