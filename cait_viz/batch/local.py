@@ -6,7 +6,7 @@ few batches are in memory.
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -125,9 +125,9 @@ def run_batch(
         if wanted:
             (output / name).mkdir(exist_ok=True)
     step(sum(as_text(image) in store for image in images), True)
-    drawer = _Drawer(engine, output, options, view)
+    writer = _Writer(rows, engine, output, options, view)
     try:
-        for made in _answers(images, store, engine, rows, drawer, view):
+        for made in _answers(images, store, writer):
             store.add(made)
             step(len(made), False)
     finally:
@@ -169,62 +169,30 @@ def _made_by(engine: Engine, options: BatchOptions, view: View) -> dict[str, Any
     }
 
 
-def _answers(
-    images: Sequence[str], store: Store, engine: Engine, rows: Rows, drawer: "_Drawer", view: View
-) -> Iterator[list[Mapping[str, Any]]]:
+def _answers(images: Sequence[str], store: Store, writer: "_Writer") -> Iterator[list[dict[str, Any]]]:
     """The rows of the images that have none, a batch at a time, when all else of them is written."""
     batches = (
         [image for image in images[start : start + BATCH] if as_text(image) not in store]
         for start in range(0, len(images), BATCH)
     )
     decoding: deque[list[Future[Decoded]]] = deque()
-    drawing: deque[tuple[list[Mapping[str, Any]], list[Future[None]]]] = deque()
+    writing: deque[list[Future[dict[str, Any]]]] = deque()
     # Pillow decodes one image at a time: more threads would only wait.
-    with ThreadPoolExecutor(2) as decoders, ThreadPoolExecutor(2) as drawers:
+    with ThreadPoolExecutor(2) as decoders, ThreadPoolExecutor(2) as writers:
         try:
             for batch in [*filter(None, batches), *[[]] * _AHEAD]:
-                decoding.append(
-                    [decoders.submit(_decode, image, engine, view, drawer.options) for image in batch]
-                )
+                decoding.append([decoders.submit(writer.decode, image) for image in batch])
                 if len(decoding) > _AHEAD:
                     decoded = [future.result() for future in decoding.popleft()]
-                    answers = _ask(engine, decoded)
-                    made: list[Mapping[str, Any]] = [
-                        rows.row(one.seen, *answer) for one, answer in zip(decoded, answers, strict=True)
-                    ]
-                    drawn = [
-                        drawers.submit(drawer.write, one, *answer)
-                        for one, answer in zip(decoded, answers, strict=True)
-                        if drawer.options.draws and one.pixels is not None
-                    ]
-                    drawing.append((made, drawn))
-                if len(drawing) > _AHEAD:
-                    yield _drawn(*drawing.popleft())
-            while drawing:
-                yield _drawn(*drawing.popleft())
+                    answers = zip(decoded, _ask(writer.engine, decoded), strict=True)
+                    writing.append([writers.submit(writer.row, one, *answer) for one, answer in answers])
+                if len(writing) > _AHEAD:
+                    yield [future.result() for future in writing.popleft()]
+            while writing:
+                yield [future.result() for future in writing.popleft()]
         finally:
-            for pool in (decoders, drawers):
+            for pool in (decoders, writers):
                 pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _drawn(rows: list[Mapping[str, Any]], drawing: Sequence[Future[None]]) -> list[Mapping[str, Any]]:
-    for future in drawing:
-        future.result()
-    return rows
-
-
-def _decode(image: str, engine: Engine, view: View, options: BatchOptions) -> Decoded:
-    try:
-        loaded = load_image(image)
-    except ImageError as error:
-        return Decoded(Seen(image, error=one_line(str(error), 300)))
-    pixels = normalize(np.asarray(resize_and_crop(loaded.image, engine.config.image_size, view)))
-    seen = Seen(image, loaded.image.size, loaded.remark)
-    if not options.draws:
-        return Decoded(seen, pixels, loaded.name)
-    copy = loaded.image
-    copy.thumbnail((MAP_SIDE, MAP_SIDE), Image.Resampling.BICUBIC)
-    return Decoded(seen, pixels, loaded.name, loaded.file_sha256, copy)
 
 
 def _ask(engine: Engine, decoded: Sequence[Decoded]) -> list[tuple[Floats, dict[str, Floats]] | tuple[()]]:
@@ -251,19 +219,42 @@ def _ask(engine: Engine, decoded: Sequence[Decoded]) -> list[tuple[Floats, dict[
 
 
 @dataclass(frozen=True)
-class _Drawer:
-    """Writes all of an image but its row."""
+class _Writer:
+    """Makes an image ready for the network, and writes what the options ask for of it."""
 
+    rows: Rows
     engine: Engine
     output: Path
     options: BatchOptions
     view: View
 
-    def write(self, decoded: Decoded, logits: Floats, attention: dict[str, Floats]) -> None:
-        """Write what the options ask for of one image."""
-        assert decoded.copy is not None
+    def decode(self, image: str) -> Decoded:
+        """Read an image."""
+        try:
+            loaded = load_image(image)
+        except ImageError as error:
+            return Decoded(Seen(image, error=one_line(str(error), 300)))
+        pixels = normalize(
+            np.asarray(resize_and_crop(loaded.image, self.engine.config.image_size, self.view))
+        )
+        seen = Seen(image, loaded.image.size, loaded.remark)
+        if not self.options.draws:
+            return Decoded(seen, pixels, loaded.name)
+        copy = loaded.image
+        copy.thumbnail((MAP_SIDE, MAP_SIDE), Image.Resampling.BICUBIC)
+        return Decoded(seen, pixels, loaded.name, loaded.file_sha256, copy)
+
+    def row(self, decoded: Decoded, *answer: Any) -> dict[str, Any]:
+        """The row of an image, when all else of it is written; `answer`: its logits and class attention."""
+        if answer and decoded.copy is not None:
+            self._draw(decoded, decoded.copy, *answer)
+        return self.rows.row(decoded.seen, *answer)
+
+    def _draw(
+        self, decoded: Decoded, copy: Image.Image, logits: Floats, attention: dict[str, Floats]
+    ) -> None:
         options, stem = self.options, file_stem(as_text(decoded.seen.image))
-        loaded = LoadedImage(decoded.copy, decoded.name, decoded.seen.remark)
+        loaded = LoadedImage(copy, decoded.name, decoded.seen.remark)
         small = analysis_of(loaded, self.engine, self.view, logits, attention)
         if options.maps:
             drawn = small.overlay(options.block, options.head, **vars(options.look))
@@ -285,7 +276,7 @@ class _Drawer:
         return replace(
             small,
             image=np.broadcast_to(np.uint8(0), (height, width, 3)),
-            file_sha256=decoded.file_sha256 or "0" * 64,
+            file_sha256=decoded.file_sha256,
             box=seen_box((width, height), self.engine.config.image_size, self.view),
         )
 
