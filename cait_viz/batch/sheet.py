@@ -2,7 +2,7 @@
 
 import html
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def write_page(
         thumbnail_of: the file's name by the image's.
         model: the network that said it.
     """
-    title = html.escape(f"What {model.name} sees, {model.input_size} pixels")
+    title = html.escape(f"What {model.name} says, at {model.input_size} pixels")
     with atomic_write(folder / PAGE) as file:
         file.write(_HEAD.format(title=title).encode())
         for row in rows:
@@ -82,10 +82,15 @@ def _figure(row: Mapping[str, Any], name: str) -> str:
     if row["error"] is not None:
         said, picture = [f"<b>{html.escape(row['error'])}</b>"], ""
     else:
-        said = [f"<b>{html.escape(row['labels'][0])}</b> {percent(row['probabilities'][0])}"]
+        said = [f"<b>{html.escape(row['labels'][0])}</b> {_share(row['probabilities'])}"]
         picture = f'<img loading="lazy" alt="" src="{SHEET}/{html.escape(name)}">'
     if row["kinds"]:
-        said.append(f"{html.escape(row['kinds'][0])} {percent(row['kind_probabilities'][0])}")
+        said.append(f"{html.escape(row['kinds'][0])} {_share(row['kind_probabilities'])}")
     return (
         f"<figure>{picture}<figcaption>{' · '.join(said)}<br><small>{image}</small></figcaption></figure>\n"
     )
+
+
+def _share(shares: Sequence[float]) -> str:
+    """The first of some probabilities, on one line."""
+    return percent(shares[0]).replace(" ", "\u00a0")
