@@ -14,11 +14,12 @@ import numpy as np
 from cait_viz._sizes import ImageSize
 from cait_viz.attention.probabilities import probabilities
 from cait_viz.engine import load
-from cait_viz.engine.base import Engine, EngineName, Precision
+from cait_viz.engine.base import Engine, EngineName
 from cait_viz.errors import CheckpointError
 from cait_viz.images import preprocess as preprocessing
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import ImageSource, LoadedImage, load_image
+from cait_viz.model.config import Precision
 from cait_viz.results.analysis import Analysis, ModelInfo
 from cait_viz.weights.hub import Progress as DownloadProgress
 from cait_viz.weights.labels import class_kinds, class_names

@@ -6,15 +6,19 @@ python scripts/make_docs.py        # writes docs/*.jpg
 import io
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from PIL import Image
 
 import cait_viz
 from cait_viz._resources import SAMPLES
 from cait_viz.images.preprocess import fitted_size
+from cait_viz.metrics.faithfulness import CENTER, RANDOM
 from cait_viz.results.tracing import patch_at
+from cait_viz.results.trustworthiness import Trust
 
 DOCS = Path(__file__).parent.parent / "docs"
 WIDTH, GAP = 1200, 12
+THUMBNAIL = 320
 
 
 def main() -> None:
@@ -33,8 +37,15 @@ def main() -> None:
     beside("rollout", on.overlay(), on.draw(trace.rollout()))
     save("trace", Image.open(io.BytesIO(trace.figure())))
     save("ablation", Image.open(io.BytesIO(cait_viz.ablate(image, engine).figure())))
-    classes = ("barn", "church")
-    beside("relevance", *(on.draw(cait_viz.explain(image, engine, name).grid()) for name in classes))
+    barn, church = (cait_viz.explain(image, engine, name) for name in ("barn", "church"))
+    beside("relevance", on.draw(barn.grid()), on.draw(church.grid()))
+    beside("gradient", on.draw(barn.grid("gradient")), on.draw(church.grid("gradient")))
+    grids = {"attention": on.saliency(), "rollout": trace.rollout(), "relevance": barn.grid()}
+    save("trust", plot(cait_viz.trust(image, engine, grids)))
+    forgotten = cait_viz.randomize(image, engine)
+    small = on.seen().reduced(THUMBNAIL)
+    for name in ("attention", "relevance"):
+        beside(f"randomize_{name}", *(small.draw(grid) for grid in forgotten.grids[name]))
     maps = [cait_viz.find_map(image, engine, method) for method in ("attention", "relevance")]
     save("compare", Image.open(io.BytesIO(cait_viz.draw_comparison(maps, dim_unseen=0.6))))
     whole = cait_viz.load_engine(image_size=fitted_size(on.size, 448, on.model.patch_size))
@@ -50,6 +61,21 @@ def beside(name: str, *images: Image.Image) -> None:
     for place, image in enumerate(images):
         sheet.paste(image, (place * (width + GAP), 0))
     save(name, sheet)
+
+
+def plot(trust: Trust) -> Image.Image:
+    """The curves of deletion and of insertion."""
+    figure = Figure((10, 3.6), dpi=150, layout="constrained")
+    for axes, which in zip(figure.subplots(1, 2), ("deletion", "insertion"), strict=True):
+        for name, both in trust.curves.items():
+            curve = getattr(both, which)
+            style = "--" if name in (CENTER, RANDOM) else "-"
+            axes.plot(100 * curve.fractions, 100 * curve.probabilities, style, label=name)
+        axes.set(title=which.capitalize(), xlabel="Pixels replaced, %", ylabel="Probability, %")
+    axes.legend()
+    file = io.BytesIO()
+    figure.savefig(file)
+    return Image.open(file)
 
 
 def save(name: str, image: Image.Image) -> None:

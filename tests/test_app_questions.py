@@ -135,6 +135,7 @@ def test_each_depth_tells_the_class_it_would_have_named(trace):
         assert label in option["note"]
     choose(page, "depths", "2")
     assert all(label in texts(page) for label, _ in trace.lens_top(2, 5))
+    assert data(visit(**page.query_params), "depths")["chosen"] == "2"
 
 
 def test_a_new_image_has_a_patch_of_its_own_and_the_block_stays():

@@ -1,6 +1,7 @@
 """Inputs of another size than the weights were trained for: finer grids, and the shape of the image."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -52,6 +53,20 @@ def test_a_position_embedding_keeps_its_rows_apart_from_its_columns():
     # Away from the edge bicubic interpolation keeps what is linear.
     np.testing.assert_allclose(wide[3:5, 8, 0], [3, 4], atol=1e-5)
     np.testing.assert_allclose(wide[4, 4:12, 1], (np.arange(4, 12) + 0.5) / 2 - 0.5, atol=1e-5)
+
+
+def test_every_figure_says_that_the_network_was_not_trained_at_that_size(wide_engine, picture, small_cat):
+    analysis = cait_viz.analyze(picture, wide_engine)
+    figures = [
+        analysis.figure("heads", "svg"),
+        analysis.figure("saliency", "svg"),
+        cait_viz.trace(picture, wide_engine).figure("svg"),
+        cait_viz.ablate(picture, wide_engine).figure(None, "svg"),
+    ]
+    for figure in figures:
+        said = " ".join(re.findall(r"<!-- (.*?) -->", figure.decode()))
+        assert "input has 128 × 64 pixels; the network was trained at 64 × 64" in said
+    assert b"trained at" not in small_cat.figure("heads", "svg")
 
 
 def test_both_engines_give_what_the_network_of_that_shape_gives(

@@ -107,6 +107,22 @@ def test_the_log_has_a_row_for_each_epoch(finetuned):
     assert all(0 <= float(row["validation_top1"]) <= 1 for row in rows)
 
 
+def test_the_users_keras_settings_change_nothing(image_folder, small_weights, tmp_path):
+    options = RunOptions(tell=lambda _: None)
+    usual = finetune_briefly(image_folder, tmp_path / "usual", small_weights, 1, options)
+    before = keras.config.floatx()
+    keras.config.set_floatx("float16")
+    try:
+        other = finetune_briefly(image_folder, tmp_path / "other", small_weights, 1, options)
+        assert keras.config.floatx() == "float16"
+    finally:
+        keras.config.set_floatx(before)
+    for name, tensor in tensors(usual.weights).items():
+        np.testing.assert_array_equal(tensors(other.weights)[name], tensor)
+    rows = [list(csv.DictReader((tmp_path / out / "log.csv").open())) for out in ("usual", "other")]
+    assert rows[0][0]["loss"] == rows[1][0]["loss"]
+
+
 def test_tensorboard_gets_what_the_log_holds(image_folder, small_weights, tmp_path, monkeypatch):
     """By a callback in its callback's place: its package is not among what the tests need."""
 

@@ -16,12 +16,12 @@ from cait_viz._files import atomic_write
 from cait_viz._sizes import ImageSize
 from cait_viz._text import one_line
 from cait_viz.api import analyze, describe
-from cait_viz.engine.base import Engine, EngineName, Precision
+from cait_viz.engine.base import Engine, EngineName
 from cait_viz.engine.load import load_engine, load_keras
 from cait_viz.errors import CheckpointError, UsageError
 from cait_viz.images.preprocess import View, fitted_size
 from cait_viz.images.read import LoadedImage, load_image
-from cait_viz.model.config import CaiTConfig
+from cait_viz.model.config import CaiTConfig, Precision
 from cait_viz.results.analysis import Analysis
 from cait_viz.results.explanation import class_of
 from cait_viz.weights.architecture import at_size

@@ -10,10 +10,9 @@ from cait_viz._checks import check_index
 from cait_viz.engine.names import ca_keys, sa_keys
 from cait_viz.engine.randomized import Randomized
 from cait_viz.engine.tape import ClassGradients
-from cait_viz.model.config import CaiTConfig, WeightsSource
+from cait_viz.model.config import CaiTConfig, Precision, WeightsSource
 
 EngineName = Literal["openvino", "keras"]
-Precision = Literal["float32", "bfloat16"]
 
 Attention = dict[str, np.ndarray]
 Answer = dict[str, np.ndarray]

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import get_args
 
 from cait_viz.engine import memory
-from cait_viz.engine.base import Engine, EngineName, Precision
+from cait_viz.engine.base import Engine, EngineName
 from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.errors import EngineError, ProcessDiedError, SelectionError
+from cait_viz.model.config import Precision
 from cait_viz.weights.architecture import Checkpoint
 
 # Names the engine where nothing else does.

@@ -15,12 +15,13 @@ import numpy as np
 from cait_viz._backend import import_openvino, openvino_core
 from cait_viz._text import one_line
 from cait_viz.engine import memory, names
-from cait_viz.engine.base import Answer, Engine, Precision, SelfAttention
+from cait_viz.engine.base import Answer, Engine, SelfAttention
 from cait_viz.engine.gradients import GradientProcess
 from cait_viz.engine.graphs import Graphs
 from cait_viz.engine.randomized import Randomized
 from cait_viz.engine.tape import ClassGradients
 from cait_viz.errors import EngineError
+from cait_viz.model.config import Precision
 from cait_viz.weights.architecture import Checkpoint
 from cait_viz.weights.labels import class_names
 

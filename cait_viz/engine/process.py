@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from cait_viz._backend import import_keras, installed_backend
-from cait_viz.engine.base import Answer, Engine, Precision, SelfAttention
+from cait_viz.engine.base import Answer, Engine, SelfAttention
 from cait_viz.engine.gradients import GradientProcess
 from cait_viz.engine.load import load_keras
 from cait_viz.engine.randomized import Randomized
 from cait_viz.engine.tape import ClassGradients
 from cait_viz.engine.worker import Worker
+from cait_viz.model.config import Precision
 from cait_viz.weights.architecture import Checkpoint
 from cait_viz.weights.labels import class_names
 

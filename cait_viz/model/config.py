@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from cait_viz._sizes import ImageSize, image_shape
 
+Precision = Literal["float32", "bfloat16"]  # of the arithmetic
 GlobalPool = Literal["token", "avg"]
 
 

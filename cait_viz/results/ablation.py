@@ -72,6 +72,7 @@ class Ablation:
             "Maps: where the class token looks, in each head of each class-attention (CA) block. Below each "
             f"map: how the logit of “{label}” changes when that head alone is silenced (Michel et al. 2019); "
             "below zero, the head spoke for this class. Heads may stand in for each other."
+            f"{analysis.model.size_note}"
         )
         title = f"What {label} loses without each head of {analysis.model.name}"
         description = json.dumps([analysis.facts()], ensure_ascii=False)

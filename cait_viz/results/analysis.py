@@ -268,6 +268,7 @@ def draw_figure(
         f"Right: the gray-level image multiplied by the class attention of {', '.join(used)}, mean of the "
         "heads. Below: every class with more than 10 % probability"
         f"{', and the kind that its classes add up to' if analyses[0].class_kinds else ''}."
+        f"{_size_notes(analyses)}"
     )
     panels = [_saliency_panel(analysis, block, look) for analysis in analyses]
     return figures.draw_saliency(panels, Caption(f"Saliency of {names}", footer, description), format)
@@ -308,8 +309,12 @@ def _heads_footer(analyses: Sequence[Analysis], scale: Scale) -> str:
         "Where the class token looks, in each head of each class-attention (CA) block. Below each map: "
         "the share of its attention that the token pays to itself, and over how many patches, of "
         f"{' or '.join(map(str, patches))}, it spreads the rest (the exponential of the entropy). "
-        f"{shared if scale == 'shared' else 'Each map has a color range of its own.'}"
+        f"{shared if scale == 'shared' else 'Each map has a color range of its own.'}{_size_notes(analyses)}"
     )
+
+
+def _size_notes(analyses: Sequence[Analysis]) -> str:
+    return "".join(dict.fromkeys(analysis.model.size_note for analysis in analyses))
 
 
 def _saliency_panel(analysis: Analysis, block: int | None, look: Look) -> SaliencyPanel:

@@ -49,6 +49,14 @@ class ModelInfo:
         return image_shape(self.image_size)
 
     @property
+    def size_note(self) -> str:
+        """A sentence where the input has another size than the weights were trained for, else ""."""
+        if self.as_trained:
+            return ""
+        side = self.trained_size
+        return f" The input has {self.input_size} pixels; the network was trained at {side} × {side}."
+
+    @property
     def as_trained(self) -> bool:
         """Whether the input has the size that the weights were trained for."""
         return self.image_size == self.trained_size

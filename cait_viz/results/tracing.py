@@ -178,8 +178,8 @@ class Trace:
             "patch stage stopped there, each with a color range of its own; below, the class that would have "
             "been named. Left: the probability of the classes that the whole network finds most probable. "
             "The class stage was trained on the last depth alone. Right: how far a patch looks on average; "
-            "a dot is a head, the line their mean. The network's input has "
-            f"{analysis.model.input_size} pixels."
+            "a dot is a head, the line their mean."
+            f"{analysis.model.size_note or f' The input has {analysis.model.input_size} pixels.'}"
         )
         name = f"{analysis.image_name}  ·  {analysis.model.name}"
         panel = TracePanel(name, image, tiles, self.lens_leading(), self.distances)

@@ -19,12 +19,13 @@ from cachetools import LRUCache
 from cait_viz._sizes import ImageSize
 from cait_viz._text import one_line
 from cait_viz.engine import memory
-from cait_viz.engine.base import Engine, EngineName, Precision
+from cait_viz.engine.base import Engine, EngineName
 from cait_viz.engine.load import load_engine
 from cait_viz.engine.process import KerasProcess
 from cait_viz.errors import CaitVizError, CheckpointError, EngineError, ProcessDiedError
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import LoadedImage, load_image
+from cait_viz.model.config import Precision
 from cait_viz.weights.resolve import resolve
 
 # Of inputs of other sizes than the networks were trained for, so many are kept ready.

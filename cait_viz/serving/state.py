@@ -14,8 +14,9 @@ from cachetools import LRUCache
 
 from cait_viz._resources import APP
 from cait_viz.engine import memory
-from cait_viz.engine.base import EngineName, Precision
+from cait_viz.engine.base import EngineName
 from cait_viz.errors import SelectionError
+from cait_viz.model.config import Precision
 from cait_viz.serving.engines import Analyzer, Answer, Engines, Found, Request, load_choice
 from cait_viz.serving.models import AvailableModel, registry_model
 from cait_viz.weights.hub import Progress

@@ -268,5 +268,7 @@ def _resolved(config: TrainingConfig, architecture: CaiTConfig) -> TrainingConfi
 def _new_head(architecture: CaiTConfig, seed: int) -> dict[str, np.ndarray]:
     """A classifier to start with: timm's `trunc_normal_(std=.02)`, no bias."""
     initializer = keras.initializers.TruncatedNormal(stddev=0.02, seed=seed)
-    kernel = keras.ops.convert_to_numpy(initializer((architecture.num_classes, architecture.projection_dim)))
+    kernel = keras.ops.convert_to_numpy(
+        initializer((architecture.num_classes, architecture.projection_dim), dtype="float32")
+    )
     return {"head.weight": np.asarray(kernel), "head.bias": np.zeros(architecture.num_classes, np.float32)}

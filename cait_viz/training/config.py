@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
-Precision = Literal["float32", "bfloat16"]
+from cait_viz.model.config import Precision
+
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 _RANGES: dict[str, Callable[[float], bool]] = {

@@ -32,7 +32,7 @@ from cait_viz.training.loader import Dataset, Loader
 from cait_viz.training.logs import Log, Progress, is_log, tensorboard
 from cait_viz.training.state import SavedState
 from cait_viz.training.teacher import TeacherCache
-from cait_viz.training.trainer import Trainer, TrainingModel, require_finite
+from cait_viz.training.trainer import Trainer, TrainingModel, float32_by_default, require_finite
 
 _WEIGHTS, _LABELS, _CARD, _LOG = "model.safetensors", "labels.txt", "card.json", "log.csv"
 _STATE, _AVERAGE, _CACHE = "checkpoint.npz", "average-so-far.safetensors", "training-cache"
@@ -55,6 +55,7 @@ class Outcome:
     accuracy: Mapping[str, float]
 
 
+@float32_by_default()
 def train(job: Job) -> Outcome:
     """Do a training, or the rest of it; raises what `api.finetune` names."""
     out, options, teacher = job.out, job.options, job.teacher

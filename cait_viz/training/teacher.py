@@ -17,8 +17,8 @@ from cait_viz._backend import openvino_core
 from cait_viz._files import sha256
 from cait_viz._text import file_text, listed, one_line
 from cait_viz.errors import TeacherError
+from cait_viz.model.config import Precision
 from cait_viz.training.cache import one_at_a_time
-from cait_viz.training.config import Precision
 
 Floats = NDArray[np.float32]
 Images = NDArray[np.uint8]

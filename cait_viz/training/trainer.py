@@ -28,6 +28,17 @@ _KERNEL_AXES = (2, 4)
 _OUT_OF_MEMORY = ("out of memory", "outofmemory", "resource_exhausted", "resourceexhausted", "memoryerror")
 
 
+@contextmanager
+def float32_by_default() -> Iterator[None]:
+    """Keras' default type is float32 in this block, whatever the user's settings say."""
+    before = keras.config.floatx()
+    keras.config.set_floatx("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before)
+
+
 class TrainingModel(keras.Model):
     """A CaiT and, with a teacher, a linear head that predicts the teacher's features from its patches.
 

@@ -42,7 +42,7 @@ NONE, TOP = "none", "top"
 _IN_ADDRESS = ("question", "model", "sample", "block", "head", "style", "view", "detail")
 _OF_QUESTION = {
     "look": ("patch",),
-    "path": ("patch", "sa_block", "sa_head", "direction", "scores"),
+    "path": ("patch", "sa_block", "sa_head", "direction", "scores", "depth"),
     "why": ("patch", "class"),
     "compare": ("map", "other", "other_model", "other_map", "other_block", "other_head", "ranges", "shown"),
 }
@@ -219,6 +219,7 @@ def _take_path(view: dict[str, Any], take: Take) -> None:
     take("sa_head", (MEAN, *range(config.num_heads)))
     take("direction", ("out", "in"))
     take("scores", ("softmax", "mixed"))
+    take("depth", (config.sa_ffn_layers, *range(config.sa_ffn_layers)))
 
 
 def _take_comparison(view: dict[str, Any], take: Take) -> None:

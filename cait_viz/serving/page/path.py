@@ -185,7 +185,7 @@ def show_depths(result: ScreenResult, trace: Trace, block: int, head: int | None
         f"The map of CA block {block + 1}, {head_name(head).lower()}, as each depth would have drawn it, and "
         "the class that it would have named:"
     )
-    chosen = min(st.session_state.setdefault("depth", trace.blocks), trace.blocks)
+    chosen = st.session_state.depth
     choose_in_strip("Depth", "depth", [option(depth) for depth in range(trace.blocks + 1)], chosen)
     said = ", ".join(
         f"{verbatim(label)} {percent(share)}" for label, share in trace.lens_top(chosen, len(followed))
