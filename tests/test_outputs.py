@@ -97,7 +97,9 @@ def test_a_folder_or_file_that_may_not_be_written_is_refused(tmp_path):
 
 
 def test_what_a_killed_program_left_half_written_is_taken_away_and_nothing_else(tmp_path):
-    (tmp_path / ".cait-viz-0123456789abcdef.part").write_bytes(b"half")
+    half = tmp_path / ".cait-viz-0123456789abcdef.part"
+    half.mkdir()
+    (half / "part.png").write_bytes(b"half")
     (tmp_path / ".cait-viz-mine.part").write_bytes(b"mine")
     remove_remains(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".cait-viz-mine.part"]

@@ -213,7 +213,9 @@ def test_a_training_that_failed_before_its_state_was_saved_can_be_started_again(
     image_folder, small_weights, tmp_path
 ):
     (tmp_path / "log.csv").write_text("epochs,step,image_size,learning_rate,loss,seconds\n1,3,32,0.1,9,9\n")
-    (tmp_path / ".cait-viz-0123456789abcdef.part").write_bytes(b"half a state")
+    half = tmp_path / ".cait-viz-0123456789abcdef.part"
+    half.mkdir()
+    (half / "part.npz").write_bytes(b"half a state")
     (tmp_path / "training-cache" / "images-0123456789abcdef").mkdir(parents=True)
     options = RunOptions(tell=lambda _: None, half=True)
     finetune_briefly(image_folder, tmp_path, small_weights, 1, options)
