@@ -1,10 +1,13 @@
-"""A choice or an index that was given, checked in one place."""
+"""A choice or an index that was given, and a network's numbers, checked in one place."""
 
 import operator
 from collections.abc import Sequence
 from typing import TypeVar
 
-from cait_viz.errors import SelectionError
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cait_viz.errors import CheckpointError, SelectionError
 
 Choice = TypeVar("Choice", bound=str)
 
@@ -28,3 +31,12 @@ def check_index(what: str, value: object, count: int) -> int:
         numbers = "0" if count == 1 else f"from 0 to {count - 1}"
         raise SelectionError(f"there is no {what} {value!r}; this model has {count}, numbered {numbers}")
     return index
+
+
+def check_finite(weights: str, *arrays: ArrayLike) -> None:
+    """Refuse what a network says if it is not finite, by a CheckpointError that names its weights."""
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise CheckpointError(
+            f"{weights}: the network answers with numbers that are not finite; the weights are damaged, use "
+            "another file"
+        )

@@ -19,9 +19,10 @@ from cait_viz.engine.base import Engine
 from cait_viz.engine.randomized import randomization_steps
 from cait_viz.errors import SelectionError
 from cait_viz.images.preprocess import View, resize_and_crop
-from cait_viz.images.read import ImageSource, load_image
+from cait_viz.images.read import ImageSource, LoadedImage, load_image
 from cait_viz.metrics.accuracy import as_two_classes
 from cait_viz.results.ablation import Ablation
+from cait_viz.results.analysis import Analysis
 from cait_viz.results.comparison import Map, MapName, attention_map, explaining_map, rollout_map
 from cait_viz.results.explanation import Explanation, class_of
 from cait_viz.results.randomization import Randomization
@@ -117,8 +118,7 @@ def explain(
     Further errors as for `analyze`.
     """
     loaded = load_image(source, name)
-    analysis = analyze(loaded, model, view)
-    index = int(analysis.ranking[0]) if target is None else class_of(analysis.labels, target)
+    analysis, index = _analyzed_for(loaded, model, target, view)
     found = engine_of(model).class_gradients(preprocess(loaded, model, view), index)
     return Explanation(analysis, index, *found)
 
@@ -190,8 +190,8 @@ def randomize(
     Errors as for `explain`.
     """
     loaded = load_image(source, name)
-    engine, analysis = classifier_of(model), analyze(loaded, model, view)
-    index = int(analysis.ranking[0]) if target is None else class_of(analysis.labels, target)
+    analysis, index = _analyzed_for(loaded, model, target, view)
+    engine = engine_of(model)
     image, steps = preprocess(loaded, model, view), randomization_steps(engine.config)
     chosen = analysis.block_index(block)
     heads = slice(None) if head is None else [check_index("head", head, analysis.heads)]
@@ -252,3 +252,11 @@ def trust(
         seed,
         progress,
     )
+
+
+def _analyzed_for(
+    loaded: LoadedImage, model: "Engine | CaiT", target: str | int | None, view: View
+) -> tuple[Analysis, int]:
+    """The analysis of an image, and the index of a class: by default of the most probable one."""
+    analysis = analyze(loaded, model, view)
+    return analysis, int(analysis.ranking[0]) if target is None else class_of(analysis.labels, target)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cait_viz._checks import check_finite
 from cait_viz._files import atomic_write
 from cait_viz._text import one_line
 from cait_viz.api import analysis_of, describe
@@ -25,7 +26,7 @@ from cait_viz.batch.store import Store
 from cait_viz.drawing.export import SOFTWARE, png_bytes, safe_name
 from cait_viz.drawing.overlay import Look
 from cait_viz.engine.base import Engine
-from cait_viz.errors import CheckpointError, ImageError
+from cait_viz.errors import ImageError
 from cait_viz.images.preprocess import View, normalize, resize_and_crop, seen_box
 from cait_viz.images.read import LoadedImage, load_image
 from cait_viz.results.analysis import Analysis
@@ -135,7 +136,7 @@ def run_batch(
     store.finish([as_text(image) for image in images])
     if options.sheet:
         write_page(output, store.rows(), lambda image: f"{file_stem(image)}.jpg", describe(engine))
-    return sum(row["error"] is not None for row in store.rows())
+    return store.errors()
 
 
 def file_stem(image: str) -> str:
@@ -202,11 +203,7 @@ def _ask(engine: Engine, decoded: Sequence[Decoded]) -> list[tuple[Floats, dict[
         return [() for _ in decoded]
     # A single image would run on another graph, whose numbers may differ in their last digits.
     logits, _, attention = engine.forward(np.stack(inputs if len(inputs) > 1 else inputs * 2))
-    if not np.isfinite(logits).all():
-        raise CheckpointError(
-            f"{engine.source.file}: the network answers with numbers that are not finite; the weights are "
-            "damaged, use another file"
-        )
+    check_finite(engine.source.file, logits, *attention.values())
     places = iter(range(len(inputs)))
     answers: list[tuple[Floats, dict[str, Floats]] | tuple[()]] = []
     for one in decoded:
@@ -256,14 +253,15 @@ class _Writer:
         options, stem = self.options, file_stem(as_text(decoded.seen.image))
         loaded = LoadedImage(copy, decoded.name, decoded.seen.remark)
         small = analysis_of(loaded, self.engine, self.view, logits, attention)
+        whole = self._whole(decoded, small)
         if options.maps:
             drawn = small.overlay(options.block, options.head, **vars(options.look))
             title = small.title(options.block, options.head)
-            facts = {**self._whole(decoded, small).facts(), **options.look.facts()}
+            facts = {**whole.facts(), **options.look.facts()}
             text = {"Title": title, "Software": facts.pop("software"), **facts}
             self._keep(MAPS, f"{stem}.png", png_bytes(drawn, text))
         if options.npz:
-            self._keep(ARRAYS, f"{stem}.npz", self._whole(decoded, small).npz())
+            self._keep(ARRAYS, f"{stem}.npz", whole.npz())
         if options.sheet:
             shown = small.reduced(THUMBNAIL_SIDE)
             drawn = shown.overlay(options.block, options.head, **vars(options.look))

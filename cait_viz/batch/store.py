@@ -96,6 +96,11 @@ class Store:
             for batch in file.iter_batches(_KEPT_TOGETHER):
                 yield from batch.to_pylist()
 
+    def errors(self) -> int:
+        """How many rows of a finished run are of files that could not be read."""
+        errors = pq.read_table(self.folder / ROWS, columns=["error"])["error"]
+        return len(errors) - int(errors.null_count)
+
     @property
     def _unfinished(self) -> Path:
         return self.folder / _UNFINISHED

@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cait_viz._checks import check_choice, check_index
+from cait_viz._checks import check_choice, check_finite, check_index
 from cait_viz._sizes import ImageSize, image_shape
 from cait_viz.attention import maps
 from cait_viz.attention.maps import SCALES, Floats, Scale
-from cait_viz.errors import CheckpointError
 from cait_viz.images.preprocess import Box, View
 
 # A class above this probability is named under the saliency (paper, Figure 7).
@@ -115,12 +114,7 @@ class Result:
         set_field(self, "probabilities", _frozen(self.probabilities, np.float32))
         set_field(self, "logits", _frozen(self.logits, np.float32))
         set_field(self, "class_attention", MappingProxyType(attention))
-        numbers = (self.logits, self.probabilities, *attention.values())
-        if not all(np.isfinite(array).all() for array in numbers):
-            raise CheckpointError(
-                f"{self.model.weights}: the network answers with numbers that are not finite; the weights "
-                "are damaged, use another file"
-            )
+        check_finite(self.model.weights, self.logits, self.probabilities, *attention.values())
 
     def __reduce__(self) -> tuple[Callable[..., "Result"], tuple[Any, ...]]:
         # Through the constructor, so that the arrays are read-only on the other side too.
