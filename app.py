@@ -14,9 +14,9 @@ from cait_viz.serving.page.markup import STYLE, notice
 from cait_viz.serving.page.options import (
     VIEW_LABELS,
     choose,
+    choose_appearance,
     choose_block_and_head,
     choose_detail,
-    choose_look,
     choose_model,
 )
 from cait_viz.serving.page.path import show_path
@@ -62,14 +62,14 @@ def main() -> None:
         model = choose_model()
         view, detail = choose("Part of the image", "view", VIEW_LABELS), choose_detail(model)
         block, head = choose_block_and_head(model)
-        look = choose_look(compares_heads=st.session_state.question in ("look", "why"))
+        appearance = choose_appearance(compares_heads=st.session_state.question in ("look", "why"))
     forget_choices_of_another((image.key, model.choice, view, detail))
     write_address(image.sample.slug if image.sample else None)
     if missing := server().missing(model):
         show_download_of(missing)
     elif result := analyze(image, model, view, detail):
         _, show_answer = QUESTIONS[st.session_state.question]
-        show_answer(result, model, block, head, look)
+        show_answer(result, model, block, head, appearance)
 
 
 def choose_question() -> None:

@@ -81,7 +81,7 @@ def draw(
     per_sheet: Count = 12,
     seed: Index = 0,
     style: Style = "overlay",
-    given: EvaluatedModel = ModelOptions(),
+    model_options: EvaluatedModel = ModelOptions(),
 ) -> None:
     """Draw what a model looks at in many images on few sheets.
 
@@ -106,22 +106,25 @@ def draw(
     if samples:
         listed = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))
         fixed += [Shot(SAMPLES / sample["file"], sample["title"]) for sample in listed]
-    labels = class_names(given.config.num_classes, given.labels)
+    labels = class_names(model_options.config.num_classes, model_options.labels)
     from_folders = from_classes(filter(Path.is_dir, sources), labels, seed)
-    _, model = given.load()
+    _, model = model_options.load()
     total = len(fixed) + min(images, len(from_folders))
     drawn = chain(panels(fixed, model, style), islice(panels(from_folders, model, style), images))
     finished = list(tqdm(drawn, "images", total, file=sys.stderr, disable=None, leave=False))
     if not finished:
         raise CaitVizError("there is no image to draw; name folders of class folders, images, or --samples")
-    checkpoint = given.checkpoint
+    checkpoint = model_options.checkpoint
     footer = (
-        f"{checkpoint.name}, weights {checkpoint.given.name}, SHA-256 {checkpoint.sha256[:12]}…: what the "
+        f"{checkpoint.name}, weights {checkpoint.origin.name}, SHA-256 {checkpoint.sha256[:12]}…: what the "
         "network sees, and the class attention of each block, the mean of its heads, each map from its own "
         "lowest to its own highest value. Below: the name of its class, and the first "
         f"{PREDICTIONS} predictions."
     )
-    headings = ["what it sees", *(f"CA block {block + 1}" for block in range(given.config.ca_ffn_layers))]
+    headings = [
+        "what it sees",
+        *(f"CA block {block + 1}" for block in range(model_options.config.ca_ffn_layers)),
+    ]
     starts = range(0, len(finished), per_sheet)
     for number, start in enumerate(starts, start=1):
         shown, analyses = zip(*finished[start : start + per_sheet], strict=True)

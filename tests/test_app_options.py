@@ -65,14 +65,14 @@ def said(page):
     values = {name: widget(page, name).value for name in OPTIONS}
     assert widget(page, "colormap").options == list(COLORMAPS), "a colormap is called by its name alone"
     head = None if values["head"] == "mean" else values["head"]
-    look = {name: values[name] for name in ("style", "colormap", "scale", "interpolation")}
-    return values["block"], head, look | {"alpha": values["opacity"] / 100, "dim_unseen": 0.6}
+    appearance = {name: values[name] for name in ("style", "colormap", "scale", "interpolation")}
+    return values["block"], head, appearance | {"alpha": values["opacity"] / 100, "dim_unseen": 0.6}
 
 
 def assert_true(page):
     """The map is the one that the widgets say."""
-    block, head, look = said(page)
-    expected = as_sent(analysis_of(page).overlay(block, head, **look))
+    block, head, appearance = said(page)
+    expected = as_sent(analysis_of(page).overlay(block, head, **appearance))
     assert np.abs(drawn(pictures(page)[1]) - expected).mean() < 0.5
     name = "mean of the heads" if head is None else f"head {head + 1}"
     assert maps(page)[0][0].endswith(f"class-attention block {block + 1}, {name}.")
@@ -84,7 +84,7 @@ def assert_true(page):
     trained = analysis_of(page).model.trained_size // analysis_of(page).model.patch_size
     assert rows * columns == pytest.approx((trained * float(widget(page, "detail").value)) ** 2, rel=0.2)
     index = block * (len(tiles(page)) // 2) + (0 if head is None else 1 + head)
-    expected = as_sent(page.session_state["result"].tile.overlay(block, head, **look))
+    expected = as_sent(page.session_state["result"].tile.overlay(block, head, **appearance))
     assert np.abs(drawn(tiles(page)[index]) - expected).mean() < 3
 
 

@@ -101,8 +101,8 @@ def test_the_archive_holds_every_map_and_a_manifest_of_them(kept, own):
     assert len(names) == own.blocks * (own.heads + 1)
     assert manifest["weights_sha256"] == own.model.weights_sha256
     assert manifest["image_size"] == [310, 200]
-    look = {key: manifest[key] for key in ("style", "dim_unseen")}
-    assert_same_picture(mean, own.overlay(1, **look))
+    appearance = {key: manifest[key] for key in ("style", "dim_unseen")}
+    assert_same_picture(mean, own.overlay(1, **appearance))
 
 
 def test_the_numbers_are_the_networks_own(kept, own):

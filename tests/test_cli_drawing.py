@@ -21,10 +21,16 @@ def test_render_draws_the_saliency_unless_told_otherwise(succeed, bundled_cat, t
 
 @pytest.mark.parametrize("style", ["overlay", "paper", "map"])
 def test_render_is_the_library_s_drawing(succeed, small, small_cat, tmp_path, style):
-    look = {"style": style, "colormap": "magma", "alpha": 0.3, "interpolation": "nearest", "scale": "shared"}
-    options = [part for name, value in look.items() for part in (f"--{name}", value)]
+    appearance = {
+        "style": style,
+        "colormap": "magma",
+        "alpha": 0.3,
+        "interpolation": "nearest",
+        "scale": "shared",
+    }
+    options = [part for name, value in appearance.items() for part in (f"--{name}", value)]
     succeed("render", CAT, *small, "-o", tmp_path / "out.png", "--block", 0, "--head", 3, *options)
-    assert_same_drawing(tmp_path / "out.png", small_cat.png(0, 3, **look))
+    assert_same_drawing(tmp_path / "out.png", small_cat.png(0, 3, **appearance))
     text = Image.open(tmp_path / "out.png").text
     assert (text["block"], text["head"], text["style"], text["model"]) == ("0", "3", style, "tiny")
 
@@ -69,8 +75,8 @@ def test_figure_takes_several_images_and_the_options_of_drawing(succeed, small, 
     coffee = SAMPLES / "coffee.jpg"
     figure = ["figure", CAT, coffee, *small, "--kind", "saliency"]
     succeed(*figure, "-o", tmp_path / "plain.png", "--block", 0)
-    look = ["--colormap", "gray", "--interpolation", "nearest", "--scale", "shared"]
-    succeed(*figure, "-o", tmp_path / "two.png", "--block", 0, *look)
+    appearance = ["--colormap", "gray", "--interpolation", "nearest", "--scale", "shared"]
+    succeed(*figure, "-o", tmp_path / "two.png", "--block", 0, *appearance)
     plain, drawn = pixels_of(tmp_path / "plain.png"), pixels_of(tmp_path / "two.png")
     assert plain.shape == drawn.shape
     assert (plain != drawn).any()

@@ -26,12 +26,12 @@ def traced(engine):
 
 def test_a_rollout_is_drawn_in_place_of_the_attention(succeed, small, traced, tmp_path):
     output = tmp_path / "out.png"
-    look = {"style": "map", "interpolation": "nearest"}
-    options = [part for name, value in look.items() for part in (f"--{name}", value)]
+    appearance = {"style": "map", "interpolation": "nearest"}
+    options = [part for name, value in appearance.items() for part in (f"--{name}", value)]
     out = succeed(
         "render", CAT, *small, "-o", output, "--method", "rollout", "--block", 0, "--head", 2, *options
     )
-    assert_same_drawing(output, traced.analysis.map_png(traced.rollout(0, 2), "", {}, **look))
+    assert_same_drawing(output, traced.analysis.map_png(traced.rollout(0, 2), "", {}, **appearance))
     assert out.startswith(f"{output}: Attention rollout: what tiny read of cat.jpg: class-attention block 1")
     text = Image.open(output).text
     assert (text["method"], text["block"], text["head"]) == ("rollout", "0", "2")

@@ -52,10 +52,10 @@ def test_on_one_scale_one_value_has_one_color(engine):
     one, other = (cait_viz.find_map(CAT, engine, block=0, head=head) for head in (0, 1))
     limits = shared_limits([one, other])
     assert limits == Range(min(one.grid.min(), other.grid.min()), max(one.grid.max(), other.grid.max()))
-    look = {"style": "map", "interpolation": "nearest", "colormap": "gray"}
+    appearance = {"style": "map", "interpolation": "nearest", "colormap": "gray"}
     levels = []
     for each in (one, other):
-        image = np.asarray(each.draw(limits, **look))[..., 0]
+        image = np.asarray(each.draw(limits, **appearance))[..., 0]
         left, top, right, bottom = each.analysis.box.pixels()
         rows, columns = each.grid.shape
         row = top + (np.arange(rows) + 0.5) * (bottom - top) / rows

@@ -19,7 +19,7 @@ from cait_viz.drawing.overlay import (
     DEFAULT_COLORMAPS,
     SIGNED_COLORMAP,
     STYLES,
-    Look,
+    Appearance,
     color_table,
     colored,
     reduced,
@@ -30,7 +30,7 @@ from cait_viz.errors import SelectionError
 from cait_viz.images.preprocess import Box
 
 looks = st.builds(
-    Look,
+    Appearance,
     style=st.sampled_from(STYLES),
     colormap=st.sampled_from((*COLORMAPS, None)),
     alpha=st.floats(0, 1),
@@ -64,7 +64,7 @@ def test_a_color_table_cannot_be_changed():
 
 def test_an_unknown_colormap_is_refused_with_the_known_ones():
     with pytest.raises(SelectionError) as refused:
-        Look(colormap="jet")
+        Appearance(colormap="jet")
     assert str(refused.value) == (
         "there is no colormap 'jet'; choose one of viridis, cividis, inferno, magma, plasma, gray"
     )
@@ -77,16 +77,16 @@ def test_values_from_0_to_1_take_the_colors_from_first_to_last():
 
 def test_the_map_alone_is_the_colored_map():
     picture, grid = noise(12, 8), np.array([[0, 1]], np.float32)
-    drawn = pixels(render(picture, whole(picture), grid, Look(style="map", interpolation="nearest")))
+    drawn = pixels(render(picture, whole(picture), grid, Appearance(style="map", interpolation="nearest")))
     assert (drawn[:, :6] == color_table("viridis")[0]).all()
     assert (drawn[:, 6:] == color_table("viridis")[255]).all()
 
 
 def test_the_opacity_of_the_overlay_rises_with_the_attention():
     picture, grid = noise(24, 16), np.random.default_rng(4).random((2, 3), np.float32)
-    colors = pixels(render(picture, whole(picture), grid, Look(style="map", colormap="inferno")))
+    colors = pixels(render(picture, whole(picture), grid, Appearance(style="map", colormap="inferno")))
     opacity = 0.6 * maps.upsample(grid, (16, 24))[..., np.newaxis]
-    drawn = pixels(render(picture, whole(picture), grid, Look(alpha=0.6)))
+    drawn = pixels(render(picture, whole(picture), grid, Appearance(alpha=0.6)))
     expected = (1 - opacity) * pixels(picture) + opacity * colors
     assert np.abs(drawn - expected).max() <= 2
 
@@ -94,29 +94,29 @@ def test_the_opacity_of_the_overlay_rises_with_the_attention():
 @pytest.mark.parametrize("colormap", COLORMAPS)
 def test_what_got_no_attention_stays_the_image_and_what_got_the_most_takes_the_color(colormap):
     picture, grid = noise(12, 8), np.array([[0, 1]], np.float32)
-    look = Look(alpha=1, colormap=colormap, interpolation="nearest")
-    drawn = pixels(render(picture, whole(picture), grid, look))
+    appearance = Appearance(alpha=1, colormap=colormap, interpolation="nearest")
+    drawn = pixels(render(picture, whole(picture), grid, appearance))
     assert (drawn[:, :6] == pixels(picture)[:, :6]).all()
     assert (drawn[:, 6:] == color_table(colormap)[255]).all()
 
 
 def test_an_overlay_of_no_opacity_is_the_image():
     picture, grid = noise(12, 8), np.array([[0.2, 1]], np.float32)
-    clear = render(picture, whole(picture), grid, Look(alpha=0))
+    clear = render(picture, whole(picture), grid, Appearance(alpha=0))
     assert (pixels(clear) == pixels(picture)).all()
 
 
 @pytest.mark.parametrize("shade", ["black", "gray", "white"])
 def test_the_default_overlay_marks_the_most_attention_on_dark_and_on_bright_images(shade):
     picture, grid = Image.new("RGB", (8, 8), shade), np.array([[0, 1]], np.float32)
-    drawn = pixels(render(picture, whole(picture), grid, Look(interpolation="nearest")))
+    drawn = pixels(render(picture, whole(picture), grid, Appearance(interpolation="nearest")))
     assert np.abs(drawn[:, 4:] - drawn[:, :4]).max() > 70
 
 
 def test_the_image_shines_through_the_most_attention():
     grid = np.ones((2, 2), np.float32)
     drawn = [
-        pixels(render(picture, whole(picture), grid, Look()))
+        pixels(render(picture, whole(picture), grid, Appearance()))
         for picture in (Image.new("RGB", (8, 8), "black"), Image.new("RGB", (8, 8), "white"))
     ]
     assert np.abs(drawn[0] - drawn[1]).min() > 40
@@ -130,15 +130,15 @@ def test_the_paper_style_colors_the_grey_levels_times_the_map():
     # ITU-R 601, as integers the way Pillow rounds it.
     gray = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
     expected = color_table("cividis")[np.rint(gray.astype(np.float32) * values).astype(int)]
-    drawn = pixels(render(picture, whole(picture), grid, Look(style="paper")))
+    drawn = pixels(render(picture, whole(picture), grid, Appearance(style="paper")))
     # One level apart where float32 rounds a half the other way.
     assert np.abs(drawn - expected.astype(int)).max() <= 3
 
 
 def test_every_style_has_a_colormap_of_its_own():
-    assert {style: Look(style=style).colors for style in STYLES} == DEFAULT_COLORMAPS
+    assert {style: Appearance(style=style).colors for style in STYLES} == DEFAULT_COLORMAPS
     assert DEFAULT_COLORMAPS["paper"] == "cividis"
-    assert Look(style="paper", colormap="gray").colors == "gray"
+    assert Appearance(style="paper", colormap="gray").colors == "gray"
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -147,9 +147,9 @@ def test_a_hot_patch_lands_where_it_was_in_a_grid_that_is_not_square(style):
     grid = np.zeros((2, 5), np.float32)
     grid[1, 3] = 1
     box = Box(10, 8, 60, 48)
-    look = Look(style=style, interpolation="nearest")
-    drawn = pixels(render(picture, box, grid, look))
-    cold = pixels(render(picture, box, np.zeros((2, 5), np.float32), look))
+    appearance = Appearance(style=style, interpolation="nearest")
+    drawn = pixels(render(picture, box, grid, appearance))
+    cold = pixels(render(picture, box, np.zeros((2, 5), np.float32), appearance))
     rows, cols = np.nonzero((drawn != cold).any(axis=2))
     assert (rows.min(), rows.max() + 1) == (28, 48)
     assert (cols.min(), cols.max() + 1) == (40, 50)
@@ -163,13 +163,13 @@ def test_a_hot_patch_lands_where_it_was_in_a_grid_that_is_not_square(style):
     st.data(),
     looks,
 )
-def test_any_map_on_any_image_keeps_the_size_and_what_was_not_seen(width, height, shape, data, look):
+def test_any_map_on_any_image_keeps_the_size_and_what_was_not_seen(width, height, shape, data, appearance):
     picture = noise(width, height)
     left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     right, bottom = data.draw(st.integers(left + 1, width)), data.draw(st.integers(top + 1, height))
     before = pixels(picture)
     grid = np.random.default_rng(2).random(shape, np.float32)
-    drawn = render(picture, Box(left, top, right, bottom), grid, look)
+    drawn = render(picture, Box(left, top, right, bottom), grid, appearance)
     assert drawn.mode == "RGB"
     assert drawn.size == (width, height)
     unseen = np.ones((height, width), bool)
@@ -180,22 +180,24 @@ def test_any_map_on_any_image_keeps_the_size_and_what_was_not_seen(width, height
 
 def test_edges_between_pixels_are_drawn_on_whole_ones():
     picture = Image.new("RGB", (10, 1), "white")
-    drawn = pixels(render(picture, Box(2.4, 0.0, 7.6, 1.0), np.ones((1, 1), np.float32), Look(style="map")))
+    drawn = pixels(
+        render(picture, Box(2.4, 0.0, 7.6, 1.0), np.ones((1, 1), np.float32), Appearance(style="map"))
+    )
     changed = np.nonzero((drawn[0] != 255).any(axis=1))[0]
     assert changed.tolist() == [2, 3, 4, 5, 6, 7]
 
 
 def test_a_flat_map_highlights_nothing():
     picture = noise(9, 9)
-    drawn = render(picture, whole(picture), maps.min_max(np.full((3, 3), 0.2)), Look(style="paper"))
+    drawn = render(picture, whole(picture), maps.min_max(np.full((3, 3), 0.2)), Appearance(style="paper"))
     assert (pixels(drawn) == color_table("cividis")[0]).all()
 
 
 def test_what_was_not_seen_is_dimmed_on_request():
     picture = Image.new("RGB", (10, 4), (200, 100, 50))
-    drawn = pixels(render(picture, Box(0, 0, 4, 4), np.ones((2, 2), np.float32), Look(dim_unseen=0.5)))
+    drawn = pixels(render(picture, Box(0, 0, 4, 4), np.ones((2, 2), np.float32), Appearance(dim_unseen=0.5)))
     assert (drawn[:, 4:] == (100, 50, 25)).all()
-    bright = pixels(render(picture, Box(0, 0, 4, 4), np.ones((2, 2), np.float32), Look()))
+    bright = pixels(render(picture, Box(0, 0, 4, 4), np.ones((2, 2), np.float32), Appearance()))
     assert (drawn[:, :4] == bright[:, :4]).all()
 
 
@@ -216,13 +218,13 @@ def test_what_was_not_seen_is_dimmed_on_request():
 )
 def test_a_look_that_does_not_exist_is_refused(options, sentence):
     with pytest.raises(SelectionError) as refused:
-        Look(**options)
+        Appearance(**options)
     assert str(refused.value).startswith(sentence)
 
 
 def test_numbers_of_numpy_are_numbers():
-    assert Look(alpha=np.float32(0.5)).alpha == 0.5
-    assert Look(alpha=np.int64(1)) == Look(alpha=1.0)
+    assert Appearance(alpha=np.float32(0.5)).alpha == 0.5
+    assert Appearance(alpha=np.int64(1)) == Appearance(alpha=1.0)
 
 
 def test_a_reduced_image_has_the_longer_side_asked_for_and_its_box_with_it():
@@ -270,11 +272,13 @@ def test_text_that_a_png_cannot_hold_is_made_to_fit():
 
 def test_threads_draw_what_one_thread_draws():
     picture, grid = noise(60, 40), np.random.default_rng(3).random((4, 4), np.float32)
-    chosen = [Look(style=style, colormap=name) for style in STYLES for name in COLORMAPS] * 4
-    alone = [render(picture, whole(picture), grid, look).tobytes() for look in chosen]
+    chosen = [Appearance(style=style, colormap=name) for style in STYLES for name in COLORMAPS] * 4
+    alone = [render(picture, whole(picture), grid, appearance).tobytes() for appearance in chosen]
     color_table.cache_clear()
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda look: render(picture, whole(picture), grid, look).tobytes(), chosen))
+        together = list(
+            pool.map(lambda appearance: render(picture, whole(picture), grid, appearance).tobytes(), chosen)
+        )
     assert together == alone
 
 
@@ -294,8 +298,10 @@ def test_drawing_needs_neither_pyplot_nor_keras():
 scores = maps.symmetric(np.array([[-2, 0, 1]], np.float32))
 
 
-def signed(picture, **look):
-    return pixels(render_signed(picture, whole(picture), scores, Look(interpolation="nearest", **look)))
+def signed(picture, **appearance):
+    return pixels(
+        render_signed(picture, whole(picture), scores, Appearance(interpolation="nearest", **appearance))
+    )
 
 
 def test_signed_scores_are_blue_below_zero_red_above_and_nothing_at_zero():

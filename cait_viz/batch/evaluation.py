@@ -94,7 +94,7 @@ def evaluate(
         f"{checkpoint.name}: {config.sa_ffn_layers} self-attention and {config.ca_ffn_layers} "
         f"class-attention blocks, dim {config.projection_dim}, {config.num_heads} heads, "
         f"patch {config.patch_size}, {config.image_size} px, {config.num_classes} classes; "
-        f"{count_parameters(config):,} parameters; weights {checkpoint.given.name}, "
+        f"{count_parameters(config):,} parameters; weights {checkpoint.origin.name}, "
         f"SHA-256 {checkpoint.sha256}"
     )
     networks = [_Network("", config.image_size, lambda pixels: engine.forward(normalize(pixels))[0])]

@@ -24,7 +24,7 @@ from cait_viz.batch.rows import Rows, Seen, as_text
 from cait_viz.batch.sheet import SHEET, thumbnail, write_page
 from cait_viz.batch.store import Store
 from cait_viz.drawing.export import SOFTWARE, png_bytes, safe_name
-from cait_viz.drawing.overlay import Look
+from cait_viz.drawing.overlay import Appearance
 from cait_viz.engine.base import Engine
 from cait_viz.errors import ImageError
 from cait_viz.images.preprocess import View, normalize, resize_and_crop, seen_box
@@ -52,7 +52,7 @@ class BatchOptions:
         sheet: whether to write a page to look through all images; .html.
         block: class-attention block of the overlays, from 0; None is the one that serves best as saliency.
         head: attention head of the overlays, from 0; None is the mean of the heads.
-        look: how the overlays are drawn.
+        appearance: how the overlays are drawn.
     """
 
     top: int = 5
@@ -61,7 +61,7 @@ class BatchOptions:
     sheet: bool = False
     block: int | None = None
     head: int | None = None
-    look: Look = field(default_factory=Look)
+    appearance: Appearance = field(default_factory=Appearance)
 
     @property
     def draws(self) -> bool:
@@ -166,7 +166,7 @@ def _made_by(engine: Engine, options: BatchOptions, view: View) -> dict[str, Any
         "sheet": options.sheet,
         "block": options.block,
         "head": options.head,
-        **options.look.facts(),
+        **options.appearance.facts(),
     }
 
 
@@ -255,16 +255,16 @@ class _Writer:
         small = analysis_of(loaded, self.engine, self.view, logits, attention)
         whole = self._whole(decoded, small)
         if options.maps:
-            drawn = small.overlay(options.block, options.head, **vars(options.look))
+            drawn = small.overlay(options.block, options.head, **vars(options.appearance))
             title = small.title(options.block, options.head)
-            facts = {**whole.facts(), **options.look.facts()}
+            facts = {**whole.facts(), **options.appearance.facts()}
             text = {"Title": title, "Software": facts.pop("software"), **facts}
             self._keep(MAPS, f"{stem}.png", png_bytes(drawn, text))
         if options.npz:
             self._keep(ARRAYS, f"{stem}.npz", whole.npz())
         if options.sheet:
             shown = small.reduced(THUMBNAIL_SIDE)
-            drawn = shown.overlay(options.block, options.head, **vars(options.look))
+            drawn = shown.overlay(options.block, options.head, **vars(options.appearance))
             self._keep(SHEET, f"{stem}.jpg", thumbnail(Image.fromarray(shown.image), drawn))
 
     def _whole(self, decoded: Decoded, small: Analysis) -> Analysis:

@@ -13,7 +13,7 @@ def app(
     *options: Annotated[str, Parameter(name="OPTION")],
     port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535))] = None,
     host: str | None = None,
-    given: ServedModel = ModelOptions(),
+    model_options: ServedModel = ModelOptions(),
 ) -> None:
     """Serve the web app, which opens on the --weights that are given.
 
@@ -22,12 +22,14 @@ def app(
         port: port to listen on (default: 8501).
         host: address to listen on (default: this machine alone).
     """
-    if given.labels and not given.weights:
+    if model_options.labels and not model_options.weights:
         raise UsageError("--labels is for --weights; the app's other models have names")
-    _ = given.config  # refuses what cannot be used
+    _ = model_options.config  # refuses what cannot be used
     from cait_viz.serving import models, state
 
-    own = models.user_model(given.checkpoint, given.labels) if given.weights else None
+    own = models.user_model(model_options.checkpoint, model_options.labels) if model_options.weights else None
     settings = {"port": port, "address": host}
     named = [f"--server.{name}={value}" for name, value in settings.items() if value is not None]
-    state.launch([*named, *options], user_model=own, engine=given.engine, precision=given.precision)
+    state.launch(
+        [*named, *options], user_model=own, engine=model_options.engine, precision=model_options.precision
+    )

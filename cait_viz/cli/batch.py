@@ -13,7 +13,7 @@ from cait_viz.batch.store import ROWS
 from cait_viz.cli.images import Block, Drawing
 from cait_viz.cli.main import complain
 from cait_viz.cli.options import Count, Head, ManyImagesModel, ModelOptions, report
-from cait_viz.drawing.overlay import Look
+from cait_viz.drawing.overlay import Appearance
 
 
 def batch(
@@ -28,8 +28,8 @@ def batch(
     resume: bool = False,
     block: Block = None,
     head: Head = "mean",
-    look: Drawing = Look(),
-    given: ManyImagesModel = ModelOptions(),
+    appearance: Drawing = Appearance(),
+    model_options: ManyImagesModel = ModelOptions(),
 ) -> int:
     """Classify many images, and write what each head looked at.
 
@@ -49,12 +49,18 @@ def batch(
         resume: go on with a run that was interrupted; do what is missing and no more.
         head: attention head of the overlays, from 0, or the mean of the heads.
     """
-    given.check_block(block)
+    model_options.check_block(block)
     options = BatchOptions(
-        top=top, maps=maps, npz=npz, sheet=sheet, block=block, head=given.head_index(head), look=look
+        top=top,
+        maps=maps,
+        npz=npz,
+        sheet=sheet,
+        block=block,
+        head=model_options.head_index(head),
+        appearance=appearance,
     )
     files = list_images(images)
-    engine = given.load_engine()
+    engine = model_options.load_engine()
     bar = tqdm(total=len(files), leave=False, file=sys.stderr, disable=None, unit=" images")
 
     def step(count: int, before: bool) -> None:
@@ -63,7 +69,7 @@ def batch(
         bar.update(count)
 
     with bar:
-        unread = run_batch(files, engine, output, options, view=given.view, resume=resume, step=step)
+        unread = run_batch(files, engine, output, options, view=model_options.view, resume=resume, step=step)
     report(output / ROWS, f"{len(files)} rows, by {engine.source.name}")
     if unread:
         complain(f"{unread} of {len(files)} images could not be read; their rows say why")

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from cait_viz._files import check_output
 from cait_viz.cli.images import FORMATS, OneMapDrawing
 from cait_viz.cli.options import Head, ModelOptions, Output, write
-from cait_viz.drawing.overlay import Look
+from cait_viz.drawing.overlay import Appearance
 from cait_viz.engine.base import Engine
 from cait_viz.errors import UsageError
 from cait_viz.images.read import LoadedImage
@@ -35,8 +35,8 @@ def compare(
     other_model: str | None = None,
     other_weights: Path | None = None,
     one_scale: bool = False,
-    look: OneMapDrawing = Look(),
-    given: ModelOptions = ModelOptions(),
+    appearance: OneMapDrawing = Appearance(),
+    model_options: ModelOptions = ModelOptions(),
 ) -> None:
     """Draw two maps side by side: of one image or two, by one model or two.
 
@@ -54,11 +54,11 @@ def compare(
         other_weights: the checkpoint of the second map (default: that of the first).
         one_scale: give one value one color in both maps.
     """
-    check_output(output, list(FORMATS), given.inputs(*images))
-    other = given
+    check_output(output, list(FORMATS), model_options.inputs(*images))
+    other = model_options
     if other_model is not None or other_weights is not None:
-        other = replace(given, model=other_model, weights=other_weights, labels=None)
-    methods, sides = _both("--map", map), (given, other)
+        other = replace(model_options, model=other_model, weights=other_weights, labels=None)
+    methods, sides = _both("--map", map), (model_options, other)
     if one_scale and methods[0] != methods[1]:
         raise UsageError("--one-scale is for two maps of one method: two methods measure in two units")
     needed = {
@@ -74,26 +74,26 @@ def compare(
         side.check_block(one_block)
     numbers = [side.head_index(one_head) for side, one_head in zip(sides, heads, strict=True)]
     classes = [side.class_index(target) for side in sides]
-    sources = _loaded(given, other, _both("IMAGE", images))
+    sources = _loaded(model_options, other, _both("IMAGE", images))
     maps = [
-        find_map(*source, method, block=one_block, head=number, target=index, view=given.seen)
+        find_map(*source, method, block=one_block, head=number, target=index, view=model_options.seen)
         for source, method, one_block, number, index in zip(
             sources, methods, blocks, numbers, classes, strict=True
         )
     ]
-    content = draw_comparison(maps, FORMATS[output.suffix.lower()], one_scale=one_scale, **asdict(look))
+    content = draw_comparison(maps, FORMATS[output.suffix.lower()], one_scale=one_scale, **asdict(appearance))
     write(output, content, " beside ".join(f"{one.name} of {one.analysis.image_name}" for one in maps))
 
 
 def _loaded(
-    given: ModelOptions, other: ModelOptions, images: tuple[str, str]
+    model_options: ModelOptions, other: ModelOptions, images: tuple[str, str]
 ) -> list[tuple[LoadedImage, Engine]]:
     """Each image with the network that looks at it; what both maps share is loaded once."""
     different = dict.fromkeys(images)
-    if other is given and (len(different) == 1 or not given.fit):
-        loaded, engine = given.load(*different)
+    if other is model_options and (len(different) == 1 or not model_options.fit):
+        loaded, engine = model_options.load(*different)
         return [(loaded[0], engine), (loaded[-1], engine)]
-    found = [side.load(image) for side, image in zip((given, other), images, strict=True)]
+    found = [side.load(image) for side, image in zip((model_options, other), images, strict=True)]
     return [(image, engine) for [image], engine in found]
 
 

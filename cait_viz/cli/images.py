@@ -15,7 +15,7 @@ from cait_viz._text import one_line
 from cait_viz.api import analyze, attention_tensors
 from cait_viz.cli.options import Count, Head, Index, ModelOptions, Output, note, report, write
 from cait_viz.drawing.figures import FIGURE_FORMATS
-from cait_viz.drawing.overlay import Look
+from cait_viz.drawing.overlay import Appearance
 from cait_viz.errors import UsageError
 from cait_viz.results.analysis import Analysis, draw_figure
 from cait_viz.results.explanation import Method
@@ -27,7 +27,7 @@ Block = Annotated[
     int | None,
     Parameter(help="class-attention block, from 0 (default: the one that serves best as saliency)."),
 ]
-Drawing = Annotated[Look, Parameter(name="*", group="Drawing", parse="^(?!dim_unseen)")]
+Drawing = Annotated[Appearance, Parameter(name="*", group="Drawing", parse="^(?!dim_unseen)")]
 FigureDrawing = Annotated[Drawing, Parameter(parse="^(?!style|alpha|dim_unseen)")]
 OneMapDrawing = Annotated[Drawing, Parameter(parse="^(?!scale|dim_unseen)")]
 TraceDrawing = Annotated[Drawing, Parameter(parse="^(?!style|scale|dim_unseen)")]
@@ -37,7 +37,7 @@ FORMATS = {f".{ending}": ending for ending in FIGURE_FORMATS}
 
 
 def predict(
-    image: Image, /, *, top: Count = 5, json: bool = False, given: ModelOptions = ModelOptions()
+    image: Image, /, *, top: Count = 5, json: bool = False, model_options: ModelOptions = ModelOptions()
 ) -> None:
     """Name what an image shows.
 
@@ -45,11 +45,11 @@ def predict(
         top: how many classes.
         json: print one JSON object, for programs.
     """
-    [loaded], engine = given.load(image)
-    analysis = analyze(loaded, engine, given.seen)
+    [loaded], engine = model_options.load(image)
+    analysis = analyze(loaded, engine, model_options.seen)
     if not analysis.model.as_trained:
-        trained = given.load_engine(analysis.model.trained_size)
-        note(beside_trained(analysis, analyze(loaded, trained, given.view)))
+        trained = model_options.load_engine(analysis.model.trained_size)
+        note(beside_trained(analysis, analyze(loaded, trained, model_options.view)))
     best = analysis.top(top)
     if json:
         predictions = [
@@ -66,11 +66,11 @@ def predict(
             answer["kinds"] = [{"kind": kind, "probability": share} for kind, share in analysis.kinds()[:top]]
         print(json_format.dumps(answer))
         return
-    checkpoint = given.checkpoint
+    checkpoint = model_options.checkpoint
     if checkpoint.as_published and checkpoint.variant:
         model = f"{checkpoint.name} ({checkpoint.variant.accuracy})"
     else:
-        model = f"{one_line(checkpoint.given.name)} (accuracy unknown)"
+        model = f"{one_line(checkpoint.origin.name)} (accuracy unknown)"
     print(f"{analysis.image_name}, seen by {model}")
     # The bundled model is better at kinds than at classes.
     for kind, share in analysis.kinds()[: 3 if checkpoint.variant is BUNDLED else 1]:
@@ -97,8 +97,8 @@ def render(
     block: Block = None,
     head: Head = "mean",
     method: Literal["attention", "rollout"] = "attention",
-    look: Drawing = Look(),
-    given: ModelOptions = ModelOptions(),
+    appearance: Drawing = Appearance(),
+    model_options: ModelOptions = ModelOptions(),
 ) -> None:
     """Draw where one head looked, over the image.
 
@@ -111,19 +111,19 @@ def render(
         method: the attention to the patches as the head reads them, or that attention traced back through the
             self-attention blocks to the image (rollout; Abnar and Zuidema 2020).
     """
-    number = given.head_index(head)
-    given.check_block(block)
-    check_output(output, [".png"], given.inputs(image))
-    if method != "attention" and look.scale != "head":
+    number = model_options.head_index(head)
+    model_options.check_block(block)
+    check_output(output, [".png"], model_options.inputs(image))
+    if method != "attention" and appearance.scale != "head":
         raise UsageError("--scale shared compares the heads' own attention; leave it out with --method")
     if method == "attention":
-        [analysis] = given.analyze(image)
-        content, title = analysis.png(block, number, **asdict(look)), analysis.title(block, number)
+        [analysis] = model_options.analyze(image)
+        content, title = analysis.png(block, number, **asdict(appearance)), analysis.title(block, number)
     else:
-        [loaded], engine = given.load(image)
-        traced = questions.trace(loaded, engine, given.seen)
+        [loaded], engine = model_options.load(image)
+        traced = questions.trace(loaded, engine, model_options.seen)
         content, title = (
-            traced.rollout_png(block, number, **asdict(look)),
+            traced.rollout_png(block, number, **asdict(appearance)),
             traced.rollout_title(block, number),
         )
     write(output, content, title)
@@ -136,8 +136,8 @@ def figure(
     output: Output,
     kind: Literal["heads", "saliency"],
     block: Block = None,
-    look: FigureDrawing = Look(),
-    given: ModelOptions = ModelOptions(),
+    appearance: FigureDrawing = Appearance(),
+    model_options: ModelOptions = ModelOptions(),
 ) -> None:
     """Draw Figure 6 or Figure 7 of the paper for images of your own.
 
@@ -151,10 +151,10 @@ def figure(
     """
     if kind == "heads" and block is not None:
         raise UsageError("--block is for --kind saliency: --kind heads shows every block; leave it out")
-    given.check_block(block)
-    check_output(output, list(FORMATS), given.inputs(*images))
-    analyses = given.analyze(*images)
-    drawing = {name: getattr(look, name) for name in ("colormap", "interpolation", "scale")}
+    model_options.check_block(block)
+    check_output(output, list(FORMATS), model_options.inputs(*images))
+    analyses = model_options.analyze(*images)
+    drawing = {name: getattr(appearance, name) for name in ("colormap", "interpolation", "scale")}
     content = draw_figure(analyses, kind, FORMATS[output.suffix.lower()], block=block, **drawing)
     write(output, content, f"{kind} of {', '.join(analysis.image_name for analysis in analyses)}")
 
@@ -165,8 +165,8 @@ def trace(
     *,
     output: Output,
     block: Block = None,
-    look: TraceDrawing = Look(),
-    given: ModelOptions = ModelOptions(),
+    appearance: TraceDrawing = Appearance(),
+    model_options: ModelOptions = ModelOptions(),
 ) -> None:
     """Draw what happened before the class token, block by block: a figure, or the numbers.
 
@@ -177,16 +177,20 @@ def trace(
     Args:
         output: the figure to write; .png, .svg or .pdf; or the numbers; .npz.
     """
-    given.check_block(block)
-    check_output(output, [*FORMATS, ".npz"], given.inputs(image))
-    if output.suffix.lower() == ".npz" and (block is not None or look != Look()):
+    model_options.check_block(block)
+    check_output(output, [*FORMATS, ".npz"], model_options.inputs(image))
+    if output.suffix.lower() == ".npz" and (block is not None or appearance != Appearance()):
         raise UsageError(
             "--block and the options of the drawing are for a figure; the numbers are of all blocks"
         )
-    [loaded], engine = given.load(image)
-    traced = questions.trace(loaded, engine, given.seen)
+    [loaded], engine = model_options.load(image)
+    traced = questions.trace(loaded, engine, model_options.seen)
     ending = output.suffix.lower()
-    colors = {"colormap": look.colormap, "interpolation": look.interpolation, "alpha": look.alpha}
+    colors = {
+        "colormap": appearance.colormap,
+        "interpolation": appearance.interpolation,
+        "alpha": appearance.alpha,
+    }
     content = traced.npz() if ending == ".npz" else traced.figure(FORMATS[ending], block=block, **colors)
     blocks = f"{traced.blocks} self-attention blocks"
     write(output, content, f"{blocks} of {traced.analysis.model.name} on {loaded.name}")
@@ -203,8 +207,8 @@ def patch(
     head: Head = "mean",
     incoming: bool = False,
     mixed: bool = False,
-    look: OneMapDrawing = Look(),
-    given: ModelOptions = ModelOptions(),
+    appearance: OneMapDrawing = Appearance(),
+    model_options: ModelOptions = ModelOptions(),
 ) -> None:
     """Draw where one patch looks in a self-attention block, or who looks at it.
 
@@ -219,21 +223,21 @@ def patch(
         incoming: who looks at the patch (a column of the attention), in place of where it looks (a row).
         mixed: the scores after the heads are mixed, which may be negative, in place of the softmax's.
     """
-    number = given.head_index(head)
-    check_index("SA block", sa_block, given.config.sa_ffn_layers)
-    if mixed and look.colormap is not None:
+    number = model_options.head_index(head)
+    check_index("SA block", sa_block, model_options.config.sa_ffn_layers)
+    if mixed and appearance.colormap is not None:
         raise UsageError(
             "--colormap is not for --mixed, whose two signs have colors of their own; leave it out"
         )
-    check_output(output, [".png"], given.inputs(image))
-    [loaded], engine = given.load(image)
+    check_output(output, [".png"], model_options.inputs(image))
+    [loaded], engine = model_options.load(image)
     index = patch_at(engine.config.grid_shape, row, column)
-    found = questions.block_attention(loaded, engine, sa_block, given.seen)
+    found = questions.block_attention(loaded, engine, sa_block, model_options.seen)
     which = {"incoming": incoming, "mixed": mixed}
     title = found.title(index, number, **which)
     grid, facts = found.grid(index, number, **which), found.facts(index, number, **which)
-    analysis = analyze(loaded, engine, given.seen)
-    write(output, analysis.map_png(grid, title, facts, signed=mixed, **asdict(look)), title)
+    analysis = analyze(loaded, engine, model_options.seen)
+    write(output, analysis.map_png(grid, title, facts, signed=mixed, **asdict(appearance)), title)
 
 
 def explain(
@@ -244,8 +248,8 @@ def explain(
     method: Method = "relevance",
     target: Annotated[str | None, Parameter(name="--class")] = None,
     block: Block = None,
-    look: OneMapDrawing = Look(),
-    given: ModelOptions = ModelOptions(),
+    appearance: OneMapDrawing = Appearance(),
+    model_options: ModelOptions = ModelOptions(),
 ) -> None:
     """Draw what speaks for one class, by the gradients of its logit.
 
@@ -257,13 +261,13 @@ def explain(
     """
     if method == "relevance" and block is not None:
         raise UsageError("--block is for --method gradient: relevance is of all blocks; leave it out")
-    given.check_block(block)
-    index = given.class_index(target)
-    check_output(output, [".png"], given.inputs(image))
-    [loaded], engine = given.load(image)
-    found = questions.explain(loaded, engine, index, given.seen)
+    model_options.check_block(block)
+    index = model_options.class_index(target)
+    check_output(output, [".png"], model_options.inputs(image))
+    [loaded], engine = model_options.load(image)
+    found = questions.explain(loaded, engine, index, model_options.seen)
     title, facts = found.title(method, block), found.facts(method, block)
-    content = found.analysis.map_png(found.grid(method, block), title, facts, **asdict(look))
+    content = found.analysis.map_png(found.grid(method, block), title, facts, **asdict(appearance))
     write(output, content, title)
 
 
@@ -273,8 +277,8 @@ def ablate(
     *,
     output: Output,
     target: Annotated[str | None, Parameter(name="--class")] = None,
-    look: FigureDrawing = Look(),
-    given: ModelOptions = ModelOptions(),
+    appearance: FigureDrawing = Appearance(),
+    model_options: ModelOptions = ModelOptions(),
 ) -> None:
     """Draw what a class loses without each class-attention head, on the paper's Figure 6.
 
@@ -282,11 +286,11 @@ def ablate(
         output: the figure to write; .png, .svg or .pdf.
         target: the class, by its name or its index from 0 (default: the most probable).
     """
-    index = given.class_index(target)
-    check_output(output, list(FORMATS), given.inputs(image))
-    [loaded], engine = given.load(image)
-    found = questions.ablate(loaded, engine, given.seen)
-    drawing = {name: getattr(look, name) for name in ("colormap", "interpolation", "scale")}
+    index = model_options.class_index(target)
+    check_output(output, list(FORMATS), model_options.inputs(image))
+    [loaded], engine = model_options.load(image)
+    found = questions.ablate(loaded, engine, model_options.seen)
+    drawing = {name: getattr(appearance, name) for name in ("colormap", "interpolation", "scale")}
     content = found.figure(index, FORMATS[output.suffix.lower()], **drawing)
     write(output, content, f"what {found.label(index)} loses without each head, in {loaded.name}")
 
@@ -299,7 +303,7 @@ def randomize(
     block: Block = None,
     head: Head = "mean",
     seed: Index = 0,
-    given: ModelOptions = ModelOptions(),
+    model_options: ModelOptions = ModelOptions(),
 ) -> None:
     """Print how much each map changes when the network forgets what it learned, in Markdown.
 
@@ -313,11 +317,13 @@ def randomize(
         head: of the attention and its rollout: attention head, from 0, or the mean of the heads.
         seed: decides the new weights.
     """
-    number = given.head_index(head)
-    given.check_block(block)
-    index = given.class_index(target)
-    [loaded], engine = given.load(image)
-    found = questions.randomize(loaded, engine, index, given.seen, block=block, head=number, seed=seed)
+    number = model_options.head_index(head)
+    model_options.check_block(block)
+    index = model_options.class_index(target)
+    [loaded], engine = model_options.load(image)
+    found = questions.randomize(
+        loaded, engine, index, model_options.seen, block=block, head=number, seed=seed
+    )
     print("\n".join(found.table()))
 
 
@@ -327,7 +333,7 @@ def attention(
     *,
     npz: Path,
     sa_block: Annotated[tuple[int, ...], Parameter(show_default=False)] = (),
-    given: ModelOptions = ModelOptions(),
+    model_options: ModelOptions = ModelOptions(),
 ) -> None:
     """Write the attention tensors of an image to a NumPy archive.
 
@@ -340,10 +346,10 @@ def attention(
         sa_block: a self-attention block, from 0, to write as well (default: none); can be repeated.
     """
     for block in sa_block:
-        check_index("SA block", block, given.config.sa_ffn_layers)
-    check_output(npz, [".npz"], given.inputs(image))
-    [loaded], engine = given.load(image)
-    tensors = attention_tensors(loaded, engine, given.seen, sa_block)
+        check_index("SA block", block, model_options.config.sa_ffn_layers)
+    check_output(npz, [".npz"], model_options.inputs(image))
+    [loaded], engine = model_options.load(image)
+    tensors = attention_tensors(loaded, engine, model_options.seen, sa_block)
     with atomic_write(npz) as file:
         np.savez(file, **tensors)  # type: ignore[arg-type]
     report(npz, ", ".join(tensors))

@@ -93,7 +93,7 @@ def evaluate(
     teacher_size: Count | None = None,
     faithfulness: Index = 0,
     seed: Index = 0,
-    given: EvaluatedModel = ModelOptions(),
+    model_options: EvaluatedModel = ModelOptions(),
 ) -> None:
     """Measure a model's accuracy on folders of labeled images, and how faithful its maps are, in Markdown.
 
@@ -109,9 +109,9 @@ def evaluate(
 
     lines = evaluation.evaluate(
         folders,
-        given.checkpoint,
-        given.labels,
-        load=given.load_engine,
+        model_options.checkpoint,
+        model_options.labels,
+        load=model_options.load_engine,
         teacher=teacher,
         teacher_size=teacher_size,
         faithfulness=faithfulness,
@@ -129,7 +129,7 @@ def trust(
     map: tuple[MapName, ...] = ("attention", "rollout"),
     seed: Index = 0,
     resume: bool = False,
-    given: ManyImagesModel = ModelOptions(),
+    model_options: ManyImagesModel = ModelOptions(),
 ) -> None:
     """Measure on many images what maps are worth, and print a table of means in Markdown.
 
@@ -144,18 +144,18 @@ def trust(
         seed: decides the random maps.
         resume: keep the rows that the file has, and measure what is missing.
     """
-    _ = given.config
+    _ = model_options.config
     given_files = [file for path in images for file in (files_below(path) if path.is_dir() else [path])]
     files = [file for file in given_files if file.resolve() != json.resolve()]  # the output of an earlier run
     if not files:
         raise SelectionError("there are no images in what was given")
-    check_output(json, [".jsonl", ".json"], given.inputs(*(str(file) for file in files)))
-    engine = given.load_engine()
+    check_output(json, [".jsonl", ".json"], model_options.inputs(*(str(file) for file in files)))
+    engine = model_options.load_engine()
     bar = tqdm(files, leave=False, file=sys.stderr, disable=None, unit=" images")
     with bar:
         lines = study(
             files, engine, list(dict.fromkeys(map)), json,
-            view=given.view, seed=seed, resume=resume, step=lambda _: bar.update(),
+            view=model_options.view, seed=seed, resume=resume, step=lambda _: bar.update(),
         )  # fmt: skip
     print("\n".join(lines))
 
@@ -166,7 +166,7 @@ def export(
     *,
     format: Literal["savedmodel", "keras", "onnx", "timm"],
     output: Annotated[Path | None, Output.__metadata__[0]] = None,
-    given: ExportedModel = ModelOptions(),
+    model_options: ExportedModel = ModelOptions(),
 ) -> None:
     """Write a model in a format that other programs read.
 
@@ -176,19 +176,21 @@ def export(
             port; a Keras file; an ONNX file; or a safetensors file with timm's tensor names.
         output: the file or folder to write (default: the model's name, with the format's ending).
     """
-    given = replace(given, model=model)
-    name = model or (given.checkpoint.name if given.weights else BUNDLED.name)
+    model_options = replace(model_options, model=model)
+    name = model or (model_options.checkpoint.name if model_options.weights else BUNDLED.name)
     ending = FORMATS[format]
     path = output or Path(f"{name}{ending or '_savedmodel'}")
     if ending:
-        check_output(path, [ending], given.inputs())
+        check_output(path, [ending], model_options.inputs())
     else:
-        check_folder(path, given.inputs())
+        check_folder(path, model_options.inputs())
     require_packages(format)
     import_keras("tensorflow" if format in WITH_TENSORFLOW else installed_backend((*BACKENDS, "openvino")))
     from cait_viz.engine.keras import load_network
 
-    if given.checkpoint.remark:
-        note(given.checkpoint.remark)
-    export_model(load_network(given.checkpoint, given.labels), path, format, given.inputs())
+    if model_options.checkpoint.remark:
+        note(model_options.checkpoint.remark)
+    export_model(
+        load_network(model_options.checkpoint, model_options.labels), path, format, model_options.inputs()
+    )
     report(path, f"{name} as {format}")

@@ -83,7 +83,7 @@ class ModelOptions:
         named = BUNDLED if self.model is None else get_variant(self.model)
         config = self.checkpoint.config if self.weights else named.config
         if config.pre_logits:
-            name = one_line(self.checkpoint.given.name)
+            name = one_line(self.checkpoint.origin.name)
             raise CheckpointError(
                 f"{name}: has no classifier (head.weight, head.bias); give weights with a head"
             )

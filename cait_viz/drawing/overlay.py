@@ -38,7 +38,7 @@ _LEVELS = 255
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class Appearance:
     """How a map is drawn.
 
     Attributes:
@@ -120,48 +120,48 @@ def _levels(values: Floats) -> Image.Image:
     return Image.fromarray(levels.astype(np.uint8))
 
 
-def render(image: Image.Image, box: Box, grid: Floats, look: Look) -> Image.Image:
-    """One map drawn with its image, RGB, in the image's own size: outside the box as dim as the look says.
+def render(image: Image.Image, box: Box, grid: Floats, appearance: Appearance) -> Image.Image:
+    """One map drawn with its image, RGB, in the image's own size; what the network did not see is dimmed.
 
     Args:
         image: RGB.
         box: what the network saw, in pixels of the image and within it.
         grid: the map, `(rows, cols)` float32 in [0, 1], of what lies in the box.
-        look: how to draw it.
+        appearance: how to draw it.
     """
     seen = image.crop(box.pixels())
-    values = upsample(grid, (seen.height, seen.width), look.interpolation)
-    if look.style == "paper":
+    values = upsample(grid, (seen.height, seen.width), appearance.interpolation)
+    if appearance.style == "paper":
         # Pillow's "L" is the luma of ITU-R 601.
         values = values * (np.asarray(seen.convert("L"), dtype=np.float32) / np.float32(_LEVELS))
-    drawn = colored(values, look.colors)
-    if look.style == "overlay":
-        drawn = Image.composite(drawn, seen, _levels(values * np.float32(look.alpha)))
-    return _framed(image, box, drawn, look)
+    drawn = colored(values, appearance.colors)
+    if appearance.style == "overlay":
+        drawn = Image.composite(drawn, seen, _levels(values * np.float32(appearance.alpha)))
+    return _framed(image, box, drawn, appearance)
 
 
-def render_signed(image: Image.Image, box: Box, scores: Floats, look: Look) -> Image.Image:
+def render_signed(image: Image.Image, box: Box, scores: Floats, appearance: Appearance) -> Image.Image:
     """As `render`, for scores of either sign: the farther from zero the more opaque, a color for each sign.
 
     Args:
         image: RGB.
         box: what the network saw, in pixels of the image and within it.
         scores: the map, `(rows, cols)` float32 in [-1, 1], of what lies in the box.
-        look: how to draw it; the colors are those of `SIGNED_COLORMAP`. The paper's style has the gray-level
-            image below.
+        appearance: how to draw it; the colors are those of `SIGNED_COLORMAP`. The paper's style has the
+            gray-level image below.
     """
     seen = image.crop(box.pixels())
-    values = upsample(scores, (seen.height, seen.width), look.interpolation)
+    values = upsample(scores, (seen.height, seen.width), appearance.interpolation)
     drawn = colored((values + np.float32(1)) / np.float32(2), SIGNED_COLORMAP)
-    if look.style != "map":
-        under = seen.convert("L").convert("RGB") if look.style == "paper" else seen
-        drawn = Image.composite(drawn, under, _levels(np.abs(values) * np.float32(look.alpha)))
-    return _framed(image, box, drawn, look)
+    if appearance.style != "map":
+        under = seen.convert("L").convert("RGB") if appearance.style == "paper" else seen
+        drawn = Image.composite(drawn, under, _levels(np.abs(values) * np.float32(appearance.alpha)))
+    return _framed(image, box, drawn, appearance)
 
 
-def _framed(image: Image.Image, box: Box, drawn: Image.Image, look: Look) -> Image.Image:
-    """What was drawn in its place, and around it the image, as dim as the look says."""
-    dimmed = [round(level * (1 - look.dim_unseen)) for level in range(_LEVELS + 1)]
+def _framed(image: Image.Image, box: Box, drawn: Image.Image, appearance: Appearance) -> Image.Image:
+    """What was drawn in its place, and around it the image, as dim as the appearance says."""
+    dimmed = [round(level * (1 - appearance.dim_unseen)) for level in range(_LEVELS + 1)]
     result = image.point(dimmed * len(image.getbands()))
     result.paste(drawn, box.pixels())
     return result

@@ -62,11 +62,11 @@ def answer(request: str, target: str) -> None:
     sys.modules.update({"jax": None, "matplotlib": None})  # type: ignore[dict-item]
     import_keras("openvino")
     asked = json.loads(request)
-    file = unwrapped(open_safetensors(Path(asked["weights"]), Path(asked["given"])))
+    file = unwrapped(open_safetensors(Path(asked["weights"]), Path(asked["origin"])))
     config = CaiTConfig(**asked["config"])
     checkpoint = Checkpoint(name=asked["name"], config=config, variant=None, as_published=False, file=file)
     if checkpoint.sha256 != asked["sha256"]:
-        raise CheckpointError(f"{file_text(checkpoint.given)}: has changed meanwhile; try again")
+        raise CheckpointError(f"{file_text(checkpoint.origin)}: has changed meanwhile; try again")
     export(checkpoint, Path(target))
 
 

@@ -96,7 +96,7 @@ def _network(checkpoint: Checkpoint) -> Any:
     network = load_network(checkpoint)
     if replace(checkpoint).sha256 != checkpoint.sha256:  # the copy hashes the file anew
         raise CheckpointError(
-            f"{file_text(checkpoint.given)}: has changed since it was loaded; load it again"
+            f"{file_text(checkpoint.origin)}: has changed since it was loaded; load it again"
         )
     return network
 

@@ -154,7 +154,7 @@ def _export(checkpoint: Checkpoint, target: Path) -> None:
     request = {
         "name": checkpoint.name,
         "weights": str(checkpoint.path.resolve()),
-        "given": str(checkpoint.given.absolute()),
+        "origin": str(checkpoint.origin.absolute()),
         "sha256": checkpoint.sha256,
         "config": checkpoint.config.to_dict(),
     }

@@ -8,7 +8,7 @@ from cait_viz._checks import check_choice, check_index
 from cait_viz._text import one_line
 from cait_viz.attention.maps import Floats
 from cait_viz.drawing.figures import FIGURE_FORMATS, Caption, FigureFormat, draw_heads
-from cait_viz.drawing.overlay import Look
+from cait_viz.drawing.overlay import Appearance
 from cait_viz.results.analysis import Analysis, heads_panel
 
 
@@ -52,20 +52,20 @@ class Ablation:
         """The name of a class; `target` is as for `changes`."""
         return self.analysis.labels[self._class(target)]
 
-    def figure(self, target: int | None = None, format: FigureFormat = "png", **look: Any) -> bytes:
+    def figure(self, target: int | None = None, format: FigureFormat = "png", **appearance: Any) -> bytes:
         """The paper's Figure 6 as a file, with the changes of a class's logit as its numbers.
 
         Args:
             target: as for `changes`.
             format: "png" (200 dots an inch), "svg" or "pdf".
-            **look: colormap, interpolation and scale, as in `cait_viz.drawing.overlay.Look`.
+            **appearance: colormap, interpolation and scale, as in `cait_viz.drawing.overlay.Appearance`.
         """
         check_choice("figure format", format, FIGURE_FORMATS)
         analysis, changes = self.analysis, self.changes(target)
         label = one_line(self.label(target))
         panel = heads_panel(
             analysis,
-            Look(**{"style": "map", **look}),
+            Appearance(**{"style": "map", **appearance}),
             lambda block, head: f"{signed(changes[block, head])}\n",
         )
         footer = (

@@ -18,7 +18,15 @@ from cait_viz.attention import maps
 from cait_viz.attention.maps import Floats, Interpolation, Scale
 from cait_viz.drawing import export, figures
 from cait_viz.drawing.figures import Caption, FigureFormat, HeadsPanel, Kind, SaliencyPanel, percent
-from cait_viz.drawing.overlay import SIGNED_COLORMAP, Look, Style, colored, reduced, render, render_signed
+from cait_viz.drawing.overlay import (
+    SIGNED_COLORMAP,
+    Appearance,
+    Style,
+    colored,
+    reduced,
+    render,
+    render_signed,
+)
 from cait_viz.errors import SelectionError
 from cait_viz.images.preprocess import Box
 from cait_viz.results.result import CONFIDENT, ModelInfo, Result
@@ -36,8 +44,8 @@ class Analysis(Result):
     """The result of one image, drawn and saved. Its numbers are those of `Result`.
 
     `block` counts from 0, and None is the one that serves best as saliency; `head` counts from 0, and None is
-    the mean of the heads; `look` are the fields of `Look`: style, colormap, alpha, interpolation, scale,
-    dim_unseen. A choice that is not there raises SelectionError.
+    the mean of the heads; `appearance` are the fields of `Appearance`: style, colormap, alpha, interpolation,
+    scale, dim_unseen. A choice that is not there raises SelectionError.
     """
 
     def _repr_png_(self) -> bytes:
@@ -46,15 +54,20 @@ class Analysis(Result):
     # Drawn
 
     def overlay(
-        self, block: int | None = None, head: int | None = None, *, max_side: int | None = None, **look: Any
+        self,
+        block: int | None = None,
+        head: int | None = None,
+        *,
+        max_side: int | None = None,
+        **appearance: Any,
     ) -> Image.Image:
         """One map drawn with the image, RGB, in the image's own size, or of at most `max_side` pixels."""
-        chosen = Look(**look)
+        chosen = Appearance(**appearance)
         on = self if max_side is None else self.reduced(max_side)
         return render(Image.fromarray(on.image), on.box, self.grid(block, head, chosen.scale), chosen)
 
     def draw(
-        self, grid: Floats, *, signed: bool = False, limits: maps.Range | None = None, **look: Any
+        self, grid: Floats, *, signed: bool = False, limits: maps.Range | None = None, **appearance: Any
     ) -> Image.Image:
         """Any map of this image, drawn as `overlay` draws its own, stretched to its full range.
 
@@ -62,9 +75,9 @@ class Analysis(Result):
             grid: (rows, cols), one value for each patch.
             signed: whether the values may be negative, and are drawn in two colors with nothing at zero.
             limits: what is drawn as the least and the most, in place of the map's own; not of signed values.
-            **look: the fields of `Look`; signed values have colors of their own.
+            **appearance: the fields of `Appearance`; signed values have colors of their own.
         """
-        image, chosen = Image.fromarray(self.image), Look(**look)
+        image, chosen = Image.fromarray(self.image), Appearance(**appearance)
         if signed:
             return render_signed(image, self.box, maps.symmetric(grid), chosen)
         return render(image, self.box, maps.min_max(grid, limits), chosen)
@@ -94,15 +107,20 @@ class Analysis(Result):
     # Saved
 
     def png(
-        self, block: int | None = None, head: int | None = None, *, max_side: int | None = None, **look: Any
+        self,
+        block: int | None = None,
+        head: int | None = None,
+        *,
+        max_side: int | None = None,
+        **appearance: Any,
     ) -> bytes:
         """`overlay` as a PNG file, with what made it in text chunks."""
-        drawn = self.overlay(block, head, max_side=max_side, **look)
-        facts = self._map_facts(block, head) | Look(**look).facts()
+        drawn = self.overlay(block, head, max_side=max_side, **appearance)
+        facts = self._map_facts(block, head) | Appearance(**appearance).facts()
         return self._png(drawn, self.title(block, head), facts)
 
     def map_png(
-        self, grid: Floats, title: str, facts: Mapping[str, Any], *, signed: bool = False, **look: Any
+        self, grid: Floats, title: str, facts: Mapping[str, Any], *, signed: bool = False, **appearance: Any
     ) -> bytes:
         """`draw` as a PNG file, with what made it in text chunks.
 
@@ -111,12 +129,12 @@ class Analysis(Result):
             title: what the map shows, in words.
             facts: what is to be known of the map beside what is known of the result, ready for JSON.
             signed: as for `draw`.
-            **look: as for `draw`.
+            **appearance: as for `draw`.
         """
         low, high = maps.value_range(grid)
         colors = {"colormap": SIGNED_COLORMAP} if signed else {}
-        numbers = {**Look(**look).facts(), **colors, **facts, "smallest": low, "largest": high}
-        return self._png(self.draw(grid, signed=signed, **look), title, numbers)
+        numbers = {**Appearance(**appearance).facts(), **colors, **facts, "smallest": low, "largest": high}
+        return self._png(self.draw(grid, signed=signed, **appearance), title, numbers)
 
     def _png(self, drawn: Image.Image, title: str, facts: Mapping[str, Any]) -> bytes:
         text = {**self.facts(), **facts}
@@ -127,19 +145,25 @@ class Analysis(Result):
         """A figure of the paper as a file: `draw_figure` of this one result. Arguments as there."""
         return draw_figure([self], kind, format, **options)
 
-    def archive(self, **look: Any) -> bytes:
+    def archive(self, **appearance: Any) -> bytes:
         """Every block and head and the means of the heads as PNG files in a ZIP, with a manifest.
 
         The maps have the image's own resolution as long as they have 150 megapixels together, else less.
         `manifest.json` says which, what made them, and the numbers of each.
         """
-        views = [(block, head) for block in range(self.blocks) for head in (None, *range(self.heads))]
-        side = export.archive_side(self.size, len(views))
+        pairs = [(block, head) for block in range(self.blocks) for head in (None, *range(self.heads))]
+        side = export.archive_side(self.size, len(pairs))
         files = (
-            (f"{self.file_stem(*view)}.png", self.png(*view, max_side=side, **look), self._map_facts(*view))
-            for view in views
+            (
+                f"{self.file_stem(*pair)}.png",
+                self.png(*pair, max_side=side, **appearance),
+                self._map_facts(*pair),
+            )
+            for pair in pairs
         )
-        return export.zip_bytes(files, {**self.facts(), **Look(**look).facts(), "longer_side": side})
+        return export.zip_bytes(
+            files, {**self.facts(), **Appearance(**appearance).facts(), "longer_side": side}
+        )
 
     def npz(self) -> bytes:
         """The numbers as a compressed NumPy archive, readable without pickle.
@@ -246,7 +270,7 @@ def draw_figure(
         block: the block whose saliency is drawn, from 0; None is the one that serves best.
         colormap: one of `COLORMAPS`; None is viridis for the heads, the paper's cividis for the saliency.
         interpolation: "bicubic" or "nearest".
-        scale: "head" or "shared", as in `Look`.
+        scale: "head" or "shared", as in `Appearance`.
 
     Raises:
         SelectionError: a choice that is not there, or more images than fit on a page.
@@ -258,10 +282,10 @@ def draw_figure(
     description = json.dumps([analysis.facts() for analysis in analyses], ensure_ascii=False)
     names = ", ".join(dict.fromkeys(analysis.model.name for analysis in analyses))
     style: Style = "map" if kind == "heads" else "paper"
-    look = Look(style=style, colormap=colormap, interpolation=interpolation, scale=scale)
+    appearance = Appearance(style=style, colormap=colormap, interpolation=interpolation, scale=scale)
     if kind == "heads":
         title, footer = f"Class attention of {names}, head by head", _heads_footer(analyses, scale)
-        tables = [heads_panel(analysis, look) for analysis in analyses]
+        tables = [heads_panel(analysis, appearance) for analysis in analyses]
         return figures.draw_heads(tables, Caption(title, footer, description), format)
     used = dict.fromkeys(f"{one.model.name} (CA block {one.block_index(block) + 1})" for one in analyses)
     footer = (
@@ -270,11 +294,13 @@ def draw_figure(
         f"{', and the kind that its classes add up to' if analyses[0].class_kinds else ''}."
         f"{_size_notes(analyses)}"
     )
-    panels = [_saliency_panel(analysis, block, look) for analysis in analyses]
+    panels = [_saliency_panel(analysis, block, appearance) for analysis in analyses]
     return figures.draw_saliency(panels, Caption(f"Saliency of {names}", footer, description), format)
 
 
-def heads_panel(analysis: Analysis, look: Look, note: Callable[[int, int], str] | None = None) -> HeadsPanel:
+def heads_panel(
+    analysis: Analysis, appearance: Appearance, note: Callable[[int, int], str] | None = None
+) -> HeadsPanel:
     """One result's part of Figure 6, with two lines under each map.
 
     By default they say how the head's attention is spread; else `note` gives them for a block and a head.
@@ -283,13 +309,15 @@ def heads_panel(analysis: Analysis, look: Look, note: Callable[[int, int], str] 
     width, height = (max(1, round(side * figures.MAP_PIXELS / max(seen.size))) for side in seen.size)
 
     def tile(block: int, head: int) -> tuple[Image.Image, str]:
-        grid = analysis.grid(block, head, look.scale)
+        grid = analysis.grid(block, head, appearance.scale)
         if note is None:
             numbers = analysis.concentration(block, head)
             text = f"itself {percent(numbers.class_token)}\n{numbers.patches:.0f} patches"
         else:
             text = note(block, head)
-        return colored(maps.upsample(grid, (height, width), look.interpolation), look.colors), text
+        return colored(
+            maps.upsample(grid, (height, width), appearance.interpolation), appearance.colors
+        ), text
 
     return HeadsPanel(
         title="  ·  ".join([analysis.image_name, analysis.model.name, *_best_kind(analysis)]),
@@ -317,9 +345,9 @@ def _size_notes(analyses: Sequence[Analysis]) -> str:
     return "".join(dict.fromkeys(analysis.model.size_note for analysis in analyses))
 
 
-def _saliency_panel(analysis: Analysis, block: int | None, look: Look) -> SaliencyPanel:
+def _saliency_panel(analysis: Analysis, block: int | None, appearance: Appearance) -> SaliencyPanel:
     seen = analysis.seen().reduced(figures.IMAGE_PIXELS)
-    saliency = seen.overlay(block, **vars(look))
+    saliency = seen.overlay(block, **vars(appearance))
     lines = [(label, percent(probability)) for label, probability in analysis.confident()]
     if not lines:
         label, probability = analysis.predictions[0]

@@ -11,7 +11,7 @@ from cait_viz._checks import check_choice
 from cait_viz.attention.maps import Floats, Range, value_range
 from cait_viz.drawing import figures
 from cait_viz.drawing.figures import Caption, ComparedPanel, FigureFormat, percent
-from cait_viz.drawing.overlay import Look, color_ramp
+from cait_viz.drawing.overlay import Appearance, color_ramp
 from cait_viz.results.analysis import Analysis
 from cait_viz.results.explanation import Explanation, Method
 from cait_viz.results.tracing import Trace
@@ -37,9 +37,9 @@ class Map:
     title: str
     facts: Mapping[str, Any]
 
-    def draw(self, limits: Range | None = None, **look: Any) -> Image.Image:
+    def draw(self, limits: Range | None = None, **appearance: Any) -> Image.Image:
         """As `Analysis.draw`, from its own smallest to its own largest value, or from `limits`."""
-        return self.analysis.draw(self.grid, limits=limits, **look)
+        return self.analysis.draw(self.grid, limits=limits, **appearance)
 
 
 def attention_map(analysis: Analysis, block: int | None = None, head: int | None = None) -> Map:
@@ -86,7 +86,7 @@ def shared_limits(maps: Sequence[Map]) -> Range:
 
 
 def draw_comparison(
-    maps: Sequence[Map], format: FigureFormat = "png", *, one_scale: bool = False, **look: Any
+    maps: Sequence[Map], format: FigureFormat = "png", *, one_scale: bool = False, **appearance: Any
 ) -> bytes:
     """Maps beside each other as one figure file, each with its image, its network and its range of colors.
 
@@ -97,14 +97,14 @@ def draw_comparison(
         format: "png" (200 dots an inch), "svg" or "pdf".
         one_scale: whether one value has one color in all of them, which makes their values comparable; else
             each goes from its own smallest to its own largest value.
-        **look: the fields of `Look`.
+        **appearance: the fields of `Appearance`.
 
     Raises:
         SelectionError: a choice that is not there.
     """
     check_choice("figure format", format, figures.FIGURE_FORMATS)
     limits = shared_limits(maps) if one_scale else None
-    colors = Look(**look).colors
+    colors = Appearance(**appearance).colors
     panels = []
     for one in maps:
         small = one.analysis.reduced(figures.IMAGE_PIXELS)
@@ -114,7 +114,7 @@ def draw_comparison(
         panels.append(
             ComparedPanel(
                 title=f"{one.analysis.image_name}  ·  {one.analysis.model.name}",
-                image=small.draw(one.grid, limits=limits, **look),
+                image=small.draw(one.grid, limits=limits, **appearance),
                 note=f"{one.name}\nSaid to be{size}: {label}, {percent(share)}",
                 colors=color_ramp(colors),
                 limits=limits or value_range(one.grid),

@@ -23,7 +23,7 @@ from cait_viz.drawing.figures import (
     draw_trace,
     percent,
 )
-from cait_viz.drawing.overlay import Look, render
+from cait_viz.drawing.overlay import Appearance, render
 from cait_viz.errors import SelectionError
 from cait_viz.results.analysis import Analysis
 
@@ -124,8 +124,8 @@ class Trace:
         where = self.analysis.title(block, head).removeprefix("Where ")
         return f"Attention rollout: what {where.replace(' looked in ', ' read of ', 1)}, traced back"
 
-    def rollout_png(self, block: int | None = None, head: int | None = None, **look: Any) -> bytes:
-        """`rollout` as a PNG file, with what made it in text chunks; `look` is as for `Analysis.draw`."""
+    def rollout_png(self, block: int | None = None, head: int | None = None, **appearance: Any) -> bytes:
+        """`rollout` as a PNG file, with what made it in text chunks; `appearance` as for `Analysis.draw`."""
         analysis = self.analysis
         facts = {
             "method": "rollout",
@@ -133,7 +133,7 @@ class Trace:
             "head": "mean" if head is None else head,
         }
         title = self.rollout_title(block, head)
-        return analysis.map_png(self.rollout(block, head), title, facts, **look)
+        return analysis.map_png(self.rollout(block, head), title, facts, **appearance)
 
     def npz(self) -> bytes:
         """The numbers as a compressed NumPy archive, readable without pickle.
@@ -152,19 +152,19 @@ class Trace:
         }
         return npz_bytes(arrays, self.analysis.facts())
 
-    def figure(self, format: FigureFormat = "png", *, block: int | None = None, **look: Any) -> bytes:
+    def figure(self, format: FigureFormat = "png", *, block: int | None = None, **appearance: Any) -> bytes:
         """A figure of all depths as a file: the maps and the classes of the logit lens, and the distances.
 
         Args:
             format: "png" (200 dots an inch), "svg" or "pdf".
             block: the class-attention block whose maps are drawn, from 0; None is the one that serves best.
-            look: colormap and interpolation, as in `cait_viz.drawing.overlay.Look`.
+            appearance: colormap and interpolation, as in `cait_viz.drawing.overlay.Appearance`.
 
         Raises:
             SelectionError: a choice that is not there.
         """
         check_choice("figure format", format, FIGURE_FORMATS)
-        analysis, chosen = self.analysis, Look(**look)
+        analysis, chosen = self.analysis, Appearance(**appearance)
         seen = analysis.seen().reduced(IMAGE_PIXELS)
         image = Image.fromarray(seen.image)
         tiles = []

@@ -275,7 +275,7 @@ def load_choice(
     # Another checkpoint may have other heads and classes than those on the page.
     if choice.sha256 not in (None, checkpoint.sha256):
         raise CheckpointError(
-            f"{one_line(checkpoint.given.name)}: has changed since the app was started; start the app again"
+            f"{one_line(checkpoint.origin.name)}: has changed since the app was started; start the app again"
         )
     memory.require(checkpoint.name, checkpoint.config)
     loaded = load_engine(

@@ -45,7 +45,7 @@ def registry_model(variant: Variant) -> AvailableModel:
 def user_model(checkpoint: Checkpoint, labels: Path | None = None) -> AvailableModel:
     """A model from a user's own checkpoint, as the file is now, with the names of its classes in a file."""
     # A link keeps the name that the user gave, and not that of what it points to.
-    path = checkpoint.given.parent.resolve() / checkpoint.given.name
+    path = checkpoint.origin.parent.resolve() / checkpoint.origin.name
     name, variant = _name_after(path), checkpoint.variant
     known = variant.accuracy if variant and checkpoint.as_published else None
     return AvailableModel(

@@ -165,7 +165,7 @@ def distil(
     names = class_names(network.classes, labels)
     if start and (start.config.pre_logits or start.config.num_classes != network.classes):
         raise CheckpointError(
-            f"{one_line(start.given.name)}: has {start.config.num_classes} classes and the teacher "
+            f"{one_line(start.origin.name)}: has {start.config.num_classes} classes and the teacher "
             f"{network.classes}; start from weights with the teacher's classes, or from none"
         )
     index = class_index(names)

@@ -70,9 +70,9 @@ class Checkpoint:
         return self.file.path
 
     @property
-    def given(self) -> Path:
-        """What the person gave, and results name: the file, or what it was converted from."""
-        return self.file.given
+    def origin(self) -> Path:
+        """The file, or what it was converted from: what results name."""
+        return self.file.origin
 
     @property
     def remark(self) -> str:
@@ -85,7 +85,7 @@ class Checkpoint:
 
         Of a folder, that of the file which it was converted to.
         """
-        return sha256(self.given if self.given.is_file() else self.path)
+        return sha256(self.origin if self.origin.is_file() else self.path)
 
     @property
     def saliency_block(self) -> int:
@@ -102,7 +102,7 @@ class Checkpoint:
         """What a network with these weights says of them."""
         return WeightsSource(
             name=self.name,
-            file=self.given.name,
+            file=self.origin.name,
             sha256=self.sha256,
             saliency_block=self.saliency_block,
             trained_size=self.trained_size,
@@ -137,7 +137,7 @@ def read_tensors(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     broken = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
     if broken:
         raise CheckpointError(
-            f"{file_text(checkpoint.given)}: holds values that are not finite in {listed(broken)}; give a "
+            f"{file_text(checkpoint.origin)}: holds values that are not finite in {listed(broken)}; give a "
             "checkpoint from before the training diverged"
         )
     tensors["pos_embed"] = resample_positions(tensors["pos_embed"], checkpoint.config.grid_shape)
@@ -196,7 +196,7 @@ def infer_config(file: TensorFile) -> CaiTConfig:
     What shapes do not show has its default; without any gamma `init_values=None`, without a head
     `pre_logits=True`. A CheckpointError says why names or shapes are not a CaiT's.
     """
-    header, name = file.header, file_text(file.given)
+    header, name = file.header, file_text(file.origin)
     sa_layers, ca_layers = (_count_blocks(header, stage) for stage in ("blocks", "blocks_token_only"))
     dim = _common_side(header, r"blocks(_token_only)?\.\d+\.norm1\.weight", 1, 0)
     heads = _common_side(header, r"blocks\.\d+\.attn\.proj_l\.weight", 2, 0)
@@ -279,7 +279,7 @@ def require_match(
     found = "; ".join(f"{fault}: {listed(names)}" for fault, names in faults.items() if names)
     if found:
         raise CheckpointError(
-            f"{file_text(file.given)}: does not fit {model}; {found}; give the weights of this model, or "
+            f"{file_text(file.origin)}: does not fit {model}; {found}; give the weights of this model, or "
             "name the model that they belong to"
         )
 

@@ -76,7 +76,7 @@ def _own_weights(file: TensorFile, asked: Variant | None) -> Checkpoint:
     if variant is not None:
         config = with_head_of(file.header, variant.config)
     known = variant is not None and config == variant.config
-    name = variant.name if variant and known else one_line(file.given.stem, 100)
+    name = variant.name if variant and known else one_line(file.origin.stem, 100)
     return Checkpoint(name=name, file=file, config=config, variant=variant, as_published=bundled)
 
 

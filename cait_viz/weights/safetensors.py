@@ -60,13 +60,13 @@ class TensorFile:
 
     Attributes:
         path: the file.
-        given: what the person gave: the same, or what this file was made from.
+        origin: the file or folder that this one was converted from; without a conversion the same as `path`.
         header: its tensors by name.
         remark: a sentence on how the file was understood, where that needs one; else empty.
     """
 
     path: Path
-    given: Path
+    origin: Path
     header: Mapping[str, Tensor] = field(repr=False)
     remark: str = ""
 
@@ -78,17 +78,17 @@ class TensorFile:
             with safe_open(self.path, framework="np") as file:
                 return {name: file.get_tensor(self.header[name].stored) for name in names}
         except (SafetensorError, OSError) as error:
-            raise _unreadable(self.path, self.given, error) from None
+            raise _unreadable(self.path, self.origin, error) from None
 
 
-def open_safetensors(path: Path, given: Path | None = None) -> TensorFile:
-    """Read the header of a safetensors file; `given` is what the person gave, if not this.
+def open_safetensors(path: Path, origin: Path | None = None) -> TensorFile:
+    """Read the header of a safetensors file; `origin` is what it was converted from, if anything.
 
     Raises:
         CheckpointError: there is no such file, it cannot be read or is of another kind.
     """
-    given = given or path
-    name = file_text(given)
+    origin = origin or path
+    name = file_text(origin)
     try:
         if path.is_dir():
             raise CheckpointError(f"{name}: is a folder; give the safetensors file itself")
@@ -102,13 +102,13 @@ def open_safetensors(path: Path, given: Path | None = None) -> TensorFile:
                 name: Tensor(tuple(part.get_shape()), part.get_dtype(), name) for name, part in slices.items()
             }
     except (SafetensorError, OSError) as error:
-        raise _unreadable(path, given, error) from None
-    return TensorFile(path=path, given=given, header=header)
+        raise _unreadable(path, origin, error) from None
+    return TensorFile(path=path, origin=origin, header=header)
 
 
-def _unreadable(path: Path, given: Path, error: Exception) -> CheckpointError:
+def _unreadable(path: Path, origin: Path, error: Exception) -> CheckpointError:
     """The error for a file that is of another kind, or cannot be read, or only in part."""
-    name = file_text(given)
+    name = file_text(origin)
     if isinstance(error, OSError) and error.strerror:
         return CheckpointError(
             f"{name}: cannot be read ({error.strerror}); check its permissions and its disk"

@@ -1,4 +1,4 @@
-"""The address bar: a link or the Back button restores question, sample, model and view.
+"""The address bar: a link or the Back button restores the question, sample, model and what else was chosen.
 
 Streamlit adds a step to the browser's history whenever `st.query_params` changes, and runs the script again
 with the old parameters on Back and Forward, but with the widgets as they are.
@@ -54,7 +54,7 @@ _NOT_IN_ADDRESS = ("colormap", "opacity", "scale", "interpolation")
 
 
 def follow_address(questions: Sequence[str]) -> None:
-    """Take the view from the address in a new session and after Back or Forward; before any widget is drawn.
+    """Take the choices from the address, in a new session and after Back or Forward; before any widget.
 
     `questions` are those that the page answers, the first being the default.
 
@@ -70,14 +70,14 @@ def follow_address(questions: Sequence[str]) -> None:
     last = state.get("address_and_choices")
     if last is not None and (address == last[0] or _choices() != last[1]):
         return
-    view, unknown = _parse(address, questions)
-    state.update(view)
+    choices, unknown = _parse(address, questions)
+    state.update(choices)
     show_given_image("sample" not in address and bool(address))
     if unknown:
         state.notice = f"{_NOT_THERE} {', '.join(unknown)} (counted from 0)."
     state.pop("chosen_in", None)
     state.address_and_choices = (address, _choices())
-    state.said_by_address = None if unknown else _written(view)
+    state.said_by_address = None if unknown else _written(choices)
 
 
 def forget_choices_of_another(key: Hashable) -> None:
@@ -105,23 +105,23 @@ def choose_patch(patch: int | None) -> None:
 
 
 def write_address(sample: str | None) -> None:
-    """Put the view into the address, unless the address that the person came with says the same.
+    """Put the choices into the address, unless the address that the person came with says the same.
 
     A person's own image, for which `sample` is None, is not in the address.
     """
     state = st.session_state
-    view = _written(state)
+    choices = _written(state)
     if not sample:
-        del view["sample"]
+        del choices["sample"]
     address = state.address_and_choices[0]
     # The browser may not have got the last address yet, or never, if its run was ended.
     late = st.query_params.to_dict() != address
-    changed = view != state.said_by_address
-    state.said_by_address = view
+    changed = choices != state.said_by_address
+    state.said_by_address = choices
     # First, because a newer choice may end this run when the address is sent.
-    state.address_and_choices = (view if changed or late else address, _choices())
+    state.address_and_choices = (choices if changed or late else address, _choices())
     if changed or late:
-        st.query_params.from_dict(view)
+        st.query_params.from_dict(choices)
 
 
 def reset_block_and_head() -> None:
@@ -155,8 +155,8 @@ def _keep_choices(questions: Sequence[str]) -> None:
             state[name] = state[name]
     if asked := _OF_QUESTION.get(state.get("question", "")):
         chosen = {name: str(state[name]) for name in ("question", "model", *asked) if name in state}
-        view, _ = _parse(chosen, questions)
-        state.update({name: view[name] for name in asked})
+        choices, _ = _parse(chosen, questions)
+        state.update({name: choices[name] for name in asked})
 
 
 def _in_address() -> tuple[str, ...]:
@@ -177,8 +177,8 @@ def _choices() -> list[Any]:
 
 
 def _parse(address: Mapping[str, str], questions: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The view that an address asks for, and what of it does not exist and is the default instead."""
-    view: dict[str, Any] = {}
+    """The choices that an address asks for, and what of them does not exist and is the default instead."""
+    choices: dict[str, Any] = {}
     unknown = []
 
     def take(name: str, options: Sequence[Any]) -> None:
@@ -186,12 +186,12 @@ def _parse(address: Mapping[str, str], questions: Sequence[str]) -> tuple[dict[s
         text = address.get(name, str(options[0]))
         if text not in known:
             unknown.append(f"{name} {one_line(text, 40)}")
-        view[name] = known.get(text, options[0])
+        choices[name] = known.get(text, options[0])
 
     take("question", questions)
     models = server().models
     take("model", (server().first_model, *models))
-    model = models[view["model"]]
+    model = models[choices["model"]]
     shown = st.session_state.get("sample")  # stays where the address is of an image that the person gave
     take("sample", [shown, *samples()] if shown and address else list(samples()))
     take("block", (model.saliency_block, *range(model.config.ca_ffn_layers)))
@@ -199,22 +199,22 @@ def _parse(address: Mapping[str, str], questions: Sequence[str]) -> tuple[dict[s
     take("style", STYLES)
     take("view", PARTS)
     take("detail", DETAILS)
-    if view["question"] == "compare":
-        _take_comparison(view, take)
-        return view, unknown
+    if choices["question"] == "compare":
+        _take_comparison(choices, take)
+        return choices, unknown
     # An input of another shape has about as many patches as a square one.
-    patches = ceil(1.4 * prod(model.config.grid_shape) * float(view["detail"]) ** 2)
+    patches = ceil(1.4 * prod(model.config.grid_shape) * float(choices["detail"]) ** 2)
     take("patch", (NONE, *range(patches)))
-    if view["question"] == "path":
-        _take_path(view, take)
-    if view["question"] == "why":
+    if choices["question"] == "path":
+        _take_path(choices, take)
+    if choices["question"] == "why":
         take("class", (TOP, *range(model.config.num_classes)))
-    return view, unknown
+    return choices, unknown
 
 
-def _take_path(view: dict[str, Any], take: Take) -> None:
+def _take_path(choices: dict[str, Any], take: Take) -> None:
     """What an address asks for of the self-attention blocks."""
-    config = server().models[view["model"]].config
+    config = server().models[choices["model"]].config
     take("sa_block", (config.sa_ffn_layers - 1, *range(config.sa_ffn_layers)))
     take("sa_head", (MEAN, *range(config.num_heads)))
     take("direction", ("out", "in"))
@@ -222,7 +222,7 @@ def _take_path(view: dict[str, Any], take: Take) -> None:
     take("depth", (config.sa_ffn_layers, *range(config.sa_ffn_layers)))
 
 
-def _take_comparison(view: dict[str, Any], take: Take) -> None:
+def _take_comparison(choices: dict[str, Any], take: Take) -> None:
     """What an address asks for of the second map."""
     first, *others = get_args(MapName)
     take("map", (first, *others))
@@ -232,7 +232,11 @@ def _take_comparison(view: dict[str, Any], take: Take) -> None:
     take("other", (*stays, SAME, *samples(), *given))
     models = comparable_models()
     take("other_model", (SAME, *models))
-    other = server().models[view["model"]] if view["other_model"] == SAME else models[view["other_model"]]
+    other = (
+        server().models[choices["model"]]
+        if choices["other_model"] == SAME
+        else models[choices["other_model"]]
+    )
     take("other_block", (other.saliency_block, *range(other.config.ca_ffn_layers)))
     take("other_head", (MEAN, *range(other.config.num_heads)))
     take("ranges", ("own", "shared"))

@@ -1,4 +1,4 @@
-"""The view *Side by side*: two maps of one image, or of two, by one network or two."""
+"""The question *Side by side*: two maps of one image, or of two, by one network or two."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import streamlit as st
 
 from cait_viz import questions
 from cait_viz.drawing.figures import percent
-from cait_viz.drawing.overlay import Look
+from cait_viz.drawing.overlay import Appearance
 from cait_viz.errors import CaitVizError
 from cait_viz.results.analysis import Analysis
 from cait_viz.results.comparison import (
@@ -46,7 +46,7 @@ SHOWN = {"beside": "Beside each other", "line": "With a line to move"}
 
 
 def show_compare(
-    result: ScreenResult, model: AvailableModel, block: int, head: int | None, look: Look
+    result: ScreenResult, model: AvailableModel, block: int, head: int | None, appearance: Appearance
 ) -> None:
     """Two maps; the first has the block and head of the sidebar."""
     with st.container(horizontal=True, gap="large", key="sides"):
@@ -63,7 +63,7 @@ def show_compare(
     second_map = map_of(second, other_method, other_block, other_head)
     if first_map is None or second_map is None:
         return
-    show_maps(result, second, first_map, second_map, look)
+    show_maps(result, second, first_map, second_map, appearance)
 
 
 def choose_method(key: str) -> MapName:
@@ -157,14 +157,16 @@ def map_of(result: ScreenResult, method: MapName, block: int, head: int | None) 
     return replace(found, analysis=result.small) if found else None
 
 
-def show_maps(result: ScreenResult, second: ScreenResult, one: Map, other: Map, look: Look) -> None:
+def show_maps(
+    result: ScreenResult, second: ScreenResult, one: Map, other: Map, appearance: Appearance
+) -> None:
     """Both maps, what they are, and the figure of the two."""
     state = st.session_state
     alike = one.facts["method"] == other.facts["method"]
     shared = alike and state.ranges == "shared"
     same_image = result.image == second.image
     limits = shared_limits([one, other]) if shared else None
-    drawing = vars(look) | {"scale": "head"}
+    drawing = vars(appearance) | {"scale": "head"}
     pictures = [
         Picture(each.draw(limits, **drawing), f"{each.title}.", each.name, said(each.analysis))
         for each in (one, other)

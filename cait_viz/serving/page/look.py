@@ -1,10 +1,10 @@
-"""The view *Where did it look?*: the paper's maps."""
+"""The question *Where did it look?*: the paper's maps."""
 
 import streamlit as st
 from PIL import Image
 
 from cait_viz.drawing.figures import percent
-from cait_viz.drawing.overlay import Look
+from cait_viz.drawing.overlay import Appearance
 from cait_viz.results.analysis import Analysis
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import MEAN, choose_patch, chosen_patch
@@ -22,34 +22,36 @@ PAPER = "https://arxiv.org/abs/2103.17239"
 NARROWEST_TILE = 108
 
 
-def show_look(result: ScreenResult, model: AvailableModel, block: int, head: int | None, look: Look) -> None:
+def show_look(
+    result: ScreenResult, model: AvailableModel, block: int, head: int | None, appearance: Appearance
+) -> None:
     """The chosen map beside its photograph, the predictions, every head, files to keep, and what a map is."""
-    show_answer(result, model, block, head, look)
-    show_heads(result, model, look)
-    show_files(result, block, head, look)
+    show_answer(result, model, block, head, appearance)
+    show_heads(result, model, appearance)
+    show_files(result, block, head, appearance)
     show_reading_guide(model)
 
 
 def show_answer(
-    result: ScreenResult, model: AvailableModel, block: int, head: int | None, look: Look
+    result: ScreenResult, model: AvailableModel, block: int, head: int | None, appearance: Appearance
 ) -> None:
     """The chosen map beside its photograph, and the predictions."""
     st.html(ratio_of(result.small.size))
     with st.container(horizontal=True, key="answer"):
         with st.container(key="pictures"):
-            show_map(result, block, head, look)
+            show_map(result, block, head, appearance)
         with st.container(key="says"):
             show_predictions(result, model)
 
 
-def show_map(result: ScreenResult, block: int, head: int | None, look: Look) -> None:
+def show_map(result: ScreenResult, block: int, head: int | None, appearance: Appearance) -> None:
     """The photograph and the chosen map, and what is to be said of it."""
     small = result.small
     name = small.image_name
     pictures = [
         Picture(Image.fromarray(small.image), f"The image {name}", name, what_was_seen(result)),
         Picture(
-            small.overlay(block, head, **vars(look)),
+            small.overlay(block, head, **vars(appearance)),
             f"{small.title(block, head)}.",
             head_of_block(block, head),
         ),
@@ -113,7 +115,7 @@ def share_of_patch(analysis: Analysis, block: int, head: int | None, patch: int)
     )
 
 
-def show_heads(result: ScreenResult, model: AvailableModel, look: Look) -> None:
+def show_heads(result: ScreenResult, model: AvailableModel, appearance: Appearance) -> None:
     """Every head of every class-attention block, as in the paper's Figure 6; each can be chosen."""
     st.header(
         "Every head", anchor=False, help="Choose one to see it large. The paper's Figure 6 shows the same."
@@ -121,7 +123,7 @@ def show_heads(result: ScreenResult, model: AvailableModel, look: Look) -> None:
     tile, state = result.tile, st.session_state
     heads = (None, *range(tile.heads))
     groups = {
-        f"CA block {block + 1}": [option_of(tile, block, head, look) for head in heads]
+        f"CA block {block + 1}": [option_of(tile, block, head, appearance) for head in heads]
         for block in range(tile.blocks)
     }
 
@@ -135,13 +137,13 @@ def show_heads(result: ScreenResult, model: AvailableModel, look: Look) -> None:
     )
 
 
-def option_of(tile: Analysis, block: int, head: int | None, look: Look) -> Option:
+def option_of(tile: Analysis, block: int, head: int | None, appearance: Appearance) -> Option:
     """One small map with what is to be said of it."""
     name = "Mean" if head is None else head_name(head)
     _, entropy, patches = tile.concentration(block, head)
     return Option(
         value=f"{block}_{MEAN if head is None else head}",
-        image=tile.overlay(block, head, **vars(look)),
+        image=tile.overlay(block, head, **vars(appearance)),
         alt=tile.title(block, head),
         label=f"{name}, CA block {block + 1}",
         caption=name,
@@ -150,30 +152,34 @@ def option_of(tile: Analysis, block: int, head: int | None, look: Look) -> Optio
     )
 
 
-def show_files(result: ScreenResult, block: int, head: int | None, look: Look) -> None:
+def show_files(result: ScreenResult, block: int, head: int | None, appearance: Appearance) -> None:
     """The maps, the figures and the numbers, to keep."""
     st.header("Download", anchor=False)
     small, whole = result.small, result.whole
-    figure_look = {"colormap": look.colormap, "interpolation": look.interpolation, "scale": look.scale}
+    figure_appearance = {
+        "colormap": appearance.colormap,
+        "interpolation": appearance.interpolation,
+        "scale": appearance.scale,
+    }
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         kind = choose_format("Format of the figures")
         download_button(
             "This map (PNG)",
-            f"{small.file_stem(block, head)}_{look.style}.png",
-            lambda: whole().png(block, head, **vars(look)),
+            f"{small.file_stem(block, head)}_{appearance.style}.png",
+            lambda: whole().png(block, head, **vars(appearance)),
         )
         download_button(
             f"Figure 6: all heads ({kind.upper()})",
             f"{small.file_prefix}_heads.{kind}",
-            lambda: whole().figure("heads", kind, **figure_look),
+            lambda: whole().figure("heads", kind, **figure_appearance),
         )
         download_button(
             f"Figure 7: saliency ({kind.upper()})",
             f"{small.file_prefix}_ca{block}_saliency.{kind}",
-            lambda: whole().figure("saliency", kind, block=block, **figure_look),
+            lambda: whole().figure("saliency", kind, block=block, **figure_appearance),
         )
         download_button(
-            "Every map (ZIP)", f"{small.file_prefix}_maps.zip", lambda: whole().archive(**vars(look))
+            "Every map (ZIP)", f"{small.file_prefix}_maps.zip", lambda: whole().archive(**vars(appearance))
         )
         download_button("The numbers (NPZ)", f"{small.file_prefix}.npz", lambda: whole().npz())
     st.caption(

@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from cait_viz.attention.maps import Scale
-from cait_viz.drawing.overlay import COLORMAPS, DEFAULT_ALPHA, DEFAULT_COLORMAPS, Look, Style
+from cait_viz.drawing.overlay import COLORMAPS, DEFAULT_ALPHA, DEFAULT_COLORMAPS, Appearance, Style
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import DETAILS, MEAN, PARTS, reset_block_and_head
 from cait_viz.serving.page.markup import verbatim
@@ -82,7 +82,7 @@ def head_name(head: str | int | None) -> str:
     return f"Head {head + 1}" if isinstance(head, int) else "Mean of the heads"
 
 
-def choose_look(*, compares_heads: bool) -> Look:
+def choose_appearance(*, compares_heads: bool) -> Appearance:
     """How the maps are drawn; `compares_heads` says whether they are the heads' own, which share a scale."""
     st.header("Appearance", anchor=False)
     style = choose("Style", "style", STYLE_LABELS)
@@ -94,7 +94,7 @@ def choose_look(*, compares_heads: bool) -> Look:
     )  # fmt: skip
     scale: Scale = choose("Color scale", "scale", SCALE_LABELS) if compares_heads else "head"
     interpolation = choose("Upsampling", "interpolation", INTERPOLATION_LABELS)
-    return Look(
+    return Appearance(
         style=style,
         colormap=colormap,
         alpha=opacity / 100,

@@ -1,4 +1,4 @@
-"""The view *How did it get there?*: what happened before the class token."""
+"""The question *How did it get there?*: what happened before the class token."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,7 +9,7 @@ from PIL import Image
 
 from cait_viz import questions
 from cait_viz.drawing.figures import percent
-from cait_viz.drawing.overlay import Look
+from cait_viz.drawing.overlay import Appearance
 from cait_viz.results.tracing import BlockAttention, Trace
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import MEAN, choose_patch, chosen_patch
@@ -30,20 +30,24 @@ SCORES = {"softmax": "Attention", "mixed": "Mixed scores"}
 PLOT, LINE = 260, 20
 
 
-def show_path(result: ScreenResult, _: AvailableModel, block: int, head: int | None, look: Look) -> None:
+def show_path(
+    result: ScreenResult, _: AvailableModel, block: int, head: int | None, appearance: Appearance
+) -> None:
     """One patch in one self-attention block, the way through all blocks, and what each would have said."""
     trace = ask(result, questions.trace, "trace")
     if trace is None:
         return
     st.html(ratio_of(result.small.size))
-    show_patch(result, trace, block, head, look)
-    show_depths(result, trace, block, head, look)
-    show_rollout(result, trace, block, head, look)
+    show_patch(result, trace, block, head, appearance)
+    show_depths(result, trace, block, head, appearance)
+    show_rollout(result, trace, block, head, appearance)
     show_distances(trace)
-    show_files(result, trace, block, head, look)
+    show_files(result, trace, block, head, appearance)
 
 
-def show_patch(result: ScreenResult, trace: Trace, block: int, head: int | None, look: Look) -> None:
+def show_patch(
+    result: ScreenResult, trace: Trace, block: int, head: int | None, appearance: Appearance
+) -> None:
     """Where one patch looks in one self-attention block, or who looks at it."""
     small = result.small
     # Until one is chosen, the patch that the class token looks at most.
@@ -66,7 +70,7 @@ def show_patch(result: ScreenResult, trace: Trace, block: int, head: int | None,
     pictures = [
         Picture(Image.fromarray(small.image), f"The image {small.image_name}", "Choose a patch"),
         Picture(
-            small.draw(grid, signed=mixed, **vars(look)),
+            small.draw(grid, signed=mixed, **vars(appearance)),
             f"{title}.",
             f"{DIRECTIONS['in' if incoming else 'out']}: {head_name(which)} of SA block {sa_block + 1}",
         ),
@@ -74,7 +78,7 @@ def show_patch(result: ScreenResult, trace: Trace, block: int, head: int | None,
     with st.container(key="path_pictures"):
         pick_patch(pictures, small.grid_shape, small.box, patch, "pictures_of_patch", choose_patch)
     st.markdown(about_patch(attention, patch, which, incoming, mixed))
-    show_blocks(result, trace, patch, incoming, look)
+    show_blocks(result, trace, patch, incoming, appearance)
 
 
 def choose_sa_block(count: int) -> int:
@@ -116,13 +120,15 @@ def about_patch(attention: BlockAttention, patch: int, head: int | None, incomin
     return f"It looks at about **{spread:.0f} of {grid.size} patches**, {percent(itself)} of it at itself."
 
 
-def show_blocks(result: ScreenResult, trace: Trace, patch: int, incoming: bool, look: Look) -> None:
+def show_blocks(
+    result: ScreenResult, trace: Trace, patch: int, incoming: bool, appearance: Appearance
+) -> None:
     """The same patch in every self-attention block; each can be chosen."""
     ask_block = trace.looked_at_by if incoming else trace.looks_at
 
     def option(block: int) -> Option:
         name = f"SA block {block + 1}"
-        drawn = result.tile.draw(ask_block(block, patch), **vars(look))
+        drawn = result.tile.draw(ask_block(block, patch), **vars(appearance))
         return Option(str(block), drawn, f"{name}, mean of the heads", name, str(block + 1))
 
     st.header(
@@ -143,7 +149,9 @@ def choose_in_strip(label: str, key: str, options: Sequence[Option], chosen: int
     choose_option(label, {"": options}, str(chosen), f"{key}s", choose, STRIP_SIDE, NARROWEST)
 
 
-def show_depths(result: ScreenResult, trace: Trace, block: int, head: int | None, look: Look) -> None:
+def show_depths(
+    result: ScreenResult, trace: Trace, block: int, head: int | None, appearance: Appearance
+) -> None:
     """What the network would have said and drawn, had the patch stage stopped earlier."""
     st.header(
         "If it had stopped earlier",
@@ -170,7 +178,7 @@ def show_depths(result: ScreenResult, trace: Trace, block: int, head: int | None
 
     def option(depth: int) -> Option:
         [(label, share)] = trace.lens_top(depth)
-        drawn = result.tile.draw(trace.lens(depth, block, head), **vars(look))
+        drawn = result.tile.draw(trace.lens(depth, block, head), **vars(appearance))
         name = "Embedding" if depth == 0 else f"After {depth}"
         return Option(
             str(depth),
@@ -194,7 +202,9 @@ def show_depths(result: ScreenResult, trace: Trace, block: int, head: int | None
     st.markdown(f"{where} it would have said: {said}.")
 
 
-def show_rollout(result: ScreenResult, trace: Trace, block: int, head: int | None, look: Look) -> None:
+def show_rollout(
+    result: ScreenResult, trace: Trace, block: int, head: int | None, appearance: Appearance
+) -> None:
     """The class token's attention, traced back to the image."""
     st.header(
         "Traced back to the image",
@@ -205,8 +215,8 @@ def show_rollout(result: ScreenResult, trace: Trace, block: int, head: int | Non
     small = result.small
     with st.container(horizontal=True, key="rollout"):
         for title, drawn in {
-            "As the class token reads it": small.overlay(block, head, **vars(look)),
-            "Traced back through all SA blocks": small.draw(trace.rollout(block, head), **vars(look)),
+            "As the class token reads it": small.overlay(block, head, **vars(appearance)),
+            "Traced back through all SA blocks": small.draw(trace.rollout(block, head), **vars(appearance)),
         }.items():
             with st.container(width=420):
                 st.image(
@@ -240,11 +250,17 @@ def show_distances(trace: Trace) -> None:
     )
 
 
-def show_files(result: ScreenResult, trace: Trace, block: int, head: int | None, look: Look) -> None:
+def show_files(
+    result: ScreenResult, trace: Trace, block: int, head: int | None, appearance: Appearance
+) -> None:
     """The figure, the rollout and the numbers, to keep."""
     st.header("Download", anchor=False)
     prefix = result.small.file_prefix
-    colors = {"colormap": look.colormap, "interpolation": look.interpolation, "alpha": look.alpha}
+    colors = {
+        "colormap": appearance.colormap,
+        "interpolation": appearance.interpolation,
+        "alpha": appearance.alpha,
+    }
 
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         kind = choose_format("Format of the figure")
@@ -256,6 +272,6 @@ def show_files(result: ScreenResult, trace: Trace, block: int, head: int | None,
         download_button(
             "Rollout (PNG)",
             f"{prefix}_ca{block}_rollout.png",
-            lambda: trace.rollout_png(block, head, **vars(look)),
+            lambda: trace.rollout_png(block, head, **vars(appearance)),
         )
         download_button("The numbers (NPZ)", f"{prefix}_trace.npz", trace.npz)

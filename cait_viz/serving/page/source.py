@@ -158,7 +158,7 @@ def _remove_given_image() -> None:
 
 
 def _take(key: str) -> None:
-    """Look at the file in the widget of that key; without one the image stays."""
+    """Appearance at the file in the widget of that key; without one the image stays."""
     if file := st.session_state[key]:
         _give(ChosenImage(file.file_id, file.getvalue(), file.name))
 

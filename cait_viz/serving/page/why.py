@@ -1,4 +1,4 @@
-"""The view *Why this class, and can I trust it?*: what speaks for a class, and what the maps are worth."""
+"""The question *Why this class, and can I trust it?*: what speaks for a class; what maps are worth."""
 
 from collections.abc import Hashable, Mapping
 from functools import partial
@@ -10,7 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from cait_viz import questions
 from cait_viz.drawing.figures import percent
-from cait_viz.drawing.overlay import Look
+from cait_viz.drawing.overlay import Appearance
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import LoadedImage
 from cait_viz.metrics.faithfulness import CENTER, RANDOM, Curve
@@ -38,17 +38,19 @@ PAPERS = {
 }
 
 
-def show_why(result: ScreenResult, model: AvailableModel, block: int, head: int | None, look: Look) -> None:
+def show_why(
+    result: ScreenResult, model: AvailableModel, block: int, head: int | None, appearance: Appearance
+) -> None:
     """What each head does for a class, and what the maps are worth."""
     ablation = ask(result, questions.ablate, "ablation")
     if ablation is None:
         return
-    show_answer(result, model, block, head, look)
+    show_answer(result, model, block, head, appearance)
     target = choose_class(result)
-    show_ablation(result, model, ablation, target, look)
-    explanation = show_explanation(result, target, block, look)
+    show_ablation(result, model, ablation, target, appearance)
+    explanation = show_explanation(result, target, block, appearance)
     show_trust(result, block, head, target, explanation)
-    show_forgetting(result, block, head, target, look)
+    show_forgetting(result, block, head, target, appearance)
 
 
 def choose_class(result: ScreenResult) -> int:
@@ -76,7 +78,7 @@ def choose_class(result: ScreenResult) -> int:
 
 
 def show_ablation(
-    result: ScreenResult, model: AvailableModel, ablation: Ablation, target: int, look: Look
+    result: ScreenResult, model: AvailableModel, ablation: Ablation, target: int, appearance: Appearance
 ) -> None:
     """What the class loses without each head."""
     changes = ablation.changes(target)
@@ -97,7 +99,7 @@ def show_ablation(
     def option(block: int, head: int) -> Option:
         name = f"Head {head + 1}"
         change = signed(changes[block, head])
-        drawn = tile.overlay(block, head, **vars(look))
+        drawn = tile.overlay(block, head, **vars(appearance))
         return Option(
             f"{block}_{head}",
             drawn,
@@ -123,11 +125,15 @@ def show_ablation(
         download_button(
             f"These numbers as a figure ({kind.upper()})",
             f"{result.small.file_prefix}_ablation.{kind}",
-            lambda: ablation.figure(target, kind, colormap=look.colormap, interpolation=look.interpolation),
+            lambda: ablation.figure(
+                target, kind, colormap=appearance.colormap, interpolation=appearance.interpolation
+            ),
         )
 
 
-def show_explanation(result: ScreenResult, target: int, block: int, look: Look) -> Explanation | None:
+def show_explanation(
+    result: ScreenResult, target: int, block: int, appearance: Appearance
+) -> Explanation | None:
     """Which patches speak for the class, once it is asked for; None before."""
     st.header("Which patches speak for it?", anchor=False)
     remark = "By TensorFlow, which takes some seconds to start."
@@ -138,8 +144,8 @@ def show_explanation(result: ScreenResult, target: int, block: int, look: Look) 
     if explanation is None:
         return None
     with st.container(horizontal=True, key="explanation"):
-        show_explaining_map(result, explanation, "relevance", None, look)
-        show_explaining_map(result, explanation, "gradient", block, look)
+        show_explaining_map(result, explanation, "relevance", None, appearance)
+        show_explaining_map(result, explanation, "gradient", block, appearance)
     st.caption(
         "What speaks against the class is left out. Relevance goes through all blocks of both stages; "
         f"gradient times attention is of CA block {block + 1} alone "
@@ -159,18 +165,18 @@ def ask_explanation(result: ScreenResult, target: int) -> Explanation | None:
 
 
 def show_explaining_map(
-    result: ScreenResult, explanation: Explanation, method: Method, block: int | None, look: Look
+    result: ScreenResult, explanation: Explanation, method: Method, block: int | None, appearance: Appearance
 ) -> None:
     """A map of one method, and the button that keeps it."""
     whole, grid, title = result.whole, explanation.grid(method, block), explanation.title(method, block)
     facts = explanation.facts(method, block)
-    drawn = result.small.draw(grid, **vars(look))
+    drawn = result.small.draw(grid, **vars(appearance))
     with st.container(width=460):
         st.image(drawn, caption=METHODS[method], output_format="JPEG", alt=f"{title}.")
         download_button(
             "This map (PNG)",
             f"{result.small.file_prefix}_{method}_{explanation.target}.png",
-            lambda: whole().map_png(grid, title, facts, **vars(look)),
+            lambda: whole().map_png(grid, title, facts, **vars(appearance)),
         )
 
 
@@ -277,7 +283,9 @@ def show_scores(trust: Trust, label: str) -> None:
     )
 
 
-def show_forgetting(result: ScreenResult, block: int, head: int | None, target: int, look: Look) -> None:
+def show_forgetting(
+    result: ScreenResult, block: int, head: int | None, target: int, appearance: Appearance
+) -> None:
     """Whether the maps change when the network forgets, once it is asked for."""
     st.header("Would it change if the network forgot?", anchor=False)
     st.markdown(
@@ -298,7 +306,7 @@ def show_forgetting(result: ScreenResult, block: int, head: int | None, target: 
         return
     with st.container(horizontal=True, gap="small", key="forgotten"):
         for step, name in enumerate(found.steps):
-            drawn = result.tile.draw(found.grids["attention"][step], **vars(look))
+            drawn = result.tile.draw(found.grids["attention"][step], **vars(appearance))
             said = "As it was trained" if step == 0 else name if step == 1 else f"and {name}"
             st.image(
                 drawn, caption=said, width=STRIP_SIDE, output_format="JPEG", alt=f"This map, anew: {name}."
