@@ -141,7 +141,7 @@ def test_an_image_named_twice_is_measured_once(study, succeed, small, folder, tm
     assert table.startswith("| map, on 1 image |")
 
 
-def test_a_resumed_study_that_is_stopped_at_once_loses_no_row(study, run, small, folder, tmp_path, monkeypatch):
+def test_a_resumed_study_stopped_at_once_loses_no_row(study, run, small, folder, tmp_path, monkeypatch):
     _, lines = study(images=folder / "cat.png")
     output = tmp_path / "out.jsonl"
 
