@@ -27,10 +27,10 @@ Block = Annotated[
     int | None,
     Parameter(help="class-attention block, from 0 (default: the one that serves best as saliency)."),
 ]
-Drawing = Annotated[Appearance, Parameter(name="*", group="Drawing", parse="^(?!dim_unseen)")]
-FigureDrawing = Annotated[Drawing, Parameter(parse="^(?!style|alpha|dim_unseen)")]
-OneMapDrawing = Annotated[Drawing, Parameter(parse="^(?!scale|dim_unseen)")]
-TraceDrawing = Annotated[Drawing, Parameter(parse="^(?!style|scale|dim_unseen)")]
+Drawing = Annotated[Appearance, Parameter(name="*", group="Drawing", parse="^(?!(dim_unseen)$)")]
+FigureDrawing = Annotated[Drawing, Parameter(parse="^(?!(style|alpha|dim_unseen)$)")]
+OneMapDrawing = Annotated[Drawing, Parameter(parse="^(?!(scale|dim_unseen)$)")]
+TraceDrawing = Annotated[Drawing, Parameter(parse="^(?!(style|scale|dim_unseen)$)")]
 
 # Each ending of a figure's file, and its format.
 FORMATS = {f".{ending}": ending for ending in FIGURE_FORMATS}

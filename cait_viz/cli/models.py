@@ -15,13 +15,13 @@ from cait_viz._text import one_line
 from cait_viz.batch.study import study
 from cait_viz.cli.main import complain
 from cait_viz.cli.options import (
-    Count,
     EvaluatedModel,
     ExportedModel,
     Index,
     ManyImagesModel,
     ModelOptions,
     Output,
+    TeacherSize,
     note,
     report,
 )
@@ -90,7 +90,7 @@ def evaluate(
     /,
     *,
     teacher: Path | None = None,
-    teacher_size: Count | None = None,
+    teacher_size: TeacherSize = None,
     faithfulness: Index = 0,
     seed: Index = 0,
     model_options: EvaluatedModel = ModelOptions(),
@@ -100,7 +100,6 @@ def evaluate(
     Args:
         folders: each holds a folder of images for each class, named as it or after its WordNet id.
         teacher: an ONNX file, see `cait-viz distil`, to be measured on the same images (default: none).
-        teacher_size: side of its input in pixels (default: its own, or 224).
         faithfulness: number of images, spread over the classes of all folders, on which deletion and
             insertion are measured as well; about 310 forward passes an image.
         seed: decides which images these are, and on all that is random.

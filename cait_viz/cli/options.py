@@ -157,13 +157,20 @@ class ModelOptions:
 
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
 Index = Annotated[int, Parameter(validator=Number(gte=0))]
+TeacherSize = Annotated[
+    int | None,
+    Parameter(
+        validator=Number(gte=1),
+        help="side of the teacher's input in pixels (default: what its file fixes, or 224).",
+    ),
+]
 Output = Annotated[Path, Parameter(name=("--output", "-o"))]
 # What a command leaves out that makes no sense for it.
-ManyImagesModel = Annotated[ModelOptions, Parameter(parse="^(?!fit)")]
-EvaluatedModel = Annotated[ModelOptions, Parameter(parse="^(?!view|fit)")]
-ServedModel = Annotated[ModelOptions, Parameter(parse="^(?!view|fit|image_size|model)")]
-TrainedModel = Annotated[ModelOptions, Parameter(parse="^(?!view|fit|image_size|engine|precision)")]
-ExportedModel = Annotated[ModelOptions, Parameter(parse="^(?!view|fit|model|engine|precision)")]
+ManyImagesModel = Annotated[ModelOptions, Parameter(parse="^(?!fit$)")]
+EvaluatedModel = Annotated[ModelOptions, Parameter(parse="^(?!(view|fit)$)")]
+ServedModel = Annotated[ModelOptions, Parameter(parse="^(?!(view|fit|image_size|model)$)")]
+TrainedModel = Annotated[ModelOptions, Parameter(parse="^(?!(view|fit|image_size|engine|precision)$)")]
+ExportedModel = Annotated[ModelOptions, Parameter(parse="^(?!(view|fit|model|engine|precision)$)")]
 
 
 def _load_keras(checkpoint: Checkpoint, labels: str | Path | None, precision: Precision) -> Engine:

@@ -11,9 +11,10 @@ from cyclopts.validators import mutually_exclusive
 
 from cait_viz._backend import BACKENDS
 from cait_viz._checks import check_choice
-from cait_viz.cli.options import Count, ModelOptions, Output, TrainedModel, report
+from cait_viz.cli.options import ModelOptions, Output, TeacherSize, TrainedModel, report
 from cait_viz.errors import UsageError
 from cait_viz.training.config import (
+    VALIDATION_SHARE,
     Augmentation,
     DistillationConfig,
     RunOptions,
@@ -29,8 +30,8 @@ _TRAINING, _RUN = Group("Training", sort_key=1), Group("Run", sort_key=2)
 _LENGTH, _VALIDATION = (Group(show=False, validator=mutually_exclusive) for _ in range(2))
 _ONE_VALIDATION = Parameter(group=("Parameters", _VALIDATION))
 _ONE_LENGTH = Parameter(group=(_TRAINING, _LENGTH), n_tokens=1)
-_CONFIG = Parameter(name="*", group=_TRAINING, parse="^(?!stages|augmentation)")
-_NO_TEACHER = Parameter(parse="^(?!stages|augmentation|label_weight|feature_weight|kept_views)")
+_CONFIG = Parameter(name="*", group=_TRAINING, parse="^(?!(stages|augmentation)$)")
+_NO_TEACHER = Parameter(parse="^(?!(stages|augmentation|label_weight|feature_weight|kept_views)$)")
 
 Epochs = Annotated[
     tuple[Stage, ...],
@@ -67,7 +68,9 @@ class Training:
 
     output: Annotated[Output, Parameter(group="Parameters")]
     augmentation: Annotated[Augmentation, Parameter(name="*", group=_TRAINING)] = Augmentation()
-    options: Annotated[RunOptions, Parameter(name="*", group=_RUN, parse="^(?!command|tell)")] = RunOptions()
+    options: Annotated[RunOptions, Parameter(name="*", group=_RUN, parse="^(?!(command|tell)$)")] = (
+        RunOptions()
+    )
     backend: Annotated[str | None, Parameter(group=_RUN)] = None
     start: TrainedModel = ModelOptions()
 
@@ -93,7 +96,7 @@ def finetune(
     /,
     *,
     validation: Annotated[Path | None, _ONE_VALIDATION] = None,
-    validation_share: Annotated[float, _ONE_VALIDATION] = 0.1,
+    validation_share: Annotated[float, _ONE_VALIDATION] = VALIDATION_SHARE,
     epochs: Epochs = TrainingConfig.stages,
     stages: Stages = (),
     config: Annotated[TrainingConfig, _CONFIG, _NO_TEACHER] = TrainingConfig(),
@@ -123,7 +126,7 @@ def distil(
     /,
     *,
     teacher: Path,
-    teacher_size: Count | None = None,
+    teacher_size: TeacherSize = None,
     folder_weight: Annotated[tuple[str, ...], Parameter(metavar="FOLDER=W", show_default=False)] = (),
     validation: Annotated[tuple[Path, ...], Parameter(show_default=False)] = (),
     epochs: Epochs = DistillationConfig.stages,
@@ -142,7 +145,6 @@ def distil(
     Args:
         images: folders of images, searched to any depth.
         teacher: the teacher's file, .onnx.
-        teacher_size: side of its input in pixels (default: its own, or 224).
         folder_weight: show each image of a folder W times an epoch on average, 0.1 being a tenth of them; a
             folder within another may have a weight of its own (default: 1); can be repeated.
         validation: a folder of images to validate with, in folders named as classes (default: a split's own);

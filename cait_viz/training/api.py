@@ -18,7 +18,7 @@ from cait_viz.errors import CheckpointError, DatasetError, OutputError, Selectio
 from cait_viz.images.folders import UNKNOWN, Example
 from cait_viz.model.config import CaiTConfig
 from cait_viz.training import datasets
-from cait_viz.training.config import DISTILLATION, FINETUNING, RunOptions, TrainingConfig
+from cait_viz.training.config import DISTILLATION, FINETUNING, VALIDATION_SHARE, RunOptions, TrainingConfig
 from cait_viz.training.job import Job
 from cait_viz.training.run import Outcome, train
 from cait_viz.training.teacher import Teacher
@@ -37,7 +37,7 @@ def finetune(
     model: str | None = None,
     weights: str | Path | None = None,
     labels: str | Path | None = None,
-    validation: str | Path | float = 0.1,
+    validation: str | Path | float = VALIDATION_SHARE,
     config: TrainingConfig = FINETUNING,
     options: RunOptions = RunOptions(),
 ) -> Outcome:

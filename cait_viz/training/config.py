@@ -17,6 +17,8 @@ from typing import get_args
 from cait_viz.model.config import Precision
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+# Without images to validate with, this share of each class is held back.
+VALIDATION_SHARE = 0.1
 
 _RANGES: dict[str, Callable[[float], bool]] = {
     "at least 1": lambda value: 1 <= value < math.inf,
