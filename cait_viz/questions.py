@@ -43,7 +43,7 @@ def trace(source: ImageSource, model: "Engine | CaiT", view: View = "crop", name
     depths = engine.patches(preprocess(loaded, model, view))
     means, distances = [], []
     for block, patches in enumerate(depths[:-1]):
-        softmax = engine.self_attention(patches, block).softmax
+        softmax = engine.self_attention(patches, block)
         means.append(softmax.mean(axis=0))
         distances.append(mean_distance(softmax, config.grid_shape, config.patch_size))
     logits, class_attention = engine.class_stage(depths)
@@ -58,9 +58,17 @@ def trace(source: ImageSource, model: "Engine | CaiT", view: View = "crop", name
 
 
 def block_attention(
-    source: ImageSource, model: "Engine | CaiT", block: int, view: View = "crop", name: str | None = None
+    source: ImageSource,
+    model: "Engine | CaiT",
+    block: int,
+    view: View = "crop",
+    name: str | None = None,
+    *,
+    mixed: bool = False,
 ) -> BlockAttention:
     """The attention of one self-attention block, from 0, for one image called `name` or after its file.
+
+    Only these scores leave the network: after the softmax, or with `mixed` after `proj_w` mixes the heads.
 
     Raises:
         ImageError: the image cannot be read.
@@ -69,7 +77,8 @@ def block_attention(
     engine = engine_of(model)
     index = check_index("SA block", block, engine.config.sa_ffn_layers)
     [patches] = engine.patches(preprocess(load_image(source, name), model, view), [index])
-    return BlockAttention(index, engine.config.grid_shape, *engine.self_attention(patches, index))
+    scores = engine.self_attention(patches, index, mixed=mixed)
+    return BlockAttention(index, engine.config.grid_shape, scores, mixed)
 
 
 def ablate(

@@ -26,13 +26,14 @@ def main() -> None:
     engine, image = cait_viz.load_engine(), SAMPLES / "pagoda.jpg"
     trace = cait_viz.trace(image, engine)
     block = cait_viz.block_attention(image, engine, 5)
+    mixed = cait_viz.block_attention(image, engine, 5, mixed=True)
     patch = patch_at(block.grid_shape, 3, 4)
     on = trace.analysis
     beside(
         "patch",
         on.draw(block.grid(patch)),
         on.draw(block.grid(patch, incoming=True)),
-        on.draw(block.grid(patch, mixed=True), signed=True),
+        on.draw(mixed.grid(patch), signed=True),
     )
     beside("rollout", on.overlay(), on.draw(trace.rollout()))
     save("trace", Image.open(io.BytesIO(trace.figure())))

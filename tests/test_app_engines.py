@@ -14,7 +14,7 @@ import pytest
 from cait_viz._files import sha256
 from cait_viz.api import analyze
 from cait_viz.engine import memory
-from cait_viz.engine.base import Engine, SelfAttention
+from cait_viz.engine.base import Engine
 from cait_viz.engine.tape import ClassGradients
 from cait_viz.errors import (
     CaitVizError,
@@ -180,9 +180,8 @@ class Blind(Engine):
     def _trace(self, image, depths):
         return self._classify(image), [np.zeros((196, 192), np.float32) for _ in depths]
 
-    def _attend(self, patches, block):
-        even = np.full((1, 196, 196), 1 / 196, np.float32)
-        return SelfAttention(even, even)
+    def _attend(self, patches, block, mixed):
+        return np.full((1, 196, 196), 1 / 196, np.float32)
 
     def _randomized(self, image, target, step, seed):
         raise NotImplementedError
@@ -265,7 +264,7 @@ def test_every_question_of_the_api_is_answered(analyzer, photo, tiny_weights):
     assert traced.nbytes > traced.analysis.nbytes > 0
     block = ask(partial(block_attention, block=1))
     np.testing.assert_allclose(block.grid(3), traced.looks_at(1, 3), atol=1e-6)
-    assert block.nbytes == 2 * block.softmax.nbytes
+    assert block.nbytes == block.scores.nbytes
     with pytest.raises(SelectionError, match="no SA block 3"):
         ask(partial(block_attention, block=3))
 

@@ -108,16 +108,16 @@ def test_direction_head_and_scores_draw_what_they_say(engine):
     page = path()
     small, patch = analysis_of(page), data(page, "pictures_of_patch")["chosen"]
     choose(page, "sa_blocks", "1")
-    block = cait_viz.block_attention(SAMPLES / "coffee.jpg", engine, 1)
     page.selectbox(key="sa_head").select(2).run()
     for incoming in (False, True):
         for mixed in (False, True):
             page.button_group(key="direction").set_value("in" if incoming else "out")
             page.button_group(key="scores").set_value("mixed" if mixed else "softmax").run()
             shown = data(page, "pictures_of_patch")["pictures"][1]
-            grid = block.grid(patch, 2, incoming=incoming, mixed=mixed)
+            block = cait_viz.block_attention(SAMPLES / "coffee.jpg", engine, 1, mixed=mixed)
+            grid = block.grid(patch, 2, incoming=incoming)
             assert same(shown, small.draw(grid, signed=mixed, dim_unseen=0.6))
-            assert shown["alt"] == block.title(patch, 2, incoming=incoming, mixed=mixed) + "."
+            assert shown["alt"] == block.title(patch, 2, incoming=incoming) + "."
             assert shown["caption"].startswith("Who looks at it" if incoming else "Where it looks")
             assert ("negative (blue)" in texts(page)) == mixed
     assert not page.exception

@@ -45,7 +45,7 @@ def test_a_rollout_is_drawn_in_place_of_the_attention(succeed, small, traced, tm
         (("--incoming",), {"incoming": True}, "Who looks at the patch in row 2, column 4: self-att"),
         (
             ("--mixed", "--head", 1),
-            {"mixed": True, "head": 1},
+            {"head": 1},
             "head 2, scores after the mixing of the heads",
         ),
     ],
@@ -54,8 +54,8 @@ def test_a_patch_is_drawn_as_asked(succeed, small, engine, traced, tmp_path, opt
     output = tmp_path / "out.png"
     where = ("--sa-block", 2, "--row", 1, "--column", 3)
     out = succeed("patch", CAT, *small, "-o", output, *where, *options, "--style", "map")
-    grid = cait_viz.block_attention(CAT, engine, 2).grid(7, **choice)
-    signed = "mixed" in choice
+    signed = "--mixed" in options
+    grid = cait_viz.block_attention(CAT, engine, 2, mixed=signed).grid(7, **choice)
     assert_same_drawing(output, traced.analysis.map_png(grid, "", {}, signed=signed, style="map"))
     assert said in out
     text = Image.open(output).text

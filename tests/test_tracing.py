@@ -86,16 +86,22 @@ def test_a_row_is_where_a_patch_looks_and_a_column_who_looks_at_it(trace, expect
 
 def test_one_block_in_full(engine, trace, expected, tiny_model, photo):
     found = cait_viz.block_attention(photo, engine, 2)
-    np.testing.assert_allclose(found.softmax, expected[0][2], atol=1e-5)
-    _, mixed, _ = tiny_model(cait_viz.preprocess(photo, tiny_model))
-    np.testing.assert_allclose(found.mixed, mixed["sa_ffn_block_2_att"][0], atol=1e-5)
+    np.testing.assert_allclose(found.scores, expected[0][2], atol=1e-5)
     np.testing.assert_allclose(found.grid(5), trace.looks_at(2, 5), atol=1e-6)
     np.testing.assert_allclose(found.grid(5, incoming=True), trace.looked_at_by(2, 5), atol=1e-6)
-    np.testing.assert_array_equal(found.grid(5, 1).ravel(), found.softmax[1, 5])
-    np.testing.assert_array_equal(found.grid(5, 1, incoming=True).ravel(), found.softmax[1, :, 5])
-    assert found.grid(5, 1, mixed=True).min() < 0
-    row = found.softmax[1, 5].astype(np.float64)
+    np.testing.assert_array_equal(found.grid(5, 1).ravel(), found.scores[1, 5])
+    np.testing.assert_array_equal(found.grid(5, 1, incoming=True).ravel(), found.scores[1, :, 5])
+    row = found.scores[1, 5].astype(np.float64)
     assert found.effective_patches(5, 1) == pytest.approx(np.exp(-(row * np.log(row)).sum()), rel=1e-4)
+
+
+def test_the_scores_of_a_block_after_its_heads_are_mixed(engine, tiny_model, photo):
+    found = cait_viz.block_attention(photo, engine, 2, mixed=True)
+    _, mixed, _ = tiny_model(cait_viz.preprocess(photo, tiny_model))
+    np.testing.assert_allclose(found.scores, mixed["sa_ffn_block_2_att"][0], atol=1e-5)
+    assert found.grid(5, 1).min() < 0
+    with pytest.raises(SelectionError, match="no distribution"):
+        found.effective_patches(5, 1)
 
 
 @pytest.mark.parametrize(

@@ -232,10 +232,9 @@ def patch(
     check_output(output, [".png"], model_options.inputs(image))
     [loaded], engine = model_options.load(image)
     index = patch_at(engine.config.grid_shape, row, column)
-    found = questions.block_attention(loaded, engine, sa_block, model_options.seen)
-    which = {"incoming": incoming, "mixed": mixed}
-    title = found.title(index, number, **which)
-    grid, facts = found.grid(index, number, **which), found.facts(index, number, **which)
+    found = questions.block_attention(loaded, engine, sa_block, model_options.seen, mixed=mixed)
+    title = found.title(index, number, incoming=incoming)
+    grid, facts = found.grid(index, number, incoming=incoming), found.facts(index, number, incoming=incoming)
     analysis = analyze(loaded, engine, model_options.seen)
     write(output, analysis.map_png(grid, title, facts, signed=mixed, **asdict(appearance)), title)
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, SupportsIndex
+from typing import Literal, SupportsIndex
 
 import numpy as np
 
@@ -16,20 +16,6 @@ EngineName = Literal["openvino", "keras"]
 
 Attention = dict[str, np.ndarray]
 Answer = dict[str, np.ndarray]
-
-
-class SelfAttention(NamedTuple):
-    """Where each patch looks in one self-attention block, for one image.
-
-    Attributes:
-        softmax: (H, N, N) float32, after the softmax. Row i is the distribution of what patch i looks at;
-            column j tells who looks at patch j.
-        mixed: (H, N, N) float32, after `proj_w`, which mixes the heads: what the values are multiplied by.
-            No distribution; half of it may be negative.
-    """
-
-    softmax: np.ndarray
-    mixed: np.ndarray
 
 
 class Engine(ABC):
@@ -77,7 +63,7 @@ class Engine(ABC):
         for image in images[:, np.newaxis]:
             answer, patches = self._trace(image, blocks)
             answers.append(answer)
-            attention.append([self._attend(at, k).mixed for at, k in zip(patches, blocks, strict=True)])
+            attention.append([self._attend(at, k, True) for at, k in zip(patches, blocks, strict=True)])
         together = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
         stacked = [np.stack(maps) for maps in zip(*attention, strict=True)]
         return (
@@ -107,19 +93,25 @@ class Engine(ABC):
             raise ValueError(f"the patches of one image at a time, not of {len(image)}")
         return np.stack(self._trace(np.ascontiguousarray(image, np.float32), tuple(asked))[1])
 
-    def self_attention(self, patches: np.ndarray, block: SupportsIndex) -> SelfAttention:
-        """Where the patches look in one self-attention block.
+    def self_attention(self, patches: np.ndarray, block: SupportsIndex, *, mixed: bool = False) -> np.ndarray:
+        """Where the patches of one image look in one self-attention block.
 
         Args:
             patches: (N, C) float32, as `patches` gives them for the depth `block`.
             block: the index of the block.
+            mixed: the scores after `proj_w`, which mixes the heads and whose result the values are
+                multiplied by, in place of the softmax's.
+
+        Returns:
+            (H, N, N) float32. Row i of the softmax is the distribution of what patch i looks at; column j
+            tells who looks at patch j. Mixed scores are no distribution; half of them may be negative.
 
         Raises:
             SelectionError: there is no such block.
             ValueError: `patches` has the wrong shape.
         """
         _check_shape("patches", patches, (self.config.num_patches, self.config.projection_dim))
-        return self._attend(np.ascontiguousarray(patches, np.float32), self._block(block))
+        return self._attend(np.ascontiguousarray(patches, np.float32), self._block(block), mixed)
 
     def class_stage(
         self, patches: np.ndarray, head_mask: np.ndarray | None = None
@@ -201,8 +193,8 @@ class Engine(ABC):
         """The same of one image (1, height, width, 3), and its patches (N, C) at these depths."""
 
     @abstractmethod
-    def _attend(self, patches: np.ndarray, block: int) -> SelfAttention:
-        """Where patches (N, C) look in a self-attention block."""
+    def _attend(self, patches: np.ndarray, block: int, mixed: bool) -> np.ndarray:
+        """Where patches (N, C) look in a self-attention block, (H, N, N)."""
 
     @abstractmethod
     def _read(self, patches: np.ndarray, head_mask: np.ndarray) -> Answer:

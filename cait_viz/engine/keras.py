@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cait_viz.engine.base import Answer, Engine, SelfAttention
+from cait_viz.engine.base import Answer, Engine
 from cait_viz.engine.randomized import Randomized, RandomizedNetwork
 from cait_viz.engine.tape import ClassGradients, GradientTape
 from cait_viz.errors import EngineError
@@ -94,9 +94,12 @@ class KerasEngine(Engine):
         use_xla = not depths and len(images) == 1 and self._pays_for_xla
         return self._run(("forward", depths, use_xla), run, images, use_xla=use_xla)
 
-    def _attend(self, patches: np.ndarray, block: int) -> SelfAttention:
-        answer = self._run(("attend", block), self.model.blocks[block].attention, patches[np.newaxis])
-        return SelfAttention(*(attention[0] for attention in answer))
+    def _attend(self, patches: np.ndarray, block: int, mixed: bool) -> np.ndarray:
+        def run(patches: Any) -> Any:
+            return self.model.blocks[block].attention(patches)[mixed]
+
+        scores: np.ndarray = self._run(("attend", block, mixed), run, patches[np.newaxis])
+        return scores[0]
 
     def _read(self, patches: np.ndarray, head_mask: np.ndarray) -> Answer:
         answer: Answer = self._run(

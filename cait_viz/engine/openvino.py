@@ -15,7 +15,7 @@ import numpy as np
 from cait_viz._backend import import_openvino, openvino_core
 from cait_viz._text import one_line
 from cait_viz.engine import memory, names
-from cait_viz.engine.base import Answer, Engine, SelfAttention
+from cait_viz.engine.base import Answer, Engine
 from cait_viz.engine.gradients import GradientProcess
 from cait_viz.engine.graphs import Graphs
 from cait_viz.engine.randomized import Randomized
@@ -91,13 +91,13 @@ class OpenVINOEngine(Engine):
         answer = self._ask(_ONE_IMAGE, {"images": image}, [*range(said), *(said + depth for depth in depths)])
         return self._named(answer[:said]), [patches[0] for patches in answer[said:]]
 
-    def _attend(self, patches: np.ndarray, block: int) -> SelfAttention:
+    def _attend(self, patches: np.ndarray, block: int, mixed: bool) -> np.ndarray:
         with self._lock:
             # The attention of cait_m48_448 takes as much as the memory that its forward pass works in.
             self._compiled[_ONE_IMAGE].network.release_memory()
-        graph = _Graph(names.self_attention(block), 1)
-        softmax, mixed = self._ask(graph, {"patches": patches[np.newaxis]})
-        return SelfAttention(softmax[0], mixed[0])
+        graph = _Graph(names.self_attention(block), 1, outputs=(int(mixed),))
+        [scores] = self._ask(graph, {"patches": patches[np.newaxis]})
+        return scores[0]
 
     def _read(self, patches: np.ndarray, head_mask: np.ndarray) -> Answer:
         graph = _Graph(names.CLASS_STAGE, len(patches))
@@ -143,9 +143,10 @@ class OpenVINOEngine(Engine):
         path = self._graphs.path(graph.name)
         try:
             model = _core().read_model(path)
-            if graph.several:
-                for patches in model.get_results()[1 + self.config.ca_ffn_layers :]:
-                    model.remove_result(patches)
+            outputs = range(1 + self.config.ca_ffn_layers) if graph.several else graph.outputs
+            for place, result in enumerate(model.get_results()):
+                if outputs is not None and place not in outputs:
+                    model.remove_result(result)
             model.reshape({port: [graph.batch, *port.get_partial_shape()[1:]] for port in model.inputs})
             try:
                 compiled = self._compiled_for(model, "THROUGHPUT" if graph.several else "LATENCY")
@@ -177,6 +178,7 @@ class _Graph(NamedTuple):
     name: str
     batch: int
     several: bool = False  # images at a time, of which no patches are asked for
+    outputs: tuple[int, ...] | None = None  # those that leave it; None for all
 
 
 class _Compiled(NamedTuple):

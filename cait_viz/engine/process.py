@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cait_viz._backend import import_keras, installed_backend
-from cait_viz.engine.base import Answer, Engine, SelfAttention
+from cait_viz.engine.base import Answer, Engine
 from cait_viz.engine.gradients import GradientProcess
 from cait_viz.engine.load import load_keras
 from cait_viz.engine.randomized import Randomized
@@ -53,9 +53,9 @@ class KerasProcess(Engine):
         answer: tuple[Answer, list[np.ndarray]] = self._ask("_trace", image, depths)
         return answer
 
-    def _attend(self, patches: np.ndarray, block: int) -> SelfAttention:
-        answer: SelfAttention = self._ask("_attend", patches, block)
-        return answer
+    def _attend(self, patches: np.ndarray, block: int, mixed: bool) -> np.ndarray:
+        scores: np.ndarray = self._ask("_attend", patches, block, mixed)
+        return scores
 
     def _read(self, patches: np.ndarray, head_mask: np.ndarray) -> Answer:
         answer: Answer = self._ask("_read", patches, head_mask)

@@ -211,38 +211,35 @@ class BlockAttention:
     Attributes:
         block: the block, from 0.
         grid_shape: rows and columns of patches.
-        softmax: (H, N, N) float32, after the softmax: row i is the distribution of what patch i looks at.
-        mixed: (H, N, N) float32, after `proj_w`, which mixes the heads. No distribution; half of it may be
-            negative.
+        scores: (H, N, N) float32, after the softmax: row i is the distribution of what patch i looks at.
+            Where they are mixed: after `proj_w`, which mixes the heads. Those are no distribution; half of
+            them may be negative.
+        mixed: whether they are mixed.
     """
 
     block: int
     grid_shape: tuple[int, int]
-    softmax: Floats
-    mixed: Floats
+    scores: Floats
+    mixed: bool = False
 
     @property
     def nbytes(self) -> int:
-        """The memory that the arrays take, in bytes."""
-        return self.softmax.nbytes + self.mixed.nbytes
+        """The memory that the scores take, in bytes."""
+        return self.scores.nbytes
 
-    def grid(
-        self, patch: int, head: int | None = None, *, incoming: bool = False, mixed: bool = False
-    ) -> Floats:
+    def grid(self, patch: int, head: int | None = None, *, incoming: bool = False) -> Floats:
         """What a patch looks at, or who looks at it, (rows, cols) float32.
 
         Args:
             patch: row by row, from 0.
             head: None is the mean of the heads.
             incoming: who looks at the patch (its column), in place of what it looks at (its row).
-            mixed: the scores after `proj_w`, which may be negative, in place of the softmax.
 
         Raises:
             SelectionError: there is no such patch or head.
         """
-        scores = self.mixed if mixed else self.softmax
-        heads, patches, _ = scores.shape
-        chosen = scores if head is None else scores[[check_index("head", head, heads)]]
+        heads, patches, _ = self.scores.shape
+        chosen = self.scores if head is None else self.scores[[check_index("head", head, heads)]]
         index = check_index("patch", patch, patches)
         values = chosen[:, :, index] if incoming else chosen[:, index]
         return np.ascontiguousarray(values.mean(axis=0).reshape(self.grid_shape), np.float32)
@@ -250,25 +247,23 @@ class BlockAttention:
     def effective_patches(self, patch: int, head: int | None = None) -> float:
         """Over how many patches a patch spreads its attention, from 1 to N: the exponential of the entropy.
 
-        Arguments as for `grid`.
+        Arguments and errors as for `grid`; a SelectionError for mixed scores, which have no entropy.
         """
+        if self.mixed:
+            raise SelectionError("mixed scores are no distribution and spread over no number of patches")
         row = self.grid(patch, head).ravel()
         return float(effective_patches(np.insert(row, 0, 0)[np.newaxis])[0])
 
-    def title(
-        self, patch: int, head: int | None = None, *, incoming: bool = False, mixed: bool = False
-    ) -> str:
+    def title(self, patch: int, head: int | None = None, *, incoming: bool = False) -> str:
         """What a grid shows, in words. Arguments as for `grid`."""
         row, column = divmod(patch, self.grid_shape[1])
         place = f"the patch in row {row + 1}, column {column + 1}"
         what = f"Who looks at {place}" if incoming else f"Where {place} looks"
-        scores = ", scores after the mixing of the heads" if mixed else ""
+        scores = ", scores after the mixing of the heads" if self.mixed else ""
         which = "mean of the heads" if head is None else f"head {head + 1}"
         return f"{what}: self-attention block {self.block + 1}, {which}{scores}"
 
-    def facts(
-        self, patch: int, head: int | None = None, *, incoming: bool = False, mixed: bool = False
-    ) -> dict[str, Any]:
+    def facts(self, patch: int, head: int | None = None, *, incoming: bool = False) -> dict[str, Any]:
         """What made a grid, ready for JSON. Arguments as for `grid`."""
         row, column = divmod(patch, self.grid_shape[1])
         return {
@@ -277,7 +272,7 @@ class BlockAttention:
             "patch_row": row,
             "patch_column": column,
             "shows": "who looks at it" if incoming else "where it looks",
-            "scores": "after proj_w" if mixed else "softmax",
+            "scores": "after proj_w" if self.mixed else "softmax",
         }
 
 

@@ -61,12 +61,13 @@ def show_patch(
         incoming = choose("Of the chosen patch", "direction", DIRECTIONS) == "in"
         mixed = choose("Scores", "scores", SCORES) == "mixed"
         place_by_numbers(result, patch)
-    attention = ask(result, partial(questions.block_attention, block=sa_block), ("block", sa_block))
+    question = partial(questions.block_attention, block=sa_block, mixed=mixed)
+    attention = ask(result, question, ("block", sa_block, mixed))
     if attention is None:
         return
     which = None if isinstance(chosen, str) else chosen
-    grid = attention.grid(patch, which, incoming=incoming, mixed=mixed)
-    title = attention.title(patch, which, incoming=incoming, mixed=mixed)
+    grid = attention.grid(patch, which, incoming=incoming)
+    title = attention.title(patch, which, incoming=incoming)
     pictures = [
         Picture(Image.fromarray(small.image), f"The image {small.image_name}", "Choose a patch"),
         Picture(
@@ -77,7 +78,7 @@ def show_patch(
     ]
     with st.container(key="path_pictures"):
         pick_patch(pictures, small.grid_shape, small.box, patch, "pictures_of_patch", choose_patch)
-    st.markdown(about_patch(attention, patch, which, incoming, mixed))
+    st.markdown(about_patch(attention, patch, which, incoming))
     show_blocks(result, trace, patch, incoming, appearance)
 
 
@@ -101,11 +102,11 @@ def place_by_numbers(result: ScreenResult, patch: int) -> None:
     st.number_input("Column", 1, columns, key="patch_column", on_change=take, width=84)
 
 
-def about_patch(attention: BlockAttention, patch: int, head: int | None, incoming: bool, mixed: bool) -> str:
+def about_patch(attention: BlockAttention, patch: int, head: int | None, incoming: bool) -> str:
     """What the map of a patch says, in a sentence."""
-    grid = attention.grid(patch, head, incoming=incoming, mixed=mixed)
+    grid = attention.grid(patch, head, incoming=incoming)
     itself = float(grid.flat[patch])
-    if mixed:
+    if attention.mixed:
         return (
             "**Mixed scores** are what the patches' values are multiplied by, after the heads are mixed. "
             "They may be negative (blue), have colors of their own, and are no distribution: here from "
