@@ -3,15 +3,25 @@
 import io
 import itertools
 import random
+from functools import partial
 
 import numpy as np
 import pytest
-from app_page import analysis_of, drawn, is_usable, maps, pictures, tiles, visit
+from app_page import analysis_of, component, drawn, is_usable, maps, pictures, tiles, visit
 from PIL import Image
 
+import cait_viz
+from cait_viz._resources import SAMPLES
 from cait_viz.drawing.overlay import COLORMAPS, DEFAULT_COLORMAPS, STYLES
+from cait_viz.results.comparison import attention_map, rollout_map, shared_limits
 
 pytestmark = pytest.mark.usefixtures("small_app")
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_weights, kinds_file):
+    return cait_viz.load_engine(weights=tiny_weights, labels=kinds_file)
+
 
 OPTIONS = {
     "style": STYLES,
@@ -26,8 +36,22 @@ OPTIONS = {
 }
 
 
+# What a list holds; all else has its options side by side.
+SELECTED = (
+    "colormap",
+    "head",
+    "sa_block",
+    "sa_head",
+    "map",
+    "other_map",
+    "other_block",
+    "other_head",
+    "other",
+)
+
+
 def widget(page, name):
-    if name in ("colormap", "head"):
+    if name in SELECTED:
         return page.selectbox(key=name)
     return page.slider(key=name) if name == "opacity" else page.button_group(key=name)
 
@@ -36,16 +60,16 @@ def pairs(options):
     return set(itertools.combinations(sorted(options.items()), 2))
 
 
-def walk():
+def walk(every_option):
     """Choices of all options, in which each option of one widget meets each of another at least once."""
-    every = [{first: one, second: other} for first, second in itertools.combinations(OPTIONS, 2)
-             for one in OPTIONS[first] for other in OPTIONS[second]]  # fmt: skip
+    every = [{first: one, second: other} for first, second in itertools.combinations(every_option, 2)
+             for one in every_option[first] for other in every_option[second]]  # fmt: skip
     missing = {pair for both in every for pair in pairs(both)}
     chance = random.Random(0)
     while missing:
         (first, second) = min(missing, key=str)
         tries = [
-            {name: chance.choice(values) for name, values in OPTIONS.items()} | dict([first, second])
+            {name: chance.choice(values) for name, values in every_option.items()} | dict([first, second])
             for _ in range(50)
         ]
         best = max(tries, key=lambda options: len(pairs(options) & missing))
@@ -91,7 +115,7 @@ def assert_true(page):
 def test_what_is_said_is_what_is_drawn_for_every_pair_of_options():
     page = visit()
     assert_true(page)
-    for options in walk():
+    for options in walk(OPTIONS):
         widget(page, "style").set_value(options["style"]).run()
         assert_true(page)
         if options["style"] != "overlay":  # whose slider alone can be moved
@@ -123,3 +147,80 @@ def test_colors_that_were_chosen_stay_with_another_style():
     page.button_group(key="style").set_value("paper").run()
     assert page.selectbox(key="colormap").value == "magma"
     assert_true(page)
+
+
+OF_PATH = {
+    "style": STYLES,
+    "interpolation": ("bicubic", "nearest"),
+    "view": ("crop", "whole"),
+    "sa_block": (0, 2),
+    "sa_head": ("mean", 0, 3),
+    "direction": ("out", "in"),
+    "scores": ("softmax", "mixed"),
+}
+
+
+def run_with(page, options):
+    """Choose the style, and what else decides which widgets there are, before the rest."""
+    for name in options.keys() & {"style", "map", "other_map"}:
+        widget(page, name).set_value(options[name])
+    page.run()
+    for name, value in options.items():
+        widget(page, name).set_value(value)
+    page.run()
+    assert is_usable(page)
+    assert {name: widget(page, name).value for name in options} == options
+
+
+def appearance_of(page):
+    values = {name: widget(page, name).value for name in ("style", "colormap", "interpolation")}
+    return values | {"alpha": widget(page, "opacity").value / 100, "dim_unseen": 0.6}
+
+
+def test_what_is_said_of_a_patch_is_what_is_drawn_for_every_pair_of_options(engine):
+    page = visit(question="path", sample="coffee")
+    for options in walk(OF_PATH):
+        run_with(page, options)
+        head = None if options["sa_head"] == "mean" else options["sa_head"]
+        mixed, incoming = options["scores"] == "mixed", options["direction"] == "in"
+        asked = {"view": options["view"], "block": options["sa_block"], "mixed": mixed}
+        block = cait_viz.block_attention(SAMPLES / "coffee.jpg", engine, **asked)
+        shown = component(page, "pictures_of_patch")[1]
+        patch, picture = shown["chosen"], shown["pictures"][1]
+        grid = block.grid(patch, head, incoming=incoming)
+        expected = analysis_of(page).draw(grid, signed=mixed, **appearance_of(page))
+        assert np.abs(drawn(picture) - as_sent(expected)).mean() < 1
+        assert picture["alt"] == block.title(patch, head, incoming=incoming) + "."
+        whose = "Mean of the heads" if head is None else f"Head {head + 1}"
+        where = "Who looks at it" if incoming else "Where it looks"
+        assert picture["caption"] == f"{where}: {whose} of SA block {options['sa_block'] + 1}"
+
+
+OF_COMPARISON = {
+    "style": STYLES,
+    "map": ("attention", "rollout"),
+    "other_map": ("attention", "rollout"),
+    "other_block": (0, 1),
+    "other_head": ("mean", 2),
+    "block": (0, 1),
+    "ranges": ("own", "shared"),
+}
+
+
+def test_what_is_said_of_two_maps_is_what_is_drawn_for_every_pair_of_options(engine):
+    page = visit(question="compare", sample="coffee", other_map="attention", shown="line")
+    traced = cait_viz.trace(SAMPLES / "coffee.jpg", engine)
+    of = {"attention": partial(attention_map, traced.analysis), "rollout": partial(rollout_map, traced)}
+    for options in walk(OF_COMPARISON):
+        alike = options["map"] == options["other_map"]
+        if not alike:  # two methods have no range in common
+            del options["ranges"]
+        run_with(page, options)
+        assert ("ranges" in [group.key for group in page.button_group]) == alike
+        head = None if options["other_head"] == "mean" else options["other_head"]
+        both = [of[options["map"]](options["block"]), of[options["other_map"]](options["other_block"], head)]
+        limits = shared_limits(both) if alike and options["ranges"] == "shared" else None
+        for picture, one in zip(component(page, "divided")[1]["pictures"], both, strict=True):
+            expected = one.analysis.reduced(1024).draw(one.grid, limits=limits, **appearance_of(page))
+            assert picture["alt"] == f"{one.title}."
+            assert np.abs(drawn(picture) - as_sent(expected)).mean() < 1

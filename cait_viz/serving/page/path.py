@@ -98,8 +98,9 @@ def place_by_numbers(result: ScreenResult, patch: int) -> None:
     def take() -> None:
         choose_patch((state.patch_row - 1) * columns + state.patch_column - 1)
 
-    st.number_input("Row", 1, rows, key="patch_row", on_change=take, width=84)
-    st.number_input("Column", 1, columns, key="patch_column", on_change=take, width=84)
+    with st.container(horizontal=True, width="content", gap="small"):
+        st.number_input("Row", 1, rows, key="patch_row", on_change=take, width=84)
+        st.number_input("Column", 1, columns, key="patch_column", on_change=take, width=84)
 
 
 def about_patch(attention: BlockAttention, patch: int, head: int | None, incoming: bool) -> str:
