@@ -46,6 +46,8 @@ def stderr_held() -> Iterator[None]:
 
 
 _TELEMETRY = "openvino_telemetry"
+# Of OpenVINO's import and its core: two threads may ask first at once.
+_lock = threading.RLock()
 
 
 def import_openvino() -> Any:
@@ -54,16 +56,17 @@ def import_openvino() -> Any:
     Raises:
         ImportError: it is not installed.
     """
-    if "openvino" in sys.modules:
-        return importlib.import_module("openvino")
-    usual = sys.modules.get(_TELEMETRY)
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # as if it were not installed
-    try:
-        return importlib.import_module("openvino")
-    finally:
-        del sys.modules[_TELEMETRY]
-        if usual is not None:
-            sys.modules[_TELEMETRY] = usual
+    with _lock:
+        if "openvino" in sys.modules:
+            return importlib.import_module("openvino")
+        usual = sys.modules.get(_TELEMETRY)
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # as if it were not installed
+        try:
+            return importlib.import_module("openvino")
+        finally:
+            del sys.modules[_TELEMETRY]
+            if usual is not None:
+                sys.modules[_TELEMETRY] = usual
 
 
 def openvino_core() -> Any:
@@ -75,7 +78,8 @@ def openvino_core() -> Any:
     Raises:
         ImportError: OpenVINO is not installed.
     """
-    return _core(import_openvino())
+    with _lock:
+        return _core(import_openvino())
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -343,3 +344,25 @@ def test_arrays_of_another_shape_are_refused_before_they_reach_openvino(tiny_wei
 def test_no_maps_cannot_be_measured(tiny_weights, photo):
     with pytest.raises(SelectionError, match="at least one map"):
         cait_viz.trust(photo, cait_viz.load_engine(weights=tiny_weights), {})
+
+
+AT_ONCE = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+import cait_viz
+together = Barrier(8)
+def load(_):
+    together.wait()
+    return cait_viz.load_engine(weights=sys.argv[1])
+with ThreadPoolExecutor(8) as pool:
+    assert len(list(pool.map(load, range(8)))) == 8
+"""
+
+
+def test_threads_that_load_the_first_engines_at_once_get_theirs(environment, tiny_weights):
+    load_engine(resolve(weights=tiny_weights))  # exported before, which takes turns
+    for _ in range(3):
+        command = [sys.executable, "-c", AT_ONCE, tiny_weights]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
