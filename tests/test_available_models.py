@@ -43,6 +43,7 @@ def test_a_model_of_the_registry_is_listed_as_it_stands_there(variant):
         ("petals/bundled.safetensors", "petals"),
         ("petals/cait_xxs24_224.safetensors", "petals"),
         ("cait_m48_448/model.safetensors", "model (your own)"),
+        ("petals/same.safetensors", "petals"),  # a word of the address of a comparison
         ("bundled/bundled.safetensors", "bundled (your own)"),
         ("new\nline \u202e/model.safetensors", "new line"),
         (f"{'long ' * 30}.safetensors", f"{('long ' * 30)[:60]}…"),

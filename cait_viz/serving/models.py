@@ -10,6 +10,9 @@ from cait_viz.serving.engines import ModelChoice
 from cait_viz.weights.registry import VARIANTS, Variant
 from cait_viz.weights.resolve import FILENAME, Checkpoint
 
+# In the address of a comparison: the second map is of the same model, or the same image.
+SAME = "same"
+
 # Longer names have no room in the sidebar.
 _LONGEST_NAME = 60
 
@@ -68,6 +71,6 @@ def user_model(checkpoint: Checkpoint, labels: Path | None = None) -> AvailableM
 def _name_after(path: Path) -> str:
     """The file's stem, or its folder's name where the stem tells nothing or is a name of the registry."""
     # The stem that training and the hub give every checkpoint tells none from another.
-    taken = {*VARIANTS, Path(FILENAME).stem, ""}
+    taken = {*VARIANTS, SAME, Path(FILENAME).stem, ""}
     stem, folder = (one_line(name, _LONGEST_NAME) for name in (path.stem, path.parent.name))
     return next((name for name in (stem, folder) if name not in taken), f"{stem} (your own)")

@@ -14,7 +14,7 @@ from streamlit.runtime.state import SessionStateProxy
 from cait_viz._text import one_line
 from cait_viz.drawing.overlay import STYLES
 from cait_viz.results.comparison import MapName
-from cait_viz.serving.models import AvailableModel
+from cait_viz.serving.models import SAME, AvailableModel
 from cait_viz.serving.page.source import image_before, samples, show_given_image, shown_given_image
 from cait_viz.serving.state import server
 
@@ -29,8 +29,6 @@ DETAILS = ("1", "1.5", "2")
 
 _NOT_THERE = "The link names what does not exist:"
 
-# What is the same on both sides of a comparison.
-SAME = "same"
 # The image that the person gave before the one that is shown, which is in no address.
 BEFORE = "before"
 

@@ -18,11 +18,10 @@ from cait_viz.results.comparison import (
     rollout_map,
     shared_limits,
 )
-from cait_viz.serving.models import AvailableModel
+from cait_viz.serving.models import SAME, AvailableModel
 from cait_viz.serving.page.address import (
     BEFORE,
     MEAN,
-    SAME,
     comparable_models,
     reset_other_block_and_head,
 )
