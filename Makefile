@@ -12,12 +12,13 @@ SUITS := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 1
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(SUITS)' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help app test lint backends bench clean
+.PHONY: help app test lint docs backends bench clean
 
 help:
 	@echo "make app       start the app; installs it first if need be"
 	@echo "make test      lint, types and all tests"
 	@echo "make lint      lint and types alone"
+	@echo "make docs      build the documentation into site/"
 	@echo "make backends  install JAX and torch, so that the tests compare them with TensorFlow"
 	@echo "make bench     time the forward pass and the app"
 	@echo "make clean     remove what these have made, .venv included"
@@ -34,6 +35,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The tests build it too, with no network. The setting silences Material's advertisement of its successor.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+
 # For the tests that compare Keras' backends; they are skipped where this has not been done.
 backends: $(VENV)/.backends
 
@@ -46,7 +51,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/page.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .hypothesis .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist site .pytest_cache .hypothesis .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The files .app and .dev say that the environment holds what the requirements ask, so that pip is not

@@ -1,4 +1,4 @@
-"""Make the README's pictures of the methods, from the samples and the bundled model.
+"""Make the pictures of the documentation, from the samples and the bundled model.
 
 python scripts/make_docs.py        # writes docs/*.jpg
 """
@@ -35,6 +35,8 @@ def main() -> None:
         on.draw(block.grid(patch, incoming=True)),
         on.draw(mixed.grid(patch), signed=True),
     )
+    save("heads", Image.open(io.BytesIO(on.figure("heads"))))
+    save("saliency", Image.open(io.BytesIO(on.figure("saliency"))))
     beside("rollout", on.overlay(), on.draw(trace.rollout()))
     save("trace", Image.open(io.BytesIO(trace.figure())))
     save("ablation", Image.open(io.BytesIO(cait_viz.ablate(image, engine).figure())))
@@ -80,7 +82,7 @@ def plot(trust: Trust) -> Image.Image:
 
 
 def save(name: str, image: Image.Image) -> None:
-    """Save an image at the README's width."""
+    """Save an image at the width of a page."""
     image = image.convert("RGB")
     image = image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
     image.save(DOCS / f"{name}.jpg", quality=85, optimize=True)

@@ -141,8 +141,11 @@ def _refuse_fractions(_: Any, __: Any, arguments: ArgumentCollection) -> None:
                 raise UsageError(f"{argument.name}: {token.value} is not a whole number")
 
 
-def application(chosen: str) -> App:
-    """The commands; the chosen one alone is imported, and so shows its own docstring as its help."""
+def application(chosen: str | None) -> App:
+    """The commands; the chosen one alone is imported, and so shows its own docstring as its help.
+
+    Of None all of them are.
+    """
     app = App(
         name="cait-viz",
         version=f"cait-viz {__version__}",
@@ -155,7 +158,7 @@ def application(chosen: str) -> App:
         print_error=False,
     )
     for name, (function, summary) in _COMMANDS.items():
-        app.command(f"cait_viz.cli.{function}", name=name, help=None if name == chosen else summary)
+        app.command(f"cait_viz.cli.{function}", name=name, help=None if chosen in (name, None) else summary)
     return app
 
 
