@@ -1,7 +1,7 @@
 """MkDocs' hook for `mkdocs.yml`: files beside docs/ that are pages of the documentation, or linked by one.
 
-They stay where the repository has them, and links between them and docs/ lead to the same file there and on the
-site.
+They stay where the repository has them, and links between them and docs/ lead to the same file there and on
+the site.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The documentation: it is built as `make docs` builds it, without a network, and compared with the program."""
+"""The documentation: it is built as `make docs` does, without a network, and compared with the program."""
 
 import ast
 import dataclasses
@@ -7,22 +7,28 @@ import re
 import shlex
 import sys
 import typing
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from subprocess import run
+from threading import Thread
 from types import ModuleType
 from urllib.parse import urlsplit
 
 import pytest
+from browser_visitor import PHONE
 from conftest import ROOT
 
 import cait_viz
 from cait_viz import training
 from cait_viz.cli.main import application, main
+from cait_viz.drawing.overlay import Appearance
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 METHODS = sorted(path for path in (DOCS / "methods").glob("*.md") if path.name != "index.md")
 IDS = [path.relative_to(DOCS).as_posix() for path in PAGES]
+QUESTIONS = ("analyze", "trace", "block_attention", "explain", "ablate", "trust", "randomize", "find_map")
 # What a page has a browser fetch by itself: not the links that a reader may follow.
 FETCHED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href", "object": "data"}
 
@@ -57,6 +63,13 @@ class Page(HTMLParser):
             self.fetched.append(address)
 
 
+class Silent(SimpleHTTPRequestHandler):
+    """A server of files that writes no log."""
+
+    def log_message(self, *_):
+        pass
+
+
 @pytest.fixture(scope="module")
 def site(environment, tmp_path_factory):
     """The folder of the site."""
@@ -80,7 +93,8 @@ def pages(site):
 
 def code(path, language):
     """The blocks of code of a page, of a language or of none ("")."""
-    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [text for found, text in blocks if found == language]
 
 
 # --- the site ---------------------------------------------------------------------------------------------
@@ -124,22 +138,50 @@ def test_every_page_is_in_the_order_of_the_pages(pages):
     assert "benchmarks/README.html" in pages
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser_no_page_is_wider_than_a_phone_or_asks_another_host(scheme, site, browser):
+    context = browser.new_context(viewport=PHONE, color_scheme=scheme)
+    page, outside, complaints = context.new_page(), [], []
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=site)) as server:
+        Thread(target=server.serve_forever).start()
+        own = f"http://127.0.0.1:{server.server_port}/"
+        page.on("request", lambda asked: asked.url.startswith((own, "data:")) or outside.append(asked.url))
+        page.on("console", lambda told: told.type == "error" and complaints.append(told.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        for name in (
+            "index",
+            "tour",
+            "methods/trust",
+            "reference/cli",
+            "reference/results",
+            "benchmarks/README",
+        ):
+            page.goto(f"{own}{name}.html")
+            assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], name
+        page.get_by_role("textbox", name="Search").fill("rollout")
+        page.locator(".md-search-result__item").first.wait_for(state="attached")
+        context.close()
+        server.shutdown()
+    assert outside == []
+    assert complaints == []
+
+
 # --- the references ---------------------------------------------------------------------------------------
 
 
-def test_every_command_has_its_section_with_all_of_its_options(pages, site):
-    text = re.sub("<[^>]+>", "", (site / "reference" / "cli.html").read_text(encoding="utf-8"))
-    app = application(None)
-    commands = [name for name in app if not name.startswith("-")]
+def test_every_command_has_its_section_with_the_options_that_its_help_lists(site, capsys):
+    text = (site / "reference" / "cli.html").read_text(encoding="utf-8")
+    headed = re.split(r'<h2 id="cait-viz-([a-z]+)">', text)[1:]
+    sections = dict(zip(headed[::2], headed[1::2], strict=True))
+    commands = [name for name in application(None) if not name.startswith("-")]
     assert len(commands) > 15
-    sections = dict(zip(re.findall(r"\ncait-viz ([a-z]+)¶", text), re.split(r"\ncait-viz [a-z]+¶", text)[1:]))
     assert set(sections) == set(commands)
     for name in commands:
-        assert f"cait-viz-{name}" in pages["reference/cli.html"].ids
-        for argument in app[name].assemble_argument_collection(parse_docstring=True):
-            assert argument.parameter.help, (name, argument.name)
-            if argument.parameter.show is not False and argument.parse and argument.name.startswith("--"):
-                assert re.search(rf"{argument.name}\b", sections[name]), (name, argument.name)
+        assert main([name, "--help"]) == 0
+        options = re.findall(r"^ *(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
+        documented = re.findall(r"<code>(--[a-z-]+)", sections[name])
+        assert set(options) - {"--help", "--version"} == set(documented), name
 
 
 @pytest.mark.parametrize("module", [cait_viz, training], ids=lambda module: module.__name__)
@@ -150,9 +192,10 @@ def test_every_public_name_stands_in_the_reference(module, pages):
 
 def test_every_result_that_a_question_gives_stands_in_the_reference_with_its_fields(pages, site):
     text = (site / "reference" / "results.html").read_text(encoding="utf-8")
-    for question in ("analyze", "trace", "block_attention", "explain", "ablate", "trust", "randomize", "find_map"):
+    for question in QUESTIONS:
         result = returned(getattr(cait_viz, question))
-        assert f"{result.__module__}.{result.__name__}" in pages["reference/results.html"].ids
+        names = {f"{result.__module__}.{result.__name__}", f"cait_viz.{result.__name__}"}
+        assert names & pages["reference/results.html"].ids, question
         for field in dataclasses.fields(result):
             assert f">{field.name}<" in text, (question, field.name)
 
@@ -171,7 +214,10 @@ def test_every_method_has_a_formula_a_source_and_both_ways_to_ask(path):
     ]
     assert code(path, "python")
     assert "cait-viz " in "".join(code(path, ""))
-    assert f"methods/{path.name}" in (ROOT / "README.md").read_text(encoding="utf-8") + "methods/class-attention.md"
+    assert (
+        f"methods/{path.name}"
+        in (ROOT / "README.md").read_text(encoding="utf-8") + "methods/class-attention.md"
+    )
     assert f"]({path.name})" in (DOCS / "methods" / "index.md").read_text(encoding="utf-8")
 
 
@@ -223,9 +269,10 @@ def kind_of(node, known):
         function = kind_of(node.func, known)
         if function is None:
             return None
-        bound = [inspect.Parameter.empty] if inspect.isfunction(function) and is_method(function) else []
-        given = [*bound, *(None for _ in node.args)]
-        inspect.signature(function).bind(*given, **{one.arg: None for one in node.keywords})
+        given = [None] * (len(node.args) + (inspect.isfunction(function) and "." in function.__qualname__))
+        bound = inspect.signature(function).bind(*given, **{one.arg: None for one in node.keywords})
+        appearance = bound.arguments.get("appearance", {})
+        assert set(appearance) <= {field.name for field in dataclasses.fields(Appearance)}, ast.unparse(node)
         return function if inspect.isclass(function) else returned(function)
     return None
 
@@ -241,10 +288,6 @@ def member(owner, name):
         return returned(found.fget)
     kind = typing.get_type_hints(owner).get(name) if name in fields else None
     return kind if inspect.isclass(kind) else None
-
-
-def is_method(function):
-    return "." in function.__qualname__
 
 
 def returned(function):

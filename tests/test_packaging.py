@@ -107,7 +107,8 @@ def test_both_files_of_pins_agree(machine):
 
 
 @pytest.mark.parametrize(
-    "tool", ["pytest", "hypothesis", "ruff", "mypy", "playwright", "hatchling", "pillow-heif", "torch", "mkdocs"]
+    "tool",
+    ["pytest", "hypothesis", "ruff", "mypy", "playwright", "hatchling", "pillow-heif", "torch", "mkdocs"],
 )
 def test_running_the_app_installs_no_tool_of_the_tests(tool):
     assert all(tool not in pins("requirements.txt", machine) for machine in MACHINES)
