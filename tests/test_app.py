@@ -29,7 +29,7 @@ from cait_viz._resources import APP
 from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import COLORMAPS, STYLES
 from cait_viz.serving import state
-from cait_viz.serving.engines import Answer
+from cait_viz.serving.answers import Answer
 from cait_viz.weights.registry import BUNDLED, VARIANTS
 
 pytestmark = pytest.mark.usefixtures("counted")

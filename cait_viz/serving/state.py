@@ -17,7 +17,8 @@ from cait_viz.engine import memory
 from cait_viz.engine.base import EngineName
 from cait_viz.errors import SelectionError
 from cait_viz.model.config import Precision
-from cait_viz.serving.engines import Analyzer, Answer, Engines, Found, Request, load_choice
+from cait_viz.serving.answers import Answer, Found
+from cait_viz.serving.engines import Analyzer, Engines, Request, load_choice
 from cait_viz.serving.models import AvailableModel, registry_model
 from cait_viz.weights.hub import Progress
 from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant
@@ -52,12 +53,12 @@ class Answers:
     def ask(self, key: Hashable, request: Request[Found]) -> Answer[Found]:
         """The answer to a question: kept from before, on its way, or asked for now.
 
-        `key` tells the question, the image, its name, the view and the model from all others; the request is
-        not kept.
+        `key` tells the question, the image, its name, the view and the model from all others, but not who
+        asks; the request is not kept.
         """
         with self._lock:
             if key in self._pending:
-                self._pending[key].waiting += 1
+                self._pending[key].join(request.session)
                 return self._pending[key]
             if key in self._kept:
                 answer: Answer[Found] = Answer()
@@ -67,10 +68,10 @@ class Answers:
         answer.add_done_callback(lambda done: self._settle(key, done))
         return answer
 
-    def leave(self, answer: Answer[Any]) -> None:
+    def leave(self, answer: Answer[Any], session: str = "") -> None:
         """Wait for it no longer; it is not computed if nobody else waits and its turn has not come."""
         with self._lock:
-            answer.waiting -= 1
+            answer.leave(session)
             given_up = not answer.waiting
             if given_up:  # whoever asks from here on gets an answer of their own
                 self._pending = {key: kept for key, kept in self._pending.items() if kept is not answer}
