@@ -1,6 +1,7 @@
 """An answer that is on its way, and a thread before which those who wait for answers take turns."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,7 @@ class Answer(Future[Found]):
         session: who waits for it.
 
     Attributes:
+        asked: when it was asked for, in seconds of `time.monotonic`.
         share: how much of a long question is done, from 0 to 1; None of others, and before it begins.
     """
 
@@ -35,6 +37,7 @@ class Answer(Future[Found]):
 
     def __init__(self, session: str = "") -> None:
         super().__init__()
+        self.asked = time.monotonic()
         self._sessions = Counter([session])
         self._joining = threading.Lock()
         self._queue: FairQueue[Answer[Any]] | None = None

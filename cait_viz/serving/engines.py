@@ -6,6 +6,7 @@ question that takes long. Before each of the three threads visitors take turns (
 """
 
 import threading
+import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -13,10 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 from cachetools import LRUCache
 
+from cait_viz import api
 from cait_viz._sizes import ImageSize
 from cait_viz._text import one_line
 from cait_viz.engine import memory
@@ -28,6 +30,7 @@ from cait_viz.images.preprocess import View
 from cait_viz.images.read import LoadedImage, load_image
 from cait_viz.model.config import Precision
 from cait_viz.serving.answers import Answer, Found, Worker
+from cait_viz.serving.measures import Measures
 from cait_viz.weights.resolve import resolve
 
 # Of inputs of other sizes than the networks were trained for, so many are kept ready.
@@ -87,6 +90,13 @@ class Request(Generic[Found]):
         return (getattr(function, "__qualname__", ""), self.model)
 
 
+class KeptModel(NamedTuple):
+    """A network that is kept ready."""
+
+    name: str
+    size: int  # of its weights, in bytes
+
+
 class Engines:
     """Networks that are ready; those unused for longest make room. Safe for several threads.
 
@@ -130,6 +140,13 @@ class Engines:
                         del self._kept[key], sizes[key]
         return engine
 
+    def kept(self) -> list[KeptModel]:
+        """The networks that are kept, the one used last at the end."""
+        with self._lock:
+            return [
+                KeptModel(kept.source.name, memory.weight_bytes(kept.config)) for kept in self._kept.values()
+            ]
+
     def drop(self, choice: ModelChoice) -> None:
         """Keep the network no longer."""
         with self._lock:
@@ -142,10 +159,16 @@ class Analyzer:
     Args:
         engines: the networks.
         first: the model that is made ready at once.
+
+    Attributes:
+        workers: the threads, by what they do: "loading" a model, "looking" at an image, or "measuring", which
+            takes seconds.
+        measures: what has been counted so far.
     """
 
     def __init__(self, engines: Engines, first: ModelChoice | None = None) -> None:
-        self._engines = engines
+        self.engines = engines
+        self.measures = Measures()
         # By the bytes of their files: all questions about an image read it once.
         self._images: LRUCache[tuple[bytes, str], LoadedImage] = LRUCache(
             _DECODED, lambda loaded: 3 * loaded.image.width * loaded.image.height
@@ -154,7 +177,7 @@ class Analyzer:
         self.workers = {name: Worker(name) for name in ("loading", "looking", "measuring")}
         if first is not None:
             # Whoever asks for a model that cannot be loaded gets the error.
-            self.workers["loading"].call(lambda: self._engines.load(first))
+            self.workers["loading"].call(lambda: self.engines.load(first))
 
     def ask(self, request: Request[Found]) -> Answer[Found]:
         """Ask a question about one image.
@@ -163,7 +186,7 @@ class Analyzer:
         turn comes.
         """
         answer: Answer[Found] = Answer(request.session)
-        engine = self._engines.find(request.model)
+        engine = self.engines.find(request.model)
         if engine is not None:
             self._turn(answer, request, engine)
         else:
@@ -181,8 +204,9 @@ class Analyzer:
             return False
         answer.tell("Loading the model. The first time, it is compiled for this machine, which takes longer.")
         try:
-            engine = self._engines.load(request.model)
+            engine = self.engines.load(request.model)
         except BaseException as error:
+            self.measures.failed(error)
             if answer.set_running_or_notify_cancel():
                 answer.set_exception(_for_a_person(error, request))
             return False
@@ -190,22 +214,27 @@ class Analyzer:
         return True
 
     def _turn(self, answer: Answer[Any], request: Request[Any], engine: Engine) -> None:
-        worker = self.workers["measuring" if request.long else "looking"]
-        worker.put(answer, "{place}.", partial(self._look, answer, request, engine), request.kind)
+        name = "measuring" if request.long else "looking"
+        look = partial(self._look, name, answer, request, engine)
+        self.workers[name].put(answer, "{place}.", look, request.kind)
 
-    def _look(self, answer: Answer[Any], request: Request[Any], engine: Engine) -> bool:
+    def _look(self, worker: str, answer: Answer[Any], request: Request[Any], engine: Engine) -> bool:
         if not answer.set_running_or_notify_cancel():
             return False
         answer.tell("Looking at the image.")
+        self.measures.waited(worker, time.monotonic() - answer.asked)
         try:
             progress = {"progress": answer.report} if request.long else {}
             loaded = self._load_image(request)
-            answer.set_result(request.question(loaded, engine, view=request.view, **progress))
+            found = request.question(loaded, engine, view=request.view, **progress)
         except BaseException as error:
             if isinstance(error, ProcessDiedError) and isinstance(engine, KerasProcess):
-                self._engines.drop(request.model)  # the next image gets a new process
+                self.engines.drop(request.model)  # the next image gets a new process
+            self.measures.failed(error)
             answer.set_exception(_for_a_person(error, request))
             return False
+        self.measures.answered(worker, is_image=request.question is api.analyze)
+        answer.set_result(found)
         return True
 
     def _load_image(self, request: Request[Any]) -> LoadedImage:

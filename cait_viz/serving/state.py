@@ -95,6 +95,8 @@ class Server:
         engine: which engine runs the networks, and no other.
         precision: of the arithmetic.
         analyzer: what analyzes images, in place of one of these options.
+        read_only: whether visitors may download no models.
+        images_per_minute: how many images a session may give in a minute; None for any number.
 
     Raises:
         SelectionError: a setting in the environment has no sensible value.
@@ -106,7 +108,12 @@ class Server:
         engine: EngineName | None = None,
         precision: Precision = "float32",
         analyzer: Analyzer | None = None,
+        read_only: bool = False,
+        images_per_minute: int | None = None,
     ) -> None:
+        self.read_only = read_only
+        self.images_per_minute = images_per_minute
+        self.sessions = 0
         models = [registry_model(variant) for variant in VARIANTS.values()]
         if user_model is not None:
             models.insert(0, user_model)
@@ -116,10 +123,15 @@ class Server:
         self.first_model = user_model.name if user_model else published
         first = self.models[self.first_model].choice
         engines = Engines(_model_bytes(), partial(load_choice, engine=engine, precision=precision))
-        self.answers = Answers(
-            analyzer or Analyzer(engines, first), size=max(_ANSWERS, memory.available() // 16)
-        )
+        self.analyzer = analyzer or Analyzer(engines, first)
+        self.answers = Answers(self.analyzer, size=max(_ANSWERS, memory.available() // 16))
         self._downloading = threading.Lock()
+        self._counting = threading.Lock()
+
+    def count_session(self, change: int) -> None:
+        """A page was opened (1), or closed (-1)."""
+        with self._counting:
+            self.sessions += change
 
     def missing(self, model: AvailableModel) -> Variant | None:
         """The variant whose weights are not on this machine; None where they are, and for the user's own."""

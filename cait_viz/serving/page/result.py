@@ -3,7 +3,6 @@
 from collections.abc import Callable, Hashable
 from concurrent.futures import wait
 from dataclasses import dataclass, replace
-from uuid import uuid4
 
 import streamlit as st
 
@@ -18,6 +17,7 @@ from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import DETAILS
 from cait_viz.serving.page.markup import notice
 from cait_viz.serving.page.source import ChosenImage, Sample
+from cait_viz.serving.page.visitor import visitor
 from cait_viz.serving.state import server
 
 # Sides in pixels: of the large map on the screen, of a head's map in the grid.
@@ -94,7 +94,7 @@ def _analyze(
 
     def answer(view: View, size: ImageSize | None) -> tuple[Hashable, Request[Analysis], Analysis]:
         choice = replace(model.choice, image_size=size)
-        request = Request(image.data, image.name, view, choice, api.analyze, session=_visitor())
+        request = Request(image.data, image.name, view, choice, api.analyze, session=visitor())
         key = (image.key, image.name, choice, view)
         return key, request, _wait_for(key, request, image.sample)
 
@@ -157,7 +157,7 @@ def ask(
     """
     try:
         asked = result.request
-        request = Request(asked.image, asked.image_name, asked.view, asked.model, question, long, _visitor())
+        request = Request(asked.image, asked.image_name, asked.view, asked.model, question, long, visitor())
         return _wait_for((result.key, about), request, told=told)
     except CaitVizError as error:
         st.html(notice(f"{error}."))
@@ -191,9 +191,3 @@ def _wait_for(key: Hashable, request: Request[Found], sample: Sample | None = No
         return answer.result()
     finally:
         server().answers.leave(answer, request.session)
-
-
-def _visitor() -> str:
-    """Tells this session from all others."""
-    visitor: str = st.session_state.setdefault("visitor", uuid4().hex)
-    return visitor
