@@ -82,13 +82,13 @@ def test_one_visitor_is_one_session_and_another_is_another(asked):
 
 def names(page):
     """What the strip of the visitor's own images calls them."""
-    return [option["caption"] for option in own_images(page).values()]
+    return [option["label"] for option in own_images(page).values()]
 
 
 def chosen(page):
     """What the strip calls the chosen one, or None."""
     _, data = component(page, "own")
-    return (own_images(page).get(data["chosen"]) or {"caption": None})["caption"]
+    return (own_images(page).get(data["chosen"]) or {"label": None})["label"]
 
 
 def test_of_several_images_given_at_once_the_last_is_shown_and_the_others_can_be_chosen(asked):
@@ -126,6 +126,12 @@ def test_every_image_has_a_small_picture_of_its_own_and_one_that_cannot_be_read_
     assert is_usable(page)
     [sentence] = notices(page)
     assert sentence.startswith("letter.png: ")
+
+
+def test_under_a_small_picture_stands_the_end_of_its_name_and_the_whole_name_is_told():
+    page = upload_all(visit(), ("cup.png", picture(1)), ("IMG_20261128_0417.png", picture(2)))
+    assert [option["caption"] for option in own_images(page).values()] == ["cup", "…28_0417"]
+    assert [option["help"] for option in own_images(page).values()] == names(page)
 
 
 def test_the_last_images_are_kept_and_of_more_it_is_said():

@@ -11,6 +11,7 @@ from uuid import uuid4
 import streamlit as st
 from PIL import Image, ImageOps
 from starlette.formparsers import MultiPartParser
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from cait_viz._resources import SAMPLES
 from cait_viz.errors import CaitVizError, ImageError
@@ -33,6 +34,8 @@ _STRIP = "strip"
 # Of the images that a person gave, the last are kept: so many, and files of so many bytes together.
 MOST_IMAGES = 24
 MOST_BYTES = 32 * 2**20
+# Of the caption of a thumbnail, in characters.
+_LONGEST_CAPTION = 8
 # Stands for an image that cannot be read.
 _UNREADABLE = Image.new("RGB", (2 * _THUMBNAIL_SIDE, 2 * _THUMBNAIL_SIDE), "#8c8489")
 # Room for what surrounds an upload in its request, in bytes.
@@ -216,6 +219,10 @@ def _take_uploads(key: str) -> None:
     files = st.session_state[key]
     _give(ChosenImage(file.file_id, file.getvalue(), file.name) for file in files)
     st.session_state.uploads += 1
+    # Streamlit would keep every upload until the page is closed, and knows no other way to give it up.
+    context = get_script_run_ctx()
+    for file in files if context else ():
+        context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
 
 
 def _take_photograph(key: str) -> None:
@@ -274,10 +281,18 @@ def _take_sample(slug: str) -> None:
 def _choose_own(given: ChosenImage | None) -> None:
     """A thumbnail for each image that the person gave."""
     options = [
-        Option(image.key, image.thumbnail, f"Your image {number}", image.name, image.name, help=image.name)
+        Option(
+            image.key, image.thumbnail, f"Your image {number}", image.name, _end(image.name), help=image.name
+        )
         for number, image in enumerate(own_images().values(), 1)
     ]
     choose_option("Your image", {"": options}, given and given.key, "own", _take_own, _THUMBNAIL_SIDE, None)
+
+
+def _end(name: str) -> str:
+    """As much of a file's name as has room under its thumbnail: cameras tell images apart at its end."""
+    stem = Path(name).stem
+    return stem if len(stem) <= _LONGEST_CAPTION else f"…{stem[1 - _LONGEST_CAPTION :]}"
 
 
 def _take_own(key: str) -> None:

@@ -31,8 +31,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
 
 // Not by scrollIntoView, which would move the page too.
 function bring(label) {
-  const row = label.parentElement, left = label.offsetLeft - row.offsetLeft;
-  row.scrollLeft = Math.min(left, Math.max(row.scrollLeft, left + label.offsetWidth - row.clientWidth));
+  const row = label.parentElement, room = 6; // for its outline
+  const left = label.offsetLeft - room, right = label.offsetLeft + label.offsetWidth + room;
+  row.scrollLeft = Math.min(left, Math.max(row.scrollLeft, right - row.clientWidth));
 }
 
 function build(groups) {
