@@ -1,7 +1,8 @@
 """The web app's page, in the order in which it is seen.
 
-Run it with `make app`, `cait-viz app` or `streamlit run app.py`. The network runs in threads of its own
-(cait_viz.serving.engines); everything that is drawn comes from an `Analysis`.
+Run it with `make app`, `cait-viz app` or `streamlit run app.py`: Streamlit finds the `st.App` at the end,
+which runs this file for every visitor. The network runs in threads of its own (cait_viz.serving.engines);
+everything that is drawn comes from an `Analysis`.
 """
 
 import streamlit as st
@@ -22,7 +23,9 @@ from cait_viz.serving.page.options import (
 from cait_viz.serving.page.path import show_path
 from cait_viz.serving.page.result import analyze
 from cait_viz.serving.page.source import choose_image, keep_uploads_off_the_disk
+from cait_viz.serving.page.visitor import count_visitor
 from cait_viz.serving.page.why import show_why
+from cait_viz.serving.routes import routes
 from cait_viz.serving.state import server
 from cait_viz.weights.registry import Variant
 from cait_viz.weights.resolve import FILENAME
@@ -54,6 +57,7 @@ def main() -> None:
     except CaitVizError as error:
         st.html(notice(f"{error}."))
         return
+    count_visitor()
     follow_address(tuple(QUESTIONS))
     st.title("Where does a vision transformer look?", anchor=False)
     choose_question()
@@ -89,6 +93,9 @@ def show_download_of(variant: Variant) -> None:
     if variant.repo_id is None:
         st.html(notice(f"The weights of {variant.name} are missing; install the program again."))
         return
+    if server().read_only:
+        st.html(notice(f"{variant.name} is not on this server; choose another model."))
+        return
     place = st.empty()
     with place.container(border=True):
         st.markdown(
@@ -113,4 +120,7 @@ def show_download_of(variant: Variant) -> None:
     st.rerun()
 
 
-main()
+if __name__ == "__main__":
+    main()
+else:
+    application = st.App(__file__, routes=routes(st.get_option("server.baseUrlPath") or ""))

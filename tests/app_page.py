@@ -38,7 +38,12 @@ def visit(**address):
 
 
 def upload(page, name, content):
-    page.file_uploader[0].set_value((name, content, "image/png")).run()
+    return upload_all(page, (name, content))
+
+
+def upload_all(page, *files):
+    """Give several files at once, each a name and its content."""
+    page.file_uploader[0].set_value([(name, content, "image/png") for name, content in files]).run()
     return page
 
 
@@ -93,6 +98,12 @@ def samples(page):
     """What is offered in the strip of samples."""
     [group] = component(page, "samples")[1]["groups"]
     return group["options"]
+
+
+def own_images(page):
+    """What is offered in the strip of the visitor's own images, by value."""
+    groups = (component(page, "own")[1] or {"groups": [{"options": []}]})["groups"]
+    return {option["value"]: option for option in groups[0]["options"]}
 
 
 def tiles(page):

@@ -40,18 +40,22 @@ def free_port():
 
 
 @contextlib.contextmanager
-def started(folder, environment, *arguments, hub=None):
-    """`cait-viz app` with these arguments, run in that folder; without a hub, none is within reach."""
+def started(folder, environment, *arguments, hub=None, base=""):
+    """`cait-viz app` with these arguments, run in that folder; without a hub, none is within reach.
+
+    `base` is the path under which it answers, such as "/cait".
+    """
     port = free_port()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cait_viz", "app", "--port", str(port), "--host", "127.0.0.1", *arguments],
+            [sys.executable, "-m", "cait_viz", "app", "--port", str(port), "--host", "127.0.0.1", *arguments,
+             *(("--", "--server.baseUrlPath", base) if base else ())],
             cwd=folder,
             env=environment | hub_environment(folder, hub or f"http://127.0.0.1:{free_port()}"),
             stdout=log,
             stderr=log,
-        )
-    process.log, process.url = folder / "log", f"http://127.0.0.1:{port}"
+        )  # fmt: skip
+    process.log, process.url = folder / "log", f"http://127.0.0.1:{port}{base}"
     try:
         wait_until_healthy(process)
         yield process

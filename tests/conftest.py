@@ -202,6 +202,14 @@ def photo():
 
 
 @pytest.fixture(scope="session")
+def bundled_engine(user_cache):
+    """The bundled model, ready to look."""
+    import cait_viz
+
+    return cait_viz.load_engine()
+
+
+@pytest.fixture(scope="session")
 def bundled_cat(user_cache):
     """What the bundled model makes of the sample `cat.jpg`."""
     import cait_viz

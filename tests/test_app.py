@@ -29,7 +29,7 @@ from cait_viz._resources import APP
 from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import COLORMAPS, STYLES
 from cait_viz.serving import state
-from cait_viz.serving.engines import Answer
+from cait_viz.serving.answers import Answer
 from cait_viz.weights.registry import BUNDLED, VARIANTS
 
 pytestmark = pytest.mark.usefixtures("counted")
@@ -276,7 +276,7 @@ def test_a_sample_takes_the_place_of_an_upload():
     page = upload(visit(), "mine.png", picture())
     choose_sample(page, "dahlia")
     assert "dahlia.jpg" in maps(page)[0][0]
-    assert page.file_uploader[0].value is None
+    assert page.file_uploader[0].value == []
 
 
 def test_removing_an_upload_brings_the_sample_back():

@@ -157,10 +157,7 @@ def test_gradients_that_fail_take_no_other_answer_away(analyzer, tiny, photo):
     analyzer.ask(Request(photo, "photo.png", "crop", tiny, analyze)).result(PATIENCE)
     with pytest.raises(ProcessDiedError):
         analyzer.ask(Request(photo, "photo.png", "crop", tiny, fail)).result(PATIENCE)
-    assert (
-        analyzer.ask(Request(photo, "photo.png", "crop", tiny, analyze)).stage
-        == "Waiting for the images before it."
-    )
+    assert "oading" not in analyzer.ask(Request(photo, "photo.png", "crop", tiny, analyze)).stage
 
 
 # --- the order --------------------------------------------------------------------------------------------
@@ -255,6 +252,75 @@ def test_an_image_that_nobody_waits_for_is_not_computed(slow, photo):
     assert answers[1].cancelled()
 
 
+@pytest.fixture
+def busy(photo):
+    """An analyzer that waits for an event in the middle of one image, and a function that asks for others."""
+    go_on, begun, order = threading.Event(), threading.Event(), []
+
+    def hold(image, engine, *, view):
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        return analyze(image, engine, view)
+
+    def note(image, engine, *, view):
+        order.append(image.name)
+        return analyze(image, engine, view)
+
+    analyzer = Analyzer(Engines(LIMIT, lambda _: Blind()))
+
+    def ask(name, session, question=note):
+        return analyzer.ask(Request(photo, name, "crop", ModelChoice(), question, session=session))
+
+    ask("first", "first").result(PATIENCE)
+    held = ask("held", "held", hold)
+    assert begun.wait(PATIENCE)
+    yield ask, go_on, order, held
+    go_on.set()
+    analyzer.stop()
+
+
+def test_the_hundred_images_of_one_person_keep_nobody_waiting_for_more_than_one(busy):
+    ask, go_on, order, _ = busy
+    answers = [ask(f"{number}", "many") for number in range(100)]
+    answers += [ask("mine", "me"), ask("theirs", "them")]
+    go_on.set()
+    for answer in answers:
+        answer.result(PATIENCE)
+    assert order[1:5] == ["0", "mine", "theirs", "1"]
+
+
+def test_who_waits_is_told_how_many_are_before_and_about_how_long_they_take(busy):
+    ask, go_on, _, held = busy
+    many = [ask(f"{number}", "many") for number in range(3)]
+    mine = ask("mine", "me")
+    assert many[0].stage == "1 image before yours, about 1 s."
+    assert mine.stage == "2 images before yours, about 1 s."
+    assert many[2].stage == "4 images before yours, about 1 s."
+    assert held.stage == "Looking at the image."
+    many[0].leave("many")
+    assert mine.stage.startswith("2 images")
+    for answer in many:
+        answer.leave("many")
+    assert mine.stage.startswith("1 image ")
+    go_on.set()
+    assert mine.result(PATIENCE).image_name == "mine"
+    assert [answer.done() for answer in many] == [False] * 3
+
+
+def test_what_thirty_wait_for_comes_at_the_first_turn_of_any_of_them_and_stays_while_one_waits(busy):
+    ask, go_on, order, _ = busy
+    before = [ask(f"{number}", "many") for number in range(5)]
+    shared = ask("shared", "many")
+    for session in ("b", "c"):
+        shared.join(session)
+    for session in ("many", "b"):
+        shared.leave(session)
+    go_on.set()
+    assert shared.result(PATIENCE).image_name == "shared"
+    before[-1].result(PATIENCE)
+    assert order[1:4] == ["0", "shared", "1"]
+
+
 def test_every_question_of_the_api_is_answered(analyzer, photo, tiny_weights):
     mine = ModelChoice(weights=tiny_weights, display_name="petals")
     ask = lambda question: analyzer.ask(Request(photo, "a.png", "whole", mine, question)).result(PATIENCE)  # noqa: E731
@@ -288,7 +354,7 @@ def test_a_long_question_keeps_no_image_waiting_and_ends_when_nobody_waits_for_i
         analyzer.ask(Request(photo, "b.png", "crop", blind, analyze)).result(PATIENCE).image_name == "b.png"
     )
     assert (told, answer.done(), answer.share) == ([0], False, 0.0)
-    answer.waiting = 0
+    answer.leave("")
     go_on.set()
     with pytest.raises(CaitVizError, match="nobody waits"):
         answer.result(PATIENCE)

@@ -23,7 +23,7 @@ from app_page import (
 )
 
 from cait_viz.errors import ProcessDiedError
-from cait_viz.serving.engines import Answer
+from cait_viz.serving.answers import Answer
 
 pytestmark = pytest.mark.usefixtures("counted")
 

@@ -207,26 +207,30 @@ def test_a_line_divides_two_maps_of_one_image_alone():
 
 
 @pytest.mark.usefixtures("counted")
-def test_two_images_of_ones_own_are_given_one_after_the_other():
+def test_the_images_of_ones_own_are_among_those_to_compare_with():
     page = visit(question="compare")
     for name, image in (("one.png", CAT), ("two.png", CUP)):
         file = io.BytesIO()
         Image.open(image).save(file, "PNG")
         page = upload(page, name, file.getvalue())
-    page.selectbox(key="other").set_value("before").run()
+    [chosen] = [key for key, image in page.session_state["given_images"].items() if image.name == "one.png"]
+    page.selectbox(key="other").set_value(chosen).run()
     said = " ".join(texts(page))
     assert not page.exception
     assert "`two.png`, `bundled`" in said
     assert "`one.png`, `bundled`" in said
     assert "other" not in page.query_params
     page.selectbox(key="other_head").set_value(1).run()
-    assert page.selectbox(key="other").value == "before"
+    assert page.selectbox(key="other").value == chosen
     assert visit(**page.query_params).selectbox(key="other").value == "same"
-    # Beside a sample it is the one that was given last.
     choose_sample(page, "pagoda")
-    assert any(
-        option.startswith("Your previous image: two.png") for option in page.selectbox(key="other").options
-    )
+    assert page.selectbox(key="other").options[-2:] == ["Yours: two.png", "Yours: one.png"]
+    page = upload(page, "two.png", CAT.read_bytes())
+    assert "Yours: two.png" in page.selectbox(key="other").options
+    choose_sample(page, "pagoda")
+    assert page.selectbox(key="other").options[-3:] == [
+        "Yours: two.png", "Yours: two.png (2)", "Yours: one.png",
+    ]  # fmt: skip
 
 
 @pytest.mark.usefixtures("counted")

@@ -10,9 +10,11 @@ from reference import lively_weights, timm_shapes
 from safetensors.numpy import save_file
 
 from cait_viz._resources import APP
+from cait_viz.api import analyze
 from cait_viz.errors import SelectionError
 from cait_viz.serving import state
-from cait_viz.serving.engines import Answer
+from cait_viz.serving.answers import Answer
+from cait_viz.serving.engines import ModelChoice, Request
 from cait_viz.serving.models import user_model
 from cait_viz.serving.state import Answers, Server
 from cait_viz.weights import resolve as checkpoints
@@ -26,6 +28,9 @@ class Result:
     """As much of an `Analysis` as the server looks at."""
 
     nbytes: int
+
+
+ASKED = Request(b"", "photo.png", "crop", ModelChoice(), analyze)
 
 
 class Answering:
@@ -91,36 +96,36 @@ def test_a_result_larger_than_all_the_room_is_not_kept_and_drives_nothing_out():
 def test_an_image_that_is_on_its_way_is_not_asked_for_again():
     analyzer = Slow()
     answers = Answers(analyzer)
-    first, second = answers.ask("key", None), answers.ask("key", None)
+    first, second = answers.ask("key", ASKED), answers.ask("key", ASKED)
     assert len(analyzer.answers) == 1
     analyzer.answers[0].set_result(Result(1))
-    assert first.result() is second.result() is answers.ask("key", None).result()
+    assert first.result() is second.result() is answers.ask("key", ASKED).result()
     assert len(analyzer.answers) == 1
 
 
 def test_an_image_that_failed_is_asked_for_again():
     analyzer = Slow()
     answers = Answers(analyzer)
-    answer = answers.ask("key", None)
+    answer = answers.ask("key", ASKED)
     analyzer.answers[0].set_exception(SelectionError("no"))
     with pytest.raises(SelectionError):
         answer.result()
-    answers.ask("key", None)
+    answers.ask("key", ASKED)
     assert len(analyzer.answers) == 2
 
 
 def test_an_image_that_nobody_waits_for_any_longer_is_cancelled_and_may_be_asked_for_again():
     analyzer = Slow()
     answers = Answers(analyzer)
-    first, second = answers.ask("key", None), answers.ask("key", None)
+    first, second = answers.ask("key", ASKED), answers.ask("key", ASKED)
     answers.leave(first)
     assert not analyzer.answers[0].cancelled()
     answers.leave(second)
     assert analyzer.answers[0].cancelled()
-    again = answers.ask("key", None)
+    again = answers.ask("key", ASKED)
     analyzer.answers[1].set_result(Result(1))
     answers.leave(again)
-    assert again.result() is answers.ask("key", None).result()
+    assert again.result() is answers.ask("key", ASKED).result()
 
 
 def test_an_image_that_was_answered_is_held_no_longer_than_its_result_is_kept():

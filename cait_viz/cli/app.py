@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from cait_viz.cli.options import ModelOptions, ServedModel
+from cait_viz.cli.options import Count, ModelOptions, ServedModel
 from cait_viz.errors import UsageError
 
 
@@ -13,6 +13,8 @@ def app(
     *options: Annotated[str, Parameter(name="OPTION")],
     port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535))] = None,
     host: str | None = None,
+    read_only: bool = False,
+    images_per_minute: Count | None = None,
     model_options: ServedModel = ModelOptions(),
 ) -> None:
     """Serve the web app, which opens on the --weights that are given.
@@ -21,6 +23,10 @@ def app(
         options: what follows -- is passed on to `streamlit run`.
         port: port to listen on (default: 8501).
         host: address to listen on (default: this machine alone).
+        read_only: let visitors download no models. In any case nobody can upload weights, images stay in
+            memory, and web addresses of images are fetched from the public internet alone.
+        images_per_minute: how many images one visitor may give in a minute, by upload, camera and web address
+            together; who opens the page anew is another visitor (default: any number).
     """
     if model_options.labels and not model_options.weights:
         raise UsageError("--labels is for --weights; the app's other models have names")
@@ -31,5 +37,10 @@ def app(
     settings = {"port": port, "address": host}
     named = [f"--server.{name}={value}" for name, value in settings.items() if value is not None]
     state.launch(
-        [*named, *options], user_model=own, engine=model_options.engine, precision=model_options.precision
+        [*named, *options],
+        user_model=own,
+        engine=model_options.engine,
+        precision=model_options.precision,
+        read_only=read_only,
+        images_per_minute=images_per_minute,
     )

@@ -1,21 +1,24 @@
 """The threads that analyze images for all visitors, and the networks that they keep.
 
 OpenVINO computes outside Python's lock, so that the page answers meanwhile. One image is computed at a time,
-by all cores; a network that is being exported or compiled keeps no image of another one waiting.
+by all cores; a network that is being exported or compiled keeps no image of another one waiting, nor does a
+question that takes long. Before each of the three threads visitors take turns (cait_viz.serving.queue).
 """
 
 import threading
+import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple
 
 from cachetools import LRUCache
 
+from cait_viz import api
 from cait_viz._sizes import ImageSize
 from cait_viz._text import one_line
 from cait_viz.engine import memory
@@ -26,6 +29,8 @@ from cait_viz.errors import CaitVizError, CheckpointError, EngineError, ProcessD
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import LoadedImage, load_image
 from cait_viz.model.config import Precision
+from cait_viz.serving.answers import Answer, Found, Worker
+from cait_viz.serving.measures import Measures
 from cait_viz.weights.resolve import resolve
 
 # Of inputs of other sizes than the networks were trained for, so many are kept ready.
@@ -55,17 +60,6 @@ class ModelChoice:
     image_size: ImageSize | None = None
 
 
-class Answered(Protocol):
-    """What a question is answered with."""
-
-    @property
-    def nbytes(self) -> int:
-        """The memory that it takes, in bytes."""
-
-
-Found = TypeVar("Found", bound=Answered)
-
-
 @dataclass(frozen=True)
 class Request(Generic[Found]):
     """A question about one image.
@@ -78,6 +72,7 @@ class Request(Generic[Found]):
         question: a function of `cait_viz.api` or `questions`, of the loaded image, the network and `view`.
         long: whether it takes seconds. It then keeps no other waiting, is told `progress`, and ends as soon
             as nobody waits for it any longer.
+        session: who asks; sessions take turns.
     """
 
     image: bytes
@@ -86,26 +81,20 @@ class Request(Generic[Found]):
     model: ModelChoice
     question: Callable[..., Found]
     long: bool = False
+    session: str = ""
+
+    @property
+    def kind(self) -> Hashable:
+        """Tells requests that take about as long from others."""
+        function = self.question.func if isinstance(self.question, partial) else self.question
+        return (getattr(function, "__qualname__", ""), self.model)
 
 
-class Answer(Future[Found]):
-    """An answer that is on its way.
+class KeptModel(NamedTuple):
+    """A network that is kept ready."""
 
-    Attributes:
-        stage: what it waits for, a sentence for a person.
-        waiting: how many wait for it.
-        share: how much of a long question is done, from 0 to 1; None of others, and before it begins.
-    """
-
-    waiting = 1
-    stage = "Waiting for the images before it."
-    share: float | None = None
-
-    def report(self, done: int, total: int) -> None:
-        """Take note of how much is done; a CaitVizError where nobody waits for it any longer."""
-        if not self.waiting:
-            raise CaitVizError("nobody waits for this any longer")
-        self.share = done / total
+    name: str
+    size: int  # of its weights, in bytes
 
 
 class Engines:
@@ -151,6 +140,13 @@ class Engines:
                         del self._kept[key], sizes[key]
         return engine
 
+    def kept(self) -> list[KeptModel]:
+        """The networks that are kept, the one used last at the end."""
+        with self._lock:
+            return [
+                KeptModel(kept.source.name, memory.weight_bytes(kept.config)) for kept in self._kept.values()
+            ]
+
     def drop(self, choice: ModelChoice) -> None:
         """Keep the network no longer."""
         with self._lock:
@@ -158,26 +154,30 @@ class Engines:
 
 
 class Analyzer:
-    """Answers questions about images, one after the other.
+    """Answers questions about images, one after the other; those who ask take turns.
 
     Args:
         engines: the networks.
         first: the model that is made ready at once.
+
+    Attributes:
+        workers: the threads, by what they do: "loading" a model, "looking" at an image, or "measuring", which
+            takes seconds.
+        measures: what has been counted so far.
     """
 
     def __init__(self, engines: Engines, first: ModelChoice | None = None) -> None:
-        self._engines = engines
+        self.engines = engines
+        self.measures = Measures()
         # By the bytes of their files: all questions about an image read it once.
         self._images: LRUCache[tuple[bytes, str], LoadedImage] = LRUCache(
             _DECODED, lambda loaded: 3 * loaded.image.width * loaded.image.height
         )
         self._reading = threading.Lock()
-        self._loading = ThreadPoolExecutor(1, "loading")
-        self._looking = ThreadPoolExecutor(1, "looking")
-        self._measuring = ThreadPoolExecutor(1, "measuring")
+        self.workers = {name: Worker(name) for name in ("loading", "looking", "measuring")}
         if first is not None:
             # Whoever asks for a model that cannot be loaded gets the error.
-            self._loading.submit(self._engines.load, first)
+            self.workers["loading"].call(lambda: self.engines.load(first))
 
     def ask(self, request: Request[Found]) -> Answer[Found]:
         """Ask a question about one image.
@@ -185,51 +185,57 @@ class Analyzer:
         The answer raises what the question and `cait_viz.load_engine` raise. It can be cancelled until its
         turn comes.
         """
-        answer: Answer[Found] = Answer()
-        engine = self._engines.find(request.model)
+        answer: Answer[Found] = Answer(request.session)
+        engine = self.engines.find(request.model)
         if engine is not None:
             self._turn(answer, request, engine)
         else:
-            answer.stage = "Waiting for a model that is loaded before it."
-            self._loading.submit(self._load_and_look, answer, request)
+            told = "Waiting for a model that is loaded before it."
+            self.workers["loading"].put(answer, told, partial(self._load_and_look, answer, request))
         return answer
 
     def stop(self) -> None:
         """Finish what has begun, and nothing else."""
-        self._loading.shutdown(wait=False, cancel_futures=True)
-        self._looking.shutdown(wait=False, cancel_futures=True)
-        self._measuring.shutdown(wait=False, cancel_futures=True)
+        for worker in self.workers.values():
+            worker.stop()
 
-    def _load_and_look(self, answer: Answer[Any], request: Request[Any]) -> None:
+    def _load_and_look(self, answer: Answer[Any], request: Request[Any]) -> bool:
         if answer.cancelled():
-            return
-        answer.stage = (
-            "Loading the model. The first time, it is compiled for this machine, which takes longer."
-        )
+            return False
+        answer.tell("Loading the model. The first time, it is compiled for this machine, which takes longer.")
         try:
-            engine = self._engines.load(request.model)
+            engine = self.engines.load(request.model)
         except BaseException as error:
+            self.measures.failed(error)
             if answer.set_running_or_notify_cancel():
                 answer.set_exception(_for_a_person(error, request))
-            return
-        answer.stage = Answer.stage
+            return False
         self._turn(answer, request, engine)
+        return True
 
     def _turn(self, answer: Answer[Any], request: Request[Any], engine: Engine) -> None:
-        threads = self._measuring if request.long else self._looking
-        threads.submit(self._look, answer, request, engine)
+        name = "measuring" if request.long else "looking"
+        look = partial(self._look, name, answer, request, engine)
+        self.workers[name].put(answer, "{place}.", look, request.kind)
 
-    def _look(self, answer: Answer[Any], request: Request[Any], engine: Engine) -> None:
+    def _look(self, worker: str, answer: Answer[Any], request: Request[Any], engine: Engine) -> bool:
         if not answer.set_running_or_notify_cancel():
-            return
+            return False
+        answer.tell("Looking at the image.")
+        self.measures.waited(worker, time.monotonic() - answer.asked)
         try:
             progress = {"progress": answer.report} if request.long else {}
             loaded = self._load_image(request)
-            answer.set_result(request.question(loaded, engine, view=request.view, **progress))
+            found = request.question(loaded, engine, view=request.view, **progress)
         except BaseException as error:
             if isinstance(error, ProcessDiedError) and isinstance(engine, KerasProcess):
-                self._engines.drop(request.model)  # the next image gets a new process
+                self.engines.drop(request.model)  # the next image gets a new process
+            self.measures.failed(error)
             answer.set_exception(_for_a_person(error, request))
+            return False
+        self.measures.answered(worker, is_image=request.question is api.analyze)
+        answer.set_result(found)
+        return True
 
     def _load_image(self, request: Request[Any]) -> LoadedImage:
         key = (request.image, request.image_name)

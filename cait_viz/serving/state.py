@@ -17,7 +17,8 @@ from cait_viz.engine import memory
 from cait_viz.engine.base import EngineName
 from cait_viz.errors import SelectionError
 from cait_viz.model.config import Precision
-from cait_viz.serving.engines import Analyzer, Answer, Engines, Found, Request, load_choice
+from cait_viz.serving.answers import Answer, Found
+from cait_viz.serving.engines import Analyzer, Engines, Request, load_choice
 from cait_viz.serving.models import AvailableModel, registry_model
 from cait_viz.weights.hub import Progress
 from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant
@@ -52,12 +53,12 @@ class Answers:
     def ask(self, key: Hashable, request: Request[Found]) -> Answer[Found]:
         """The answer to a question: kept from before, on its way, or asked for now.
 
-        `key` tells the question, the image, its name, the view and the model from all others; the request is
-        not kept.
+        `key` tells the question, the image, its name, the view and the model from all others, but not who
+        asks; the request is not kept.
         """
         with self._lock:
             if key in self._pending:
-                self._pending[key].waiting += 1
+                self._pending[key].join(request.session)
                 return self._pending[key]
             if key in self._kept:
                 answer: Answer[Found] = Answer()
@@ -67,10 +68,10 @@ class Answers:
         answer.add_done_callback(lambda done: self._settle(key, done))
         return answer
 
-    def leave(self, answer: Answer[Any]) -> None:
+    def leave(self, answer: Answer[Any], session: str = "") -> None:
         """Wait for it no longer; it is not computed if nobody else waits and its turn has not come."""
         with self._lock:
-            answer.waiting -= 1
+            answer.leave(session)
             given_up = not answer.waiting
             if given_up:  # whoever asks from here on gets an answer of their own
                 self._pending = {key: kept for key, kept in self._pending.items() if kept is not answer}
@@ -94,6 +95,8 @@ class Server:
         engine: which engine runs the networks, and no other.
         precision: of the arithmetic.
         analyzer: what analyzes images, in place of one of these options.
+        read_only: whether visitors may download no models.
+        images_per_minute: how many images a session may give in a minute; None for any number.
 
     Raises:
         SelectionError: a setting in the environment has no sensible value.
@@ -105,7 +108,12 @@ class Server:
         engine: EngineName | None = None,
         precision: Precision = "float32",
         analyzer: Analyzer | None = None,
+        read_only: bool = False,
+        images_per_minute: int | None = None,
     ) -> None:
+        self.read_only = read_only
+        self.images_per_minute = images_per_minute
+        self.sessions = 0
         models = [registry_model(variant) for variant in VARIANTS.values()]
         if user_model is not None:
             models.insert(0, user_model)
@@ -115,10 +123,15 @@ class Server:
         self.first_model = user_model.name if user_model else published
         first = self.models[self.first_model].choice
         engines = Engines(_model_bytes(), partial(load_choice, engine=engine, precision=precision))
-        self.answers = Answers(
-            analyzer or Analyzer(engines, first), size=max(_ANSWERS, memory.available() // 16)
-        )
+        self.analyzer = analyzer or Analyzer(engines, first)
+        self.answers = Answers(self.analyzer, size=max(_ANSWERS, memory.available() // 16))
         self._downloading = threading.Lock()
+        self._counting = threading.Lock()
+
+    def count_session(self, change: int) -> None:
+        """A page was opened (1), or closed (-1)."""
+        with self._counting:
+            self.sessions += change
 
     def missing(self, model: AvailableModel) -> Variant | None:
         """The variant whose weights are not on this machine; None where they are, and for the user's own."""

@@ -15,7 +15,7 @@ from cait_viz._text import one_line
 from cait_viz.drawing.overlay import STYLES
 from cait_viz.results.comparison import MapName
 from cait_viz.serving.models import SAME, AvailableModel
-from cait_viz.serving.page.source import image_before, samples, show_given_image, shown_given_image
+from cait_viz.serving.page.source import own_images, samples, show_given_image, shown_given_image
 from cait_viz.serving.state import server
 
 # Takes what an address asks for by a name, if it is one of the options, of which the first is the default.
@@ -29,8 +29,6 @@ DETAILS = ("1", "1.5", "2")
 
 _NOT_THERE = "The link names what does not exist:"
 
-# The image that the person gave before the one that is shown, which is in no address.
-BEFORE = "before"
 
 # No patch is chosen; the class is the most probable one.
 NONE, TOP = "none", "top"
@@ -46,8 +44,8 @@ _OF_QUESTION = {
 }
 # What is chosen in one image, by one model: for another it is the default again.
 _OF_IMAGE = {"patch": NONE, "class": TOP}
-# What an address does not say: the defaults of those, and an image that is in no address.
-_UNSAID = {*_OF_IMAGE.items(), ("other", BEFORE)}
+# What an address does not say: the defaults of those, and an image that the person gave.
+_UNSAID = set(_OF_IMAGE.items())
 _NOT_IN_ADDRESS = ("colormap", "opacity", "scale", "interpolation")
 
 
@@ -163,7 +161,8 @@ def _in_address() -> tuple[str, ...]:
 
 def _written(values: Mapping[str, Any] | SessionStateProxy) -> dict[str, str]:
     """What of these values an address holds."""
-    said = [name for name in _in_address() if (name, values[name]) not in _UNSAID]
+    unsaid = _UNSAID | {("other", key) for key in own_images()}
+    said = [name for name in _in_address() if (name, values[name]) not in unsaid]
     return {name: str(values[name]) for name in said}
 
 
@@ -225,9 +224,9 @@ def _take_comparison(choices: dict[str, Any], take: Take) -> None:
     first, *others = get_args(MapName)
     take("map", (first, *others))
     take("other_map", (*others, first))
-    given = [BEFORE] if image_before() else []
-    stays = given if st.session_state.get("other") == BEFORE else []
-    take("other", (*stays, SAME, *samples(), *given))
+    own = list(own_images())
+    kept = [image for image in own if image == st.session_state.get("other")]
+    take("other", (*kept, SAME, *samples(), *own))
     models = comparable_models()
     take("other_model", (SAME, *models))
     other = (

@@ -1,5 +1,6 @@
 """The question *Side by side*: two maps of one image, or of two, by one network or two."""
 
+from collections import Counter
 from dataclasses import replace
 
 import streamlit as st
@@ -20,7 +21,6 @@ from cait_viz.results.comparison import (
 )
 from cait_viz.serving.models import SAME, AvailableModel
 from cait_viz.serving.page.address import (
-    BEFORE,
     MEAN,
     comparable_models,
     reset_other_block_and_head,
@@ -31,7 +31,7 @@ from cait_viz.serving.page.files import choose_format, download_button
 from cait_viz.serving.page.markup import notice, verbatim
 from cait_viz.serving.page.options import choose, head_name
 from cait_viz.serving.page.result import ScreenResult, answer_beside, ask
-from cait_viz.serving.page.source import ChosenImage, image_before, samples
+from cait_viz.serving.page.source import ChosenImage, own_images, samples
 from cait_viz.serving.page.why import ask_explanation
 
 METHODS: dict[MapName, str] = {
@@ -125,21 +125,24 @@ def short_head_name(head: str | int) -> str:
 
 
 def choose_other_image(result: ScreenResult) -> ChosenImage:
-    """The same image, a sample, or the image that the person gave before the last one."""
-    before = image_before()
+    """The same image, a sample, or another image that the person gave."""
+    own = {key: image for key, image in own_images().items() if image != result.image}
     names = {SAME: "The same", **{slug: sample.title for slug, sample in samples().items()}}
-    if before is not None:
-        names[BEFORE] = f"Your previous image: {before.name}"
+    called: Counter[str] = Counter()
+    for key, image in reversed(own.items()):  # the newest first; the page tells options by their text
+        called[image.name] += 1
+        again = f" ({called[image.name]})" if called[image.name] > 1 else ""
+        names[key] = f"Yours: {image.name}{again}"
     choice: str = st.selectbox(
         "Image",
         list(names),
         key="other",
         format_func=lambda choice: names[choice],
         width=140,
-        help="To compare two images of your own, give one after the other.",
+        help="The samples, and the images that you gave.",
     )
-    if choice == BEFORE and before is not None:
-        return before
+    if choice in own:
+        return own[choice]
     return result.image if choice == SAME else samples()[choice].chosen
 
 

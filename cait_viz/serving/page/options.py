@@ -34,7 +34,8 @@ def choose_model() -> AvailableModel:
     if model.variant is None:
         where = f"your own weights ({verbatim(model.weights)})"
     else:
-        where = "not on this machine yet (↓)" if server().missing(model) else "on this machine"
+        missing = "not on this server" if server().read_only else "not on this machine yet (↓)"
+        where = missing if server().missing(model) else "on this machine"
     accuracy = f", {model.variant.top1:.1f} % top-1" if model.variant and model.variant.top1 else ""
     st.caption(f"{model.parameters / 1e6:.1f} M parameters{accuracy}, {where}")
     if model.remark:
@@ -49,7 +50,7 @@ def describe_model(model: AvailableModel) -> str:
     if model.variant and model.variant.top1:
         facts.append(f"{model.variant.top1:.1f} %")
     if server().missing(model):
-        facts.append("↓")
+        facts.append("not here" if server().read_only else "↓")
     return " · ".join(facts)
 
 

@@ -11,11 +11,13 @@ from cait_viz._sizes import ImageSize
 from cait_viz.errors import CaitVizError, ImageError
 from cait_viz.images.preprocess import View, fitted_size
 from cait_viz.results.analysis import Analysis
-from cait_viz.serving.engines import Found, Request
+from cait_viz.serving.answers import Found
+from cait_viz.serving.engines import Request
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import DETAILS
 from cait_viz.serving.page.markup import notice
 from cait_viz.serving.page.source import ChosenImage, Sample
+from cait_viz.serving.page.visitor import visitor
 from cait_viz.serving.state import server
 
 # Sides in pixels: of the large map on the screen, of a head's map in the grid.
@@ -47,7 +49,12 @@ class ScreenResult:
 
     def whole(self) -> Analysis:
         """The analysis itself, with the image in its own resolution."""
-        return server().answers.ask(self.answer, self.request).result()
+        answers, request = server().answers, self.request
+        answer = answers.ask(self.answer, request)
+        try:
+            return answer.result()
+        finally:
+            answers.leave(answer, request.session)
 
 
 def analyze(image: ChosenImage, model: AvailableModel, view: str, detail: str) -> ScreenResult | None:
@@ -87,7 +94,7 @@ def _analyze(
 
     def answer(view: View, size: ImageSize | None) -> tuple[Hashable, Request[Analysis], Analysis]:
         choice = replace(model.choice, image_size=size)
-        request = Request(image.data, image.name, view, choice, api.analyze)
+        request = Request(image.data, image.name, view, choice, api.analyze, session=visitor())
         key = (image.key, image.name, choice, view)
         return key, request, _wait_for(key, request, image.sample)
 
@@ -150,7 +157,7 @@ def ask(
     """
     try:
         asked = result.request
-        request = Request(asked.image, asked.image_name, asked.view, asked.model, question, long)
+        request = Request(asked.image, asked.image_name, asked.view, asked.model, question, long, visitor())
         return _wait_for((result.key, about), request, told=told)
     except CaitVizError as error:
         st.html(notice(f"{error}."))
@@ -183,4 +190,4 @@ def _wait_for(key: Hashable, request: Request[Found], sample: Sample | None = No
             place.empty()
         return answer.result()
     finally:
-        server().answers.leave(answer)
+        server().answers.leave(answer, request.session)

@@ -1,21 +1,27 @@
 """The image to look at: an upload, a photograph from the camera, a web address or a sample."""
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import streamlit as st
 from PIL import Image, ImageOps
 from starlette.formparsers import MultiPartParser
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from cait_viz._resources import SAMPLES
-from cait_viz.errors import CaitVizError
+from cait_viz.errors import CaitVizError, ImageError
+from cait_viz.images.read import load_thumbnail
 from cait_viz.images.web import address_name, fetch
 from cait_viz.serving.page.components.choice import Option, choose_option
 from cait_viz.serving.page.components.drop import accept_drops
 from cait_viz.serving.page.markup import notice
+from cait_viz.serving.page.visitor import allowance
 
 # Side of a sample's thumbnail in pixels.
 _THUMBNAIL_SIDE = 56
@@ -26,6 +32,13 @@ _UPLOADER_WIDTH = 110
 _CAMERA_WIDTH = 400
 # The container of all that an image is chosen with.
 _STRIP = "strip"
+# Of the images that a person gave, the last are kept: so many, and files of so many bytes together.
+MOST_IMAGES = 24
+MOST_BYTES = 32 * 2**20
+# Of the caption of a thumbnail, in characters.
+_LONGEST_CAPTION = 8
+# Stands for an image that cannot be read.
+_UNREADABLE = Image.new("RGB", (2 * _THUMBNAIL_SIDE, 2 * _THUMBNAIL_SIDE), "#8c8489")
 # Room for what surrounds an upload in its request, in bytes.
 _MULTIPART_HEADERS = 2**20
 
@@ -48,8 +61,7 @@ class Sample:
     @cached_property
     def thumbnail(self) -> Image.Image:
         """The photograph, small and square."""
-        with Image.open(self.path) as image:
-            return ImageOps.fit(image, (2 * _THUMBNAIL_SIDE, 2 * _THUMBNAIL_SIDE))
+        return self.chosen.thumbnail
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,15 @@ class ChosenImage:
     data: bytes
     name: str
     sample: Sample | None = None  # that it is, if it is one
+
+    @cached_property
+    def thumbnail(self) -> Image.Image:
+        """The image, small and square; gray where it cannot be read."""
+        side = 2 * _THUMBNAIL_SIDE
+        try:
+            return ImageOps.fit(load_thumbnail(self.data, self.name, side), (side, side))
+        except ImageError:
+            return _UNREADABLE
 
 
 def keep_uploads_off_the_disk() -> None:
@@ -91,29 +112,36 @@ def choose_image() -> ChosenImage:
         # the page would show a sample in between.
         key = f"upload_{state.setdefault('uploads', 0)}"
         st.file_uploader(
-            "Upload an image", key=key, on_change=_take_upload, args=(key,),
+            "Upload images", key=key, on_change=_take_uploads, args=(key,), accept_multiple_files=True,
             label_visibility="collapsed", width=_UPLOADER_WIDTH,
         )  # fmt: skip
         number = state.setdefault("given_number", 0)
         url = _ask_address(f"web_{number}")
         camera_on = st.toggle("Camera", key=f"camera_on_{number}", width="content")
         accept_drops(_STRIP)
+        own = st.container(key="own_images") if own_images() else None
     if camera_on:
         key = f"camera_{number}"
-        st.camera_input("Take a photograph", key=key, on_change=_take, args=(key,), width=_CAMERA_WIDTH)
+        st.camera_input(
+            "Take a photograph", key=key, on_change=_take_photograph, args=(key,), width=_CAMERA_WIDTH
+        )
     _fetch(url)
     if sentence := state.pop("notice", None):
         st.html(notice(sentence))
     given = shown_given_image()
     with thumbnails:
         _choose_sample(None if given else state.sample)
+    if own is not None:
+        with own:
+            _choose_own(given)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="origin"):
         if given is not None:
             st.button("Remove your image", key="remove", type="tertiary", on_click=_remove_given_image)
         st.caption(
             f"Drop or paste your own (up to {st.get_option('server.maxUploadSize')} MB): it stays in this "
             "program's memory, never written to disk or sent anywhere.",
-            help="An image at a web address, https or http, is fetched by this program, not your browser.",
+            help="An image at a web address, https or http, is fetched by this program, not your browser. "
+            f"Of your own images the last {MOST_IMAGES} are kept, of {MOST_BYTES // 2**20} MB together.",
             width="content",
         )
         with st.popover("Credits", type="tertiary"):
@@ -139,33 +167,69 @@ def show_given_image(shows: bool) -> None:
         state.given_number = state.get("given_number", 0) + 1
 
 
-def image_before() -> ChosenImage | None:
-    """The image that the person gave last before the one that is shown."""
-    state = st.session_state
-    last = None if shown_given_image() else state.get("given")
-    before: ChosenImage | None = last or state.get("given_before")
-    return before
+def own_images() -> Mapping[str, ChosenImage]:
+    """The images that the person gave and that are kept, by key, the last one at the end."""
+    kept: dict[str, ChosenImage] = st.session_state.setdefault("given_images", {})
+    return kept
 
 
-def _give(image: ChosenImage) -> None:
-    state = st.session_state
-    state.update(given=image, given_before=state.get("given") or state.get("given_before"), shows_given=True)
+def _give(images: Iterable[ChosenImage]) -> None:
+    """Take images of the person's, look at the last one, and say which are not taken or kept."""
+    state, allowed = st.session_state, allowance()
+    taken: list[ChosenImage] = []
+    refused: list[str] = []
+    for image in images:
+        if allowed.take():
+            taken.append(image)
+        else:
+            refused.append(image.name)
+    own = state.given_images = _last([*own_images().values(), *taken])
+    if taken:
+        state.update(given=taken[-1], shows_given=True)
+    sentences = []
+    if lost := [image.name for image in taken if image.key not in own]:
+        limit = f"the last {MOST_IMAGES} images are kept, of {MOST_BYTES // 2**20} MB together"
+        sentences.append(f"{_some(lost)}: not kept; {limit}.")
+    if refused:
+        sentences.append(f"{_some(refused)}: {allowed.refusal}.")
+    if sentences:
+        state.notice = " ".join(sentences)
+
+
+def _last(images: Sequence[ChosenImage]) -> dict[str, ChosenImage]:
+    """The last images for which there is room, by key."""
+    sizes = accumulate(len(image.data) for image in reversed(images))
+    count = min(MOST_IMAGES, max(1, sum(size <= MOST_BYTES for size in sizes)))
+    return {image.key: image for image in images[-count:]}
+
+
+def _some(names: list[str]) -> str:
+    """The first of some names, and how many more there are."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _remove_given_image() -> None:
-    st.session_state.given = None
+    state = st.session_state
+    state.given_images = {key: image for key, image in own_images().items() if key != state.given.key}
+    state.given = None
     show_given_image(False)
 
 
-def _take(key: str) -> None:
-    """Appearance at the file in the widget of that key; without one the image stays."""
-    if file := st.session_state[key]:
-        _give(ChosenImage(file.file_id, file.getvalue(), file.name))
-
-
-def _take_upload(key: str) -> None:
-    _take(key)
+def _take_uploads(key: str) -> None:
+    """Look at the files in the uploader of that key."""
+    files = st.session_state[key]
+    _give(ChosenImage(file.file_id, file.getvalue(), file.name) for file in files)
     st.session_state.uploads += 1
+    # Streamlit would keep every upload until the page is closed, and knows no other way to give it up.
+    context: Any = get_script_run_ctx()
+    for file in files if context else ():
+        context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
+
+
+def _take_photograph(key: str) -> None:
+    """Look at the photograph in the camera of that key; without one the image stays."""
+    if file := st.session_state[key]:
+        _give([ChosenImage(file.file_id, file.getvalue(), file.name)])
 
 
 def _ask_address(key: str) -> str:
@@ -186,9 +250,11 @@ def _fetch(url: str) -> None:
         error = None
         if url:
             try:
+                if allowance().wait:
+                    raise ImageError(f"{address_name(url)}: {allowance().refusal}")
                 with st.spinner("Fetching the image"):
                     data = fetch(url, allow_private=False)
-                _give(ChosenImage(uuid4().hex, data, address_name(url)))
+                _give([ChosenImage(uuid4().hex, data, address_name(url))])
             except CaitVizError as failure:
                 error = str(failure)
         state.web_answer = (url, error)
@@ -211,3 +277,28 @@ def _choose_sample(slug: str | None) -> None:
 def _take_sample(slug: str) -> None:
     st.session_state.sample = slug
     show_given_image(False)
+
+
+def _choose_own(given: ChosenImage | None) -> None:
+    """A thumbnail for each image that the person gave."""
+    options = [
+        Option(
+            image.key, image.thumbnail, f"Your image {number}", image.name, _end(image.name), help=image.name
+        )
+        for number, image in enumerate(own_images().values(), 1)
+    ]
+    choose_option(
+        "Your image", {"": options}, given.key if given else None, "own", _take_own, _THUMBNAIL_SIDE, None
+    )
+
+
+def _end(name: str) -> str:
+    """As much of a file's name as has room under its thumbnail: cameras tell images apart at its end."""
+    stem = Path(name).stem
+    return stem if len(stem) <= _LONGEST_CAPTION else f"…{stem[1 - _LONGEST_CAPTION :]}"
+
+
+def _take_own(key: str) -> None:
+    if image := own_images().get(key):
+        st.session_state.given = image
+        show_given_image(True)

@@ -12,7 +12,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   root.ariaLabel = data.label;
   root.style.setProperty("--width", `${data.width}px`);
-  root.style.setProperty("--narrowest", `${data.narrowest}px`);
+  root.style.setProperty("--narrowest", `${data.narrowest ?? data.width}px`);
+  root.classList.toggle("row", data.narrowest === null);
   const labels = root.querySelectorAll("label");
   data.groups.flatMap(group => group.options).forEach((option, index) => {
     const [input, image, caption, note] = labels[index].children;
@@ -23,8 +24,16 @@ export default function ({ data, parentElement, setTriggerValue }) {
     caption.textContent = option.caption;
     note.textContent = option.note;
     labels[index].title = option.help;
+    if (input.checked && data.narrowest === null) bring(labels[index]);
   });
   root.onchange = event => setTriggerValue("chosen", event.target.value);
+}
+
+// Not by scrollIntoView, which would move the page too.
+function bring(label) {
+  const row = label.parentElement, room = 6; // for its outline
+  const left = label.offsetLeft - room, right = label.offsetLeft + label.offsetWidth + room;
+  row.scrollLeft = Math.min(left, Math.max(row.scrollLeft, right - row.clientWidth));
 }
 
 function build(groups) {

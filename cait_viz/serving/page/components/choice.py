@@ -31,7 +31,7 @@ def choose_option(
     key: str,
     on_choose: Callable[[str], None],
     width: int,
-    narrowest: int,
+    narrowest: int | None,
 ) -> None:
     """Draw groups of images, each under its heading, as one radio group.
 
@@ -42,7 +42,8 @@ def choose_option(
         key: tells the group from others on the page.
         on_choose: is called with the value of a newly chosen one before the page runs again.
         width: of an image, in CSS pixels, where there is room.
-        narrowest: the least width, to which the images of a group shrink so that they fit in a row.
+        narrowest: the least width, to which the images of a group shrink so that they fit in a row; None for
+            images that do not shrink, in one row that can be scrolled.
     """
     drawn = [
         {

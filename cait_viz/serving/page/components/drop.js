@@ -11,11 +11,11 @@ export default function ({ data }) {
   const isTheirs = event => event.target.closest?.("[data-testid=stFileUploaderDropzone]");
 
   const give = files => {
-    const image = [...files].find(file => file.type.startsWith("image/")) ?? files[0];
+    const images = [...files].filter(file => file.type.startsWith("image/"));
     const input = place()?.querySelector("input[type=file]");
-    if (!image || !input) return false;
+    if (!files.length || !input) return false;
     const carried = new DataTransfer();
-    carried.items.add(image);
+    for (const file of images.length ? images : files) carried.items.add(file);
     input.files = carried.files;
     return input.dispatchEvent(new Event("change", { bubbles: true }));
   };

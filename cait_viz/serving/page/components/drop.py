@@ -1,4 +1,4 @@
-"""An image that is dropped or pasted anywhere on the page goes to an uploader of Streamlit's."""
+"""Images that are dropped or pasted anywhere on the page go to an uploader of Streamlit's."""
 
 import streamlit as st
 
