@@ -49,5 +49,18 @@ class EngineError(CaitVizError):
     """An engine that is missing, or cannot run a network."""
 
 
+class MemoryShortageError(EngineError):
+    """A network that the memory has no room for.
+
+    Args:
+        message: the sentence for a person.
+        missing: how many bytes are missing, about.
+    """
+
+    def __init__(self, message: str, missing: int = 0) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
 class ProcessDiedError(CaitVizError):
     """A process of this program's own that ended before it was done."""

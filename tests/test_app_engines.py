@@ -21,6 +21,7 @@ from cait_viz.errors import (
     CheckpointError,
     EngineError,
     ImageError,
+    MemoryShortageError,
     ProcessDiedError,
     SelectionError,
     UnknownModelError,
@@ -133,13 +134,27 @@ def test_a_model_that_the_memory_has_no_room_for_is_refused_before_with_its_esti
 def test_a_model_that_nobody_looks_with_makes_room_for_one_that_has_none():
     def load(choice):
         if choice.name == "second" and engines.find(ModelChoice("first")):
-            raise EngineError("there is no room")
+            raise MemoryShortageError("there is no room", missing=1000)
         return Blind()
 
     engines = Engines(LIMIT, load)
     engines.load(ModelChoice("first"))
     assert engines.load(ModelChoice("second"))
     assert engines.find(ModelChoice("first")) is None
+
+
+@pytest.mark.parametrize("error", [MemoryShortageError("too large", missing=10**12), EngineError("refused")])
+def test_a_model_for_which_no_room_can_be_made_takes_no_others_away(error):
+    def load(choice):
+        if choice.name == "second":
+            raise error
+        return Blind()
+
+    engines = Engines(LIMIT, load)
+    engines.load(ModelChoice("first"))
+    with pytest.raises(type(error)):
+        engines.load(ModelChoice("second"))
+    assert engines.find(ModelChoice("first"))
 
 
 def test_an_image_is_read_once_for_all_questions_about_it(analyzer, tiny, photo):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psutil
 
-from cait_viz.errors import EngineError
+from cait_viz.errors import MemoryShortageError
 from cait_viz.model.config import CaiTConfig
 from cait_viz.model.timm_names import count_parameters
 
@@ -56,12 +56,13 @@ def require(name: str, config: CaiTConfig) -> None:
     """Refuse a network that the memory has no room for.
 
     Raises:
-        EngineError: it needs more than there is; the message tells both.
+        MemoryShortageError: it needs more than there is; the message tells both.
     """
     needed, free = estimate(config), available()
     if needed > free:
         height, width = config.image_shape
-        raise EngineError(
+        raise MemoryShortageError(
             f"{name} needs about {needed / 1e9:.1f} GB of memory for {width} × {height} pixels and "
-            f"{free / 1e9:.1f} GB are free; choose a smaller model or input, or close other programs"
+            f"{free / 1e9:.1f} GB are free; choose a smaller model or input, or close other programs",
+            needed - free,
         )

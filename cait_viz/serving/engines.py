@@ -25,7 +25,7 @@ from cait_viz.engine import memory
 from cait_viz.engine.base import Engine, EngineName
 from cait_viz.engine.load import load_engine
 from cait_viz.engine.process import KerasProcess
-from cait_viz.errors import CaitVizError, CheckpointError, EngineError, ProcessDiedError
+from cait_viz.errors import CaitVizError, CheckpointError, MemoryShortageError, ProcessDiedError
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import LoadedImage, load_image
 from cait_viz.model.config import Precision
@@ -125,9 +125,9 @@ class Engines:
         if engine is None:
             try:
                 engine = self._load(choice)
-            except EngineError:  # the memory has no room for it, perhaps
+            except MemoryShortageError as error:
                 with self._lock:
-                    if not self._kept:
+                    if error.missing > sum(memory.weight_bytes(kept.config) for kept in self._kept.values()):
                         raise
                     self._kept.clear()
                 engine = self._load(choice)
