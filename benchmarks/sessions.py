@@ -177,7 +177,7 @@ class BrowserSession:
 
     def __init__(self, browser: "Browser", url: str) -> None:
         self._browser, self._url = browser, url
-        self._page: "Page | None" = None
+        self._page: Page | None = None
 
     async def open(self) -> None:
         """Open the page, and wait until it is whole."""

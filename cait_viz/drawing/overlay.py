@@ -161,6 +161,8 @@ def render_signed(image: Image.Image, box: Box, scores: Floats, look: Look) -> I
 
 def _framed(image: Image.Image, box: Box, drawn: Image.Image, look: Look) -> Image.Image:
     """What was drawn in its place, and around it the image, as dim as the look says."""
+    if drawn.size == image.size:
+        return drawn
     dimmed = [round(level * (1 - look.dim_unseen)) for level in range(_LEVELS + 1)]
     result = image.point(dimmed * len(image.getbands()))
     result.paste(drawn, box.pixels())
