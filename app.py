@@ -73,7 +73,8 @@ def main() -> None:
         show_download_of(missing)
     elif result := analyze(image, model, view, detail):
         _, show_answer = QUESTIONS[st.session_state.question]
-        show_answer(result, model, block, head, appearance)
+        with server().turns.turn():
+            show_answer(result, model, block, head, appearance)
 
 
 def choose_question() -> None:

@@ -1,5 +1,6 @@
 """The app with many visitors: whom each waits for, and what a server lets them do."""
 
+import re
 import threading
 
 import pytest
@@ -38,15 +39,16 @@ PATIENCE = 120  # seconds
 def spoken(monkeypatch):
     """What the page says while it waits, and what is called with each sentence."""
     said, then = [], []
-    spinner = st.spinner
+    draw = st.delta_generator.DeltaGenerator.html
 
-    def tell(text, **options):
-        said.append(text)
-        for function in then:
-            function(text)
-        return spinner(text, **options)
+    def tell(self, body, **options):
+        if found := re.fullmatch(r'<p class="waiting" role="status">(.*)</p>', str(body)):
+            said.append(found[1])
+            for function in then:
+                function(found[1])
+        return draw(self, body, **options)
 
-    monkeypatch.setattr(st, "spinner", tell)
+    monkeypatch.setattr(st.delta_generator.DeltaGenerator, "html", tell)
     return said, then
 
 

@@ -213,6 +213,10 @@ def test_uploads_are_limited_and_guarded_and_nothing_is_reported_anywhere():
     assert CONFIG["browser"]["gatherUsageStats"] is False
 
 
+def test_a_run_of_one_visitor_collects_no_garbage_of_all_others():
+    assert CONFIG["runner"]["postScriptGC"] is False
+
+
 def test_the_page_has_a_theme_of_its_own_for_light_and_for_dark():
     for scheme in ("light", "dark"):
         assert {"primaryColor", "backgroundColor", "textColor"} <= CONFIG["theme"][scheme].keys()

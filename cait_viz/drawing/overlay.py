@@ -161,6 +161,8 @@ def render_signed(image: Image.Image, box: Box, scores: Floats, appearance: Appe
 
 def _framed(image: Image.Image, box: Box, drawn: Image.Image, appearance: Appearance) -> Image.Image:
     """What was drawn in its place, and around it the image, as dim as the appearance says."""
+    if drawn.size == image.size:
+        return drawn
     dimmed = [round(level * (1 - appearance.dim_unseen)) for level in range(_LEVELS + 1)]
     result = image.point(dimmed * len(image.getbands()))
     result.paste(drawn, box.pixels())

@@ -20,6 +20,7 @@ from cait_viz.model.config import Precision
 from cait_viz.serving.answers import Answer, Found
 from cait_viz.serving.engines import Analyzer, Engines, Request, load_choice
 from cait_viz.serving.models import AvailableModel, registry_model
+from cait_viz.serving.turns import Turns
 from cait_viz.weights.hub import Progress
 from cait_viz.weights.registry import BUNDLED, VARIANTS, Variant
 from cait_viz.weights.resolve import available, resolve
@@ -30,6 +31,9 @@ MEMORY_SETTING = "CAIT_VIZ_MODEL_MEGABYTES"
 # The published model that the app opens on where its weights are on the machine.
 _PREFERRED = "cait_xxs24_224"
 
+
+# So many pages are drawn at a time: one is held up now and then by Python's lock or by the network.
+_DRAWING = 2
 
 # Bytes of arrays that answers may keep; more where the machine has it, for traces of fine grids are large.
 _ANSWERS = 128 * 2**20
@@ -125,6 +129,8 @@ class Server:
         engines = Engines(_model_bytes(), partial(load_choice, engine=engine, precision=precision))
         self.analyzer = analyzer or Analyzer(engines, first)
         self.answers = Answers(self.analyzer, size=max(_ANSWERS, memory.available() // 16))
+        # At drawing what is answered.
+        self.turns = Turns(_DRAWING)
         self._downloading = threading.Lock()
         self._counting = threading.Lock()
 

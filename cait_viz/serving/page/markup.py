@@ -19,6 +19,11 @@ def notice(sentence: str) -> str:
     return f'<p class="notice" role="alert">{html.escape(sentence)}</p>'
 
 
+def waiting(sentence: str) -> str:
+    """What is waited for as HTML, with a sign that moves; Streamlit's own comes half a second later."""
+    return f'<p class="waiting" role="status">{html.escape(sentence)}</p>'
+
+
 def verbatim(name: str) -> str:
     """A name of unknown origin, for Markdown: as code, in which nothing is read as Markdown."""
     quoted = name.replace("`", "'")

@@ -15,7 +15,7 @@ from cait_viz.serving.answers import Found
 from cait_viz.serving.engines import Request
 from cait_viz.serving.models import AvailableModel
 from cait_viz.serving.page.address import DETAILS
-from cait_viz.serving.page.markup import notice
+from cait_viz.serving.page.markup import notice, waiting
 from cait_viz.serving.page.source import ChosenImage, Sample
 from cait_viz.serving.page.visitor import visitor
 from cait_viz.serving.state import server
@@ -166,6 +166,11 @@ def ask(
 
 def _wait_for(key: Hashable, request: Request[Found], sample: Sample | None = None, told: str = "") -> Found:
     """The answer; while it takes its time, the sample and what is going on."""
+    with server().turns.away():
+        return _wait(key, request, sample, told)
+
+
+def _wait(key: Hashable, request: Request[Found], sample: Sample | None, told: str) -> Found:
     answer = server().answers.ask(key, request)
     try:
         if not wait([answer], timeout=_PATIENCE).done:
@@ -175,18 +180,14 @@ def _wait_for(key: Hashable, request: Request[Found], sample: Sample | None = No
                 said = st.empty()
                 if sample is not None:
                     st.image(str(sample.path), alt=sample.alt)
-                pulse = st.empty()
-                while not answer.done():
-                    stage, running = answer.stage, answer.running()
-                    with said, st.spinner(told if running and told else stage):
-                        while (answer.stage, answer.running()) == (stage, running) and not wait(
-                            [answer], timeout=_PATIENCE
-                        ).done:
-                            # Either lets Streamlit interrupt this run when the person chooses anew.
-                            if answer.share is None:
-                                pulse.empty()
-                            else:
-                                pulse.progress(min(1.0, answer.share))
+                bar = st.empty()
+                while True:
+                    # Either lets Streamlit interrupt this run when the person chooses anew.
+                    said.html(waiting(told if answer.running() and told else answer.stage))
+                    if answer.share is not None:
+                        bar.progress(min(1.0, answer.share))
+                    if wait([answer], timeout=_PATIENCE).done:
+                        break
             place.empty()
         return answer.result()
     finally:

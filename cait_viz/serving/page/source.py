@@ -18,6 +18,7 @@ from cait_viz._resources import SAMPLES
 from cait_viz.errors import CaitVizError, ImageError
 from cait_viz.images.read import load_thumbnail
 from cait_viz.images.web import address_name, fetch
+from cait_viz.serving.page.components.assets import data_address
 from cait_viz.serving.page.components.choice import Option, choose_option
 from cait_viz.serving.page.components.drop import accept_drops
 from cait_viz.serving.page.markup import notice
@@ -38,7 +39,7 @@ MOST_BYTES = 32 * 2**20
 # Of the caption of a thumbnail, in characters.
 _LONGEST_CAPTION = 8
 # Stands for an image that cannot be read.
-_UNREADABLE = Image.new("RGB", (2 * _THUMBNAIL_SIDE, 2 * _THUMBNAIL_SIDE), "#8c8489")
+_UNREADABLE = Image.new("RGB", (1, 1), "#8c8489")
 # Room for what surrounds an upload in its request, in bytes.
 _MULTIPART_HEADERS = 2**20
 
@@ -58,11 +59,6 @@ class Sample:
         """The photograph as the image to look at."""
         return ChosenImage(self.slug, self.path.read_bytes(), self.path.name, self)
 
-    @cached_property
-    def thumbnail(self) -> Image.Image:
-        """The photograph, small and square."""
-        return self.chosen.thumbnail
-
 
 @dataclass(frozen=True)
 class ChosenImage:
@@ -74,13 +70,14 @@ class ChosenImage:
     sample: Sample | None = None  # that it is, if it is one
 
     @cached_property
-    def thumbnail(self) -> Image.Image:
-        """The image, small and square; gray where it cannot be read."""
+    def thumbnail(self) -> str:
+        """The address that holds the image, small and square; a gray one where it cannot be read."""
         side = 2 * _THUMBNAIL_SIDE
         try:
-            return ImageOps.fit(load_thumbnail(self.data, self.name, side), (side, side))
+            image = load_thumbnail(self.data, self.name, side)
         except ImageError:
-            return _UNREADABLE
+            image = _UNREADABLE
+        return data_address(ImageOps.fit(image, (side, side)))
 
 
 def keep_uploads_off_the_disk() -> None:
@@ -266,7 +263,7 @@ def _fetch(url: str) -> None:
 def _choose_sample(slug: str | None) -> None:
     """A thumbnail for each sample, the one of that slug being chosen."""
     options = [
-        Option(sample.slug, sample.thumbnail, sample.alt, sample.title, help=sample.title)
+        Option(sample.slug, sample.chosen.thumbnail, sample.alt, sample.title, help=sample.title)
         for sample in samples().values()
     ]
     choose_option(

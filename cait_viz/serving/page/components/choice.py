@@ -16,7 +16,7 @@ class Option:
     """An image that can be chosen."""
 
     value: str  # tells it from the others
-    image: Image.Image
+    image: Image.Image | str  # or the address that holds it
     alt: str
     label: str  # what a screen reader calls it; it holds what is seen under the image
     caption: str = ""  # under the image
@@ -48,7 +48,7 @@ def choose_option(
     drawn = [
         {
             "heading": heading,
-            "options": [vars(option) | {"image": data_address(option.image)} for option in options],
+            "options": [vars(option) | {"image": _address(option.image)} for option in options],
         }
         for heading, options in groups.items()
     ]
@@ -57,3 +57,7 @@ def choose_option(
         data={"label": label, "groups": drawn, "chosen": chosen, "width": width, "narrowest": narrowest},
         on_chosen_change=lambda: on_choose(st.session_state[key].chosen),
     )
+
+
+def _address(image: Image.Image | str) -> str:
+    return image if isinstance(image, str) else data_address(image)
