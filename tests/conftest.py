@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser_visitor import ARGUMENTS, CHROMIUM, Visitor, started
+from hypothesis import settings
 from image_helpers import blobs
 from PIL import Image
 from reference import lively_weights, timm_shapes
@@ -24,6 +25,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+# No test asserts a time, Hypothesis' own limit included.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 # Before anything imports them: TensorFlow silent, Keras on TensorFlow.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

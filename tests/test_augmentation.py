@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -134,7 +134,6 @@ def test_a_image_without_a_label_leaves_its_share_open():
     np.testing.assert_allclose(mixed_labels(view, np.array([-1, -1]), 3), [0, 0, 0])
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 99))
 def test_images_smaller_than_the_input_are_shown_all_the_same(height, width, number):
     images = Images(noise(height, width), noise(7, 5))

@@ -39,7 +39,7 @@ def test_without_a_head_there_are_no_head_tensors():
     assert not any(name.startswith("head") for name in timm_tensors(config))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     grid=st.integers(1, 5),
     patch=st.integers(1, 9),
@@ -140,7 +140,7 @@ def saved_and_resolved(tensors):
         return checkpoint, read_tensors(checkpoint)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(prefix=WRAPPERS, counters=COUNTERS)
 def test_names_that_share_a_wrappers_prefix_load_as_if_they_had_none(weights, prefix, counters):
     saved = {prefix + name: tensor for name, tensor in weights.items()}
@@ -153,7 +153,7 @@ def test_names_that_share_a_wrappers_prefix_load_as_if_they_had_none(weights, pr
         np.testing.assert_array_equal(tensor, weights[name])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     wrapper=WRAPPERS,
     average=AVERAGES,

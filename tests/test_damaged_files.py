@@ -48,7 +48,7 @@ def read_or_refused(data: bytes) -> Image.Image | None:
     return None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(kind=st.sampled_from(sorted(WHOLE)), share=st.floats(0, 1))
 @example(kind="JPEG", share=0.999)
 @example(kind="PNG", share=0.99)
@@ -140,7 +140,7 @@ def test_reading_a_cut_file_leaves_pillow_strict():
         Image.open(io.BytesIO(encoded("JPEG")[:-2])).load()
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(
     kind=st.sampled_from(sorted(WHOLE)),
     changes=st.lists(
@@ -156,7 +156,7 @@ def test_a_file_with_changed_bytes_is_read_or_refused(kind, changes, in_header):
     read_or_refused(bytes(data))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     start=st.sampled_from(
         [PNG_SIGNATURE, b"\xff\xd8\xff", b"GIF89a", b"BM", b"II*\0", b"MM\0+", b"RIFF", b""]

@@ -58,7 +58,7 @@ def some(share, seed=0, side=SIDE):
 
 
 @given(seed=st.integers(0, 1000), steps=st.integers(1, 40))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_where_every_pixel_counts_the_same_every_map_scores_the_same(seed, steps):
     pixels = noise(seed)
     [both] = curves(pixels, [ranks(seed + 1)], watching_all(pixels), steps)
@@ -69,7 +69,7 @@ def test_where_every_pixel_counts_the_same_every_map_scores_the_same(seed, steps
 
 
 @given(share=st.integers(1, 99), seed=st.integers(0, 100))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_map_of_the_pixels_that_count_has_the_area_worked_out_by_hand(share, seed):
     pixels, watched = noise(seed), some(share / 100, seed + 1)
     [both] = curves(pixels, [watched], Watching(pixels, watched))
@@ -103,7 +103,7 @@ def test_the_fractions_are_the_shares_that_were_really_replaced():
 
 
 @given(levels=st.integers(1, 6), steps=st.integers(1, 30), seed=st.integers(0, 100))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_pixels_of_one_value_go_together_and_their_share_is_given(levels, steps, seed):
     pixels = noise(seed)
     values = np.random.default_rng(seed).integers(0, levels, (SIDE, SIDE)).astype(np.float32)
@@ -232,7 +232,7 @@ def test_the_gaussians_sigma_is_a_quarter_of_the_side():
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=60))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_an_interval_holds_the_mean_of_its_values(values):
     low, high = bootstrap_interval(values, np.random.default_rng(0), resamples=2000)
     assert low - 1e-9 <= np.mean(values) <= high + 1e-9

@@ -150,7 +150,7 @@ def test_an_input_that_the_memory_has_no_room_for_is_refused_before_anything_is_
         cait_viz.load_engine(weights=tiny_weights, image_size=8192)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     width=st.integers(1, 12_000),
     height=st.integers(1, 12_000),
@@ -169,7 +169,7 @@ def test_a_fitted_input_has_the_shape_of_the_image_and_about_as_many_patches(wid
     assert image_shape(fitted_size((width, width), side * patch, patch)) == (side * patch, side * patch)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     width=st.integers(1, 500), height=st.integers(1, 500), rows=st.integers(1, 6), columns=st.integers(1, 6)
 )

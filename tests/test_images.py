@@ -186,7 +186,7 @@ def test_a_closed_pillow_image_is_refused():
         read_image(image)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
 def test_an_array_of_uint8_comes_back_as_it_was(array):
     assert (np.asarray(read_image(array)) == array).all()

@@ -104,7 +104,7 @@ def test_a_file_of_json_is_read_as_such_whatever_its_name(tmp_path, content, ind
     assert class_names(3, tmp_path / name) == NAMES
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     names=st.lists(
         st.text(st.characters(exclude_categories=("C", "Z")), min_size=1),

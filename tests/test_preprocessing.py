@@ -40,7 +40,7 @@ def torchvision_restated(image: Image.Image, side: int) -> np.ndarray:
     return tensor.transpose(1, 2, 0)[None]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(width=SIDES, height=SIDES, side=IMAGE_SIZES)
 def test_the_crop_is_torchvisions_to_the_last_bit(width, height, side):
     if max(width, height) > 100 * min(width, height):
@@ -49,7 +49,7 @@ def test_the_crop_is_torchvisions_to_the_last_bit(width, height, side):
     np.testing.assert_array_equal(prepare(image, side), torchvision_restated(image, side))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     width=st.integers(1, 12_000), height=st.integers(1, 12_000), side=IMAGE_SIZES, view=st.sampled_from(VIEWS)
 )
@@ -63,7 +63,7 @@ def test_the_seen_box_lies_in_the_image_and_has_pixels(width, height, side, view
     assert all(isinstance(edge, int) for edge in box.pixels())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(width=st.integers(1, 12_000), height=st.integers(1, 12_000), side=IMAGE_SIZES)
 def test_the_crop_keeps_the_whole_short_side_and_the_middle_of_the_long_one(width, height, side):
     box = seen_box((width, height), side, "crop")

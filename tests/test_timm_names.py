@@ -61,7 +61,7 @@ def test_a_state_dict_does_not_change_with_the_network_it_was_read_from(tiny_con
     assert_same(tensors, kept)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     grid=st.integers(1, 3),
     patch=st.integers(1, 5),

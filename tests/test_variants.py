@@ -175,14 +175,14 @@ def test_a_ratio_that_makes_no_whole_hidden_width_is_refused(value):
     assert repr(value) in message
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(hidden=st.integers(1, 5000), dim=st.integers(1, 1000))
 def test_every_hidden_width_has_its_ratio(hidden, dim):
     config = CaiTConfig(projection_dim=dim, num_heads=1, mlp_ratio=hidden / dim)
     assert config.mlp_dim == hidden
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     patch=st.integers(1, 64),
     grid=st.integers(1, 64),
@@ -216,7 +216,7 @@ def test_every_sound_combination_is_accepted_and_comes_back_from_its_dict(
     assert (config.grid_shape, config.num_patches) == ((grid, grid), grid * grid)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     name=st.sampled_from((*COUNTS, *POSITIVES, "init_values", *RATES, "global_pool", "pre_logits")),
     value=st.one_of(
