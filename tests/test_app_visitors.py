@@ -79,6 +79,12 @@ def test_one_visitor_is_one_session_and_another_is_another(asked):
     assert sessions[0] == sessions[2] != sessions[1]
 
 
+def test_the_same_image_of_many_visitors_is_computed_once(asked):
+    pages = [upload(visit(), "handout.png", picture(5)) for _ in range(3)]
+    assert [request.image_name for request in asked] == ["pagoda.jpg", "handout.png"]
+    assert all("handout.png" in maps(page)[0][0] for page in pages)
+
+
 # --- several images ---------------------------------------------------------------------------------------
 
 
@@ -118,6 +124,13 @@ def test_an_image_that_is_given_later_is_added_and_shown_and_one_that_is_removed
     page.button(key="remove").click().run()
     assert (names(page), chosen(page)) == (["a.png", "b.png"], None)
     assert "pagoda.jpg" in maps(page)[0][0]
+
+
+def test_an_image_that_is_given_again_stands_once_where_it_was_given_last():
+    page = upload_all(visit(), *((f"{name}.png", picture(1)) for name in "aab"))
+    assert (names(page), chosen(page)) == (["a.png", "b.png"], "b.png")
+    upload(page, "a.png", picture(1))
+    assert (names(page), chosen(page)) == (["b.png", "a.png"], "a.png")
 
 
 def test_every_image_has_a_small_picture_of_its_own_and_one_that_cannot_be_read_is_gray():

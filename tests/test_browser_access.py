@@ -44,7 +44,7 @@ def test_every_answer_fits_every_screen_and_axe_finds_nothing_against_it(visitor
 
 def test_on_a_phone_both_images_fit_the_screen_and_a_tap_chooses_a_patch(visitors):
     visitor = visitors(viewport=PHONE, is_mobile=True, has_touch=True).open()
-    assert visitor.page.locator(MAPS).first.bounding_box()["width"] > 250
+    assert visitor.calm(visitor.page.locator(MAPS).first.bounding_box)["width"] > 250
     visitor.after(lambda: visitor.page.get_by_alt_text("The image pagoda.jpg").tap(force=True))
     visitor.page.get_by_text("The patch in row").wait_for()
 

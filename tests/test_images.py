@@ -20,7 +20,7 @@ from PIL import Image, TiffImagePlugin
 
 from cait_viz._resources import SAMPLES
 from cait_viz.errors import ImageError
-from cait_viz.images.read import LoadedImage, load_image, read_image
+from cait_viz.images.read import LoadedImage, load_image, load_thumbnail, read_image
 
 LOSSLESS = {
     "PNG": ("PNG", {}),
@@ -297,3 +297,20 @@ def test_every_sample_is_a_photograph_with_a_licence_and_a_description():
             assert entry[key] in readme
         assert entry["alt"]
         assert entry["license_url"].startswith("https://")
+
+
+def test_a_thumbnail_is_like_the_image_and_not_smaller_than_asked_for():
+    rows, columns = np.mgrid[:900, :1200]
+    pixels = np.stack([rows * 255 // 900, columns * 255 // 1200, rows * 0], axis=2).astype(np.uint8)
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by 90 degrees
+    Image.fromarray(pixels).save(file, "JPEG", quality=95, exif=exif)
+    small, large = load_thumbnail(file.getvalue(), "photo.jpg", 112), read_image(file.getvalue())
+    assert large.size == (900, 1200)
+    assert 112 <= min(small.size) < 300
+    assert small.height > small.width
+    difference = np.asarray(large.resize(small.size), int) - np.asarray(small, int)
+    assert np.abs(difference).mean() < 3
+    with pytest.raises(ImageError, match=r"^letter\.jpg: "):
+        load_thumbnail(b"Dear reader", "letter.jpg", 112)

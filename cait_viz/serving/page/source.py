@@ -1,17 +1,17 @@
 """The image to look at: an upload, a photograph from the camera, a web address or a sample."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 import streamlit as st
 from PIL import Image, ImageOps
 from starlette.formparsers import MultiPartParser
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from cait_viz._resources import SAMPLES
@@ -64,7 +64,7 @@ class Sample:
 class ChosenImage:
     """The image to look at: its file's bytes and name."""
 
-    key: str  # tells it from all others
+    key: str  # tells it from all others; the same for the same file of the same name, whoever gives it
     data: bytes
     name: str
     sample: Sample | None = None  # that it is, if it is one
@@ -170,16 +170,17 @@ def own_images() -> Mapping[str, ChosenImage]:
     return kept
 
 
-def _give(images: Iterable[ChosenImage]) -> None:
-    """Take images of the person's, look at the last one, and say which are not taken or kept."""
+def _give(files: Iterable[tuple[str, bytes]]) -> None:
+    """Take images of the person's, by name, look at the last one, and say which are not taken or kept."""
     state, allowed = st.session_state, allowance()
     taken: list[ChosenImage] = []
     refused: list[str] = []
-    for image in images:
+    for name, data in files:
         if allowed.take():
-            taken.append(image)
+            key = hashlib.sha256(name.encode(errors="replace") + b"\0" + data).hexdigest()
+            taken.append(ChosenImage(key, data, name))
         else:
-            refused.append(image.name)
+            refused.append(name)
     own = state.given_images = _last([*own_images().values(), *taken])
     if taken:
         state.update(given=taken[-1], shows_given=True)
@@ -194,7 +195,8 @@ def _give(images: Iterable[ChosenImage]) -> None:
 
 
 def _last(images: Sequence[ChosenImage]) -> dict[str, ChosenImage]:
-    """The last images for which there is room, by key."""
+    """The last images for which there is room, by key; one that was given twice where it was given last."""
+    images = list({image.key: image for image in reversed(images)}.values())[::-1]
     sizes = accumulate(len(image.data) for image in reversed(images))
     count = min(MOST_IMAGES, max(1, sum(size <= MOST_BYTES for size in sizes)))
     return {image.key: image for image in images[-count:]}
@@ -215,18 +217,19 @@ def _remove_given_image() -> None:
 def _take_uploads(key: str) -> None:
     """Look at the files in the uploader of that key."""
     files = st.session_state[key]
-    _give(ChosenImage(file.file_id, file.getvalue(), file.name) for file in files)
+    _give((file.name, file.getvalue()) for file in files)
     st.session_state.uploads += 1
     # Streamlit would keep every upload until the page is closed, and knows no other way to give it up.
-    context: Any = get_script_run_ctx()
-    for file in files if context else ():
-        context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
+    context = get_script_run_ctx()
+    if context is not None and isinstance(context.uploaded_file_mgr, MemoryUploadedFileManager):
+        for file in files:
+            context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
 
 
 def _take_photograph(key: str) -> None:
     """Look at the photograph in the camera of that key; without one the image stays."""
     if file := st.session_state[key]:
-        _give([ChosenImage(file.file_id, file.getvalue(), file.name)])
+        _give([(file.name, file.getvalue())])
 
 
 def _ask_address(key: str) -> str:
@@ -251,7 +254,7 @@ def _fetch(url: str) -> None:
                     raise ImageError(f"{address_name(url)}: {allowance().refusal}")
                 with st.spinner("Fetching the image"):
                     data = fetch(url, allow_private=False)
-                _give([ChosenImage(uuid4().hex, data, address_name(url))])
+                _give([(address_name(url), data)])
             except CaitVizError as failure:
                 error = str(failure)
         state.web_answer = (url, error)
@@ -284,9 +287,8 @@ def _choose_own(given: ChosenImage | None) -> None:
         )
         for number, image in enumerate(own_images().values(), 1)
     ]
-    choose_option(
-        "Your image", {"": options}, given.key if given else None, "own", _take_own, _THUMBNAIL_SIDE, None
-    )
+    chosen = None if given is None else given.key
+    choose_option("Your image", {"": options}, chosen, "own", _take_own, _THUMBNAIL_SIDE, None)
 
 
 def _end(name: str) -> str:
