@@ -144,7 +144,7 @@ def test_in_a_browser_no_page_is_wider_than_a_phone_or_asks_another_host(scheme,
     context = browser.new_context(viewport=PHONE, color_scheme=scheme)
     page, outside, complaints = context.new_page(), [], []
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=site)) as server:
-        Thread(target=server.serve_forever).start()
+        Thread(target=server.serve_forever, daemon=True).start()
         own = f"http://127.0.0.1:{server.server_port}/"
         page.on("request", lambda asked: asked.url.startswith((own, "data:")) or outside.append(asked.url))
         page.on("console", lambda told: told.type == "error" and complaints.append(told.text))
