@@ -1,5 +1,6 @@
 """`cait-viz` as a program of its own: its streams, signals and terminals, and the app that it starts."""
 
+import contextlib
 import json
 import logging
 import re
@@ -8,9 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
+from browser_visitor import free_port
 from image_helpers import assert_same_drawing
 
 ROOT = Path(__file__).parent.parent
@@ -94,6 +97,21 @@ def test_app_opens_on_the_weights_that_were_given_with_their_labels(launched, ti
     assert str(labels) in first
     [(_, _, first)] = launched(["--weights", tiny_weights])
     assert str(tiny_weights) in first
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_app_that_is_told_to_stop_does_so_quietly_and_without_an_error(start, number):
+    port = free_port()
+    with start("app", "--port", port, "--host", "127.0.0.1") as process:
+        while process.poll() is None:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health"):
+                break
+            time.sleep(0.1)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert b"Aborted" not in out + err
+    assert b"Traceback" not in out + err
 
 
 def test_a_successful_command_says_nothing_on_standard_error(shell, tmp_path, bundled_cat):

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import signal
 import sys
 import threading
 from collections.abc import Hashable, Sequence
@@ -174,7 +175,17 @@ def launch(arguments: Sequence[str] = (), **options: Any) -> None:
     """
     start(**options)
     sys.argv = ["streamlit", "run", str(APP), *arguments]
-    runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
+    # The server hands a signal on once it has stopped; as an interrupt it would count as an error.
+    before = {number: signal.signal(number, _end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        runpy.run_module("streamlit", run_name="__main__", alter_sys=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(*_: object) -> None:
+    sys.exit(0)
 
 
 def _model_bytes() -> int:
