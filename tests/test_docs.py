@@ -16,7 +16,7 @@ from types import ModuleType
 from urllib.parse import urlsplit
 
 import pytest
-from browser_visitor import PHONE
+from browser_visitor import PATIENCE, PHONE
 from conftest import ROOT
 
 import cait_viz
@@ -143,6 +143,7 @@ def test_every_page_is_in_the_order_of_the_pages(pages):
 def test_in_a_browser_no_page_is_wider_than_a_phone_or_asks_another_host(scheme, site, browser):
     context = browser.new_context(viewport=PHONE, color_scheme=scheme)
     page, outside, complaints = context.new_page(), [], []
+    page.set_default_timeout(PATIENCE)
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=site)) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         own = f"http://127.0.0.1:{server.server_port}/"
@@ -159,7 +160,8 @@ def test_in_a_browser_no_page_is_wider_than_a_phone_or_asks_another_host(scheme,
         ):
             page.goto(f"{own}{name}.html")
             assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], name
-        page.get_by_role("textbox", name="Search").fill("rollout")
+        page.wait_for_load_state("networkidle")
+        page.get_by_role("textbox", name="Search").press_sequentially("rollout")  # it listens to keys
         page.locator(".md-search-result__item").first.wait_for(state="attached")
         context.close()
         server.shutdown()
