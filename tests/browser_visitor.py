@@ -127,8 +127,10 @@ class Visitor:
         self.rest()
 
     def rest(self):
+        # Streamlit loads the code of a kind of widget when it first meets one; until then a gray box stands there.
         self.page.wait_for_function(
             "document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'"
+            " && !document.querySelector('[data-testid=stSkeleton]')"
         )
 
     def after(self, action):
