@@ -127,7 +127,7 @@ class Visitor:
         self.rest()
 
     def rest(self):
-        # Streamlit loads the code of a kind of widget when it first meets one; until then a gray box stands there.
+        # Streamlit loads the code of a kind of widget when it first meets one, and shows a gray box until then.
         self.page.wait_for_function(
             "document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'"
             " && !document.querySelector('[data-testid=stSkeleton]')"

@@ -1,17 +1,19 @@
 """The threads that analyze images for the app's visitors, and the networks that they keep."""
 
+import hashlib
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cait_viz._files import sha256
 from cait_viz.api import analyze
 from cait_viz.engine import memory
 from cait_viz.engine.base import Engine
@@ -29,6 +31,8 @@ from cait_viz.errors import (
 from cait_viz.model.config import CaiTConfig, WeightsSource
 from cait_viz.questions import block_attention, trace
 from cait_viz.serving.engines import Analyzer, Engines, ModelChoice, Request, load_choice
+from cait_viz.serving.models import user_model
+from cait_viz.weights.resolve import resolve
 
 PATIENCE = 120  # seconds after which a test is given up
 LIMIT = 10**9
@@ -36,7 +40,12 @@ LIMIT = 10**9
 
 @pytest.fixture(scope="module")
 def tiny(tiny_weights):
-    return ModelChoice(weights=tiny_weights)
+    return own(tiny_weights)
+
+
+def own(weights, **options):
+    """The choice of a checkpoint of one's own."""
+    return ModelChoice(checkpoint=resolve(weights=weights), **options)
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +92,11 @@ def test_a_refusal_comes_as_it_was_worded(ask):
 def test_a_model_that_cannot_be_loaded_is_told_and_the_next_image_is_answered(ask, photo):
     with pytest.raises(UnknownModelError, match="'cait_xl'"):
         ask(photo, ModelChoice("cait_xl"))
-    with pytest.raises(CaitVizError, match=r"nowhere\.safetensors"):
-        ask(photo, ModelChoice(weights=Path("nowhere.safetensors")))
     assert len(ask(photo).labels) == 10
 
 
 def test_results_name_the_model_as_it_was_called(ask, photo, tiny_weights):
-    found = ask(photo, ModelChoice(weights=tiny_weights, display_name="petals"))
+    found = ask(photo, own(tiny_weights, display_name="petals"))
     assert (found.model.name, found.model.weights) == ("petals", "tiny.safetensors")
     assert ask(photo).model.name == "tiny"
 
@@ -99,13 +106,13 @@ def test_weights_that_have_changed_are_refused_even_while_the_old_ones_are_in_me
 ):
     path = tmp_path / "mine.safetensors"
     path.write_bytes(tiny_weights.read_bytes())
-    choice = ModelChoice(weights=path, sha256=sha256(path))
+    choice = own(path)
     assert len(ask(photo, choice).labels) == 10
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
     with pytest.raises(CheckpointError, match=r"^mine\.safetensors: has changed since the app was started"):
         ask(photo, choice)
     path.unlink()
-    with pytest.raises(CheckpointError, match=r"^mine\.safetensors: .*there is no such file"):
+    with pytest.raises(CheckpointError, match=r"^mine\.safetensors: .*or is gone"):
         ask(photo, choice)
 
 
@@ -128,7 +135,7 @@ def test_a_model_that_the_memory_has_no_room_for_is_refused_before_with_its_esti
         EngineError,
         match=r"needs about 0\.3 GB .* 64 × 64 pixels and 0\.1 GB are free",
     ):
-        ask(photo, ModelChoice(weights=path))
+        ask(photo, own(path))
 
 
 def test_a_model_that_nobody_looks_with_makes_room_for_one_that_has_none():
@@ -337,7 +344,7 @@ def test_what_thirty_wait_for_comes_at_the_first_turn_of_any_of_them_and_stays_w
 
 
 def test_every_question_of_the_api_is_answered(analyzer, photo, tiny_weights):
-    mine = ModelChoice(weights=tiny_weights, display_name="petals")
+    mine = own(tiny_weights, display_name="petals")
     ask = lambda question: analyzer.ask(Request(photo, "a.png", "whole", mine, question)).result(PATIENCE)  # noqa: E731
     traced = ask(trace)
     assert (traced.analysis.image_name, traced.analysis.view) == ("a.png", "whole")
@@ -403,16 +410,35 @@ def test_a_model_larger_than_the_limit_is_kept_while_it_is_the_last_one(small):
     assert kept_after("aaba", 50) == "aba"
 
 
-def test_a_checkpoint_is_loaded_once_for_all_images_and_again_when_it_was_written_anew(tmp_path, small):
+def test_a_checkpoint_is_loaded_once_for_all_images_and_again_when_it_was_written_anew(
+    tmp_path, tiny_weights, small
+):
     loaded, path = [], tmp_path / "mine.safetensors"
-    engines = Engines(LIMIT, lambda choice: loaded.append(path.read_text()) or Blind())
-    for content in ("first", "other", "other"):
-        if not path.exists() or path.read_text() != content:
-            path.write_text(content)
-            os.utime(path, ns=(0, len(loaded)))
+    shutil.copyfile(tiny_weights, path)
+    choice = own(path)
+    engines = Engines(LIMIT, lambda choice: loaded.append(path.stat().st_mtime_ns) or Blind())
+    for written in (1, 2, 2):
+        os.utime(path, ns=(0, written))
         for _ in range(2):
-            engines.load(ModelChoice(weights=path))
-    assert loaded == ["first", "other"]
+            engines.load(choice)
+    assert loaded == [1, 2]
+
+
+def test_a_checkpoint_is_hashed_once_at_whatever_resolution(tmp_path, tiny_weights, monkeypatch):
+    hashed, digest = [], hashlib.file_digest
+    path = tmp_path / "mine.safetensors"
+    shutil.copyfile(tiny_weights, path)
+
+    def count(file, *arguments):
+        hashed.append(str(file.name))
+        return digest(file, *arguments)
+
+    monkeypatch.setattr(hashlib, "file_digest", count)
+    monkeypatch.chdir(tmp_path)
+    model = user_model(resolve(weights="mine.safetensors"))
+    for size in (None, 96):
+        load_choice(replace(model.choice, image_size=size))
+    assert [name for name in hashed if Path(name).name == path.name] == [str(path)]
 
 
 # --- Keras, where it is needed ------------------------------------------------------------------------------

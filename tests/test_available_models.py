@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from cait_viz._files import sha256
 from cait_viz._resources import BUNDLED_WEIGHTS
 from cait_viz.serving.engines import ModelChoice
 from cait_viz.serving.models import registry_model, user_model
@@ -87,8 +86,7 @@ def test_the_engine_finds_the_files_from_any_folder_and_knows_these_weights(make
     (tmp_path / "names.txt").write_text("".join(f"{index}\n" for index in range(10)))
     mine = make("petals.safetensors", Path("names.txt"))
     assert mine.choice == ModelChoice(
-        weights=tmp_path / "petals.safetensors",
+        checkpoint=checkpoints.resolve(weights=tmp_path / "petals.safetensors"),
         labels=tmp_path / "names.txt",
-        sha256=sha256(tmp_path / "petals.safetensors"),
         display_name="petals",
     )

@@ -84,6 +84,34 @@ def test_back_and_forward_bring_back_each_view_and_the_address_that_names_it(vis
     assert page.evaluate("history.length") == steps + 3
 
 
+@pytest.mark.parametrize("pause", [0, 10, 30, 100])
+def test_back_faster_than_the_page_goes_back_as_often(visitor, pause):
+    page = visitor.page
+    for choose in (
+        lambda: visitor.take_sample("rocket"),
+        lambda: visitor.take_head(0, 1),
+        lambda: visitor.press("Paper"),
+        lambda: visitor.press("Patches"),
+    ):
+        choose()
+    steps, address = page.evaluate("history.length"), page.url
+    page.evaluate(
+        "async pause => { for (const _ of [1, 2])"
+        " { history.back(); await new Promise(resolve => setTimeout(resolve, pause)); } }",
+        pause,
+    )
+    page.wait_for_url("**block=1&head=mean&style=overlay**")
+    visitor.rest()
+    visitor.calm(lambda: visitor.maps)
+    assert (
+        visitor.maps[0] == "Where bundled looked in rocket.jpg: class-attention block 2, mean of the heads."
+    )
+    assert "style=overlay" in page.url
+    assert page.evaluate("history.length") == steps
+    page.evaluate("history.go(2)")
+    page.wait_for_url(address)
+
+
 def test_a_choice_of_what_is_chosen_and_a_drag_of_the_slider_add_no_step_to_the_history(visitor):
     page = visitor.page
     visitor.take_head(0, 1)

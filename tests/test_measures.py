@@ -15,13 +15,14 @@ from cait_viz.serving import state
 from cait_viz.serving.engines import Analyzer, Engines, ModelChoice, Request, load_choice
 from cait_viz.serving.limits import Allowance
 from cait_viz.serving.routes import routes
+from cait_viz.weights.resolve import resolve
 
 PATIENCE = 120  # seconds
 
 
 @pytest.fixture
 def tiny(tiny_weights):
-    return ModelChoice(weights=tiny_weights)
+    return ModelChoice(checkpoint=resolve(weights=tiny_weights))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ networks of a program share it.
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -94,7 +93,7 @@ def _network(checkpoint: Checkpoint) -> Any:
     from cait_viz.engine.keras import load_network
 
     network = load_network(checkpoint)
-    if replace(checkpoint).sha256 != checkpoint.sha256:  # the copy hashes the file anew
+    if not checkpoint.unchanged:
         raise CheckpointError(
             f"{file_text(checkpoint.origin)}: has changed since it was loaded; load it again"
         )

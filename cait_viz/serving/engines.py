@@ -20,7 +20,7 @@ from cachetools import LRUCache
 
 from cait_viz import api
 from cait_viz._sizes import ImageSize
-from cait_viz._text import one_line
+from cait_viz._text import file_text, one_line
 from cait_viz.engine import memory
 from cait_viz.engine.base import Engine, EngineName
 from cait_viz.engine.load import load_engine
@@ -31,7 +31,7 @@ from cait_viz.images.read import LoadedImage, load_image
 from cait_viz.model.config import Precision
 from cait_viz.serving.answers import Answer, Found, Worker
 from cait_viz.serving.measures import Measures
-from cait_viz.weights.resolve import resolve
+from cait_viz.weights.resolve import Checkpoint, resolve
 
 # Of inputs of other sizes than the networks were trained for, so many are kept ready.
 _OTHER_SIZES = 4
@@ -41,21 +41,19 @@ _DECODED = 256 * 10**6
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model to ask: a variant's name, or a user's own files; nothing is the bundled model.
+    """Which model to ask: a variant, or a user's own checkpoint; nothing is the bundled model.
 
     Attributes:
         name: the variant's name.
-        weights: the path of a checkpoint.
+        checkpoint: a user's own, as it was when the app was started.
         labels: a file with the names of the classes.
-        sha256: SHA-256 that the checkpoint must have, in hexadecimal; None for any.
         display_name: what the results call the model; by default they name it after its checkpoint.
         image_size: of its input in pixels; by default what it was trained for.
     """
 
     name: str | None = None
-    weights: Path | None = None
+    checkpoint: Checkpoint | None = None
     labels: Path | None = None
-    sha256: str | None = None
     display_name: str | None = None
     image_size: ImageSize | None = None
 
@@ -277,12 +275,14 @@ def load_choice(
         CheckpointError: the weights or the labels cannot be used, or have changed.
         EngineError: the memory has no room for the network, or the engine refuses it.
     """
-    checkpoint = resolve(choice.name, choice.weights, download=False, progress=False).at(choice.image_size)
+    checkpoint = choice.checkpoint or resolve(choice.name, download=False, progress=False)
     # Another checkpoint may have other heads and classes than those on the page.
-    if choice.sha256 not in (None, checkpoint.sha256):
+    if not checkpoint.unchanged:
         raise CheckpointError(
-            f"{one_line(checkpoint.origin.name)}: has changed since the app was started; start the app again"
+            f"{file_text(checkpoint.origin)}: has changed since the app was started, or is gone; start the "
+            "app again"
         )
+    checkpoint = checkpoint.at(choice.image_size)
     memory.require(checkpoint.name, checkpoint.config)
     loaded = load_engine(
         checkpoint, choice.labels, engine=engine, precision=precision, load_keras=KerasProcess, tell=tell
@@ -295,7 +295,7 @@ def load_choice(
 def _key(choice: ModelChoice) -> tuple[Any, ...]:
     """What tells a network from all others: the choice, and the state of its checkpoint."""
     try:
-        status = choice.weights and choice.weights.stat()
+        status = choice.checkpoint and choice.checkpoint.origin.stat()
     except OSError:
         status = None
     return (choice, status and (status.st_ino, status.st_size, status.st_mtime_ns))

@@ -58,9 +58,8 @@ def user_model(checkpoint: Checkpoint, labels: Path | None = None) -> AvailableM
         saliency_block=checkpoint.saliency_block,
         accuracy=known or "whose accuracy is not known here",
         choice=ModelChoice(
-            weights=path,
+            checkpoint=checkpoint,
             labels=labels and labels.expanduser().resolve(),
-            sha256=checkpoint.sha256,
             display_name=name,
         ),
         weights=one_line(path.name),

@@ -49,7 +49,7 @@ class Checkpoint:
     config: CaiTConfig
     variant: Variant | None
     as_published: bool
-    file: TensorFile = field(repr=False, compare=False)
+    file: TensorFile = field(repr=False)
 
     def at(self, image_size: ImageSize | None) -> "Checkpoint":
         """The same weights for inputs of another size, or, for None, of the same.
@@ -86,6 +86,14 @@ class Checkpoint:
         Of a folder, that of the file which it was converted to.
         """
         return sha256(self.origin if self.origin.is_file() else self.path)
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the file is there as it was when `sha256` was first asked for."""
+        try:
+            return replace(self).sha256 == self.sha256  # the copy hashes the file anew
+        except OSError:
+            return False
 
     @property
     def saliency_block(self) -> int:

@@ -46,8 +46,7 @@ def resolve(
     """
     variant = None if model is None else get_variant(model)
     if weights is not None:
-        given = Path(weights).expanduser()
-        given = given if given.name else given.resolve()  # "." has none
+        given = Path(weights).expanduser().absolute()
         return _own_weights(unwrapped(open_safetensors(as_safetensors(given), given)), variant)
     variant = variant or BUNDLED
     file = locate(variant)

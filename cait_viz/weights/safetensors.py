@@ -67,7 +67,7 @@ class TensorFile:
 
     path: Path
     origin: Path
-    header: Mapping[str, Tensor] = field(repr=False)
+    header: Mapping[str, Tensor] = field(repr=False, compare=False)
     remark: str = ""
 
     def read(self, names: Iterable[str]) -> dict[str, np.ndarray]:

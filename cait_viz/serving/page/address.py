@@ -56,6 +56,8 @@ def follow_address(questions: Sequence[str]) -> None:
 
     An address that differs from the last one while a widget has changed too is no step in the history:
     the person was faster than the page, and the browser sent the address from before their last choice.
+    A widget has not changed that is as the page set it, or as it was when the browser sent it last: a second
+    Back comes before the page's answer to the first.
     """
     state, address = st.session_state, st.query_params.to_dict()
     # The browser sends the text of an option, not the option. A model's text changes with its download (↓);
@@ -63,9 +65,13 @@ def follow_address(questions: Sequence[str]) -> None:
     if "model" in state:
         state.model = state.model
     _keep_choices(questions)
-    last = state.get("address_and_choices")
-    if last is not None and (address == last[0] or _choices() != last[1]):
-        return
+    sent = _choices()
+    before = state.get("choices_sent", sent)
+    state.choices_sent = sent
+    if last := state.get("address_and_choices"):
+        changed = [name for name, value in sent.items() if value not in (before.get(name), last[1].get(name))]
+        if address == last[0] or changed:
+            return
     choices, unknown = _parse(address, questions)
     state.update(choices)
     show_given_image("sample" not in address and bool(address))
@@ -166,11 +172,11 @@ def _written(values: Mapping[str, Any] | SessionStateProxy) -> dict[str, str]:
     return {name: str(values[name]) for name in said}
 
 
-def _choices() -> list[Any]:
+def _choices() -> dict[str, Any]:
     """All that a person has chosen, the image that they gave too."""
     given = shown_given_image()
     names = (*_in_address(), *_NOT_IN_ADDRESS)
-    return [given and given.key, *(st.session_state.get(name) for name in names)]
+    return {"": given and given.key} | {name: st.session_state.get(name) for name in names}
 
 
 def _parse(address: Mapping[str, str], questions: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
