@@ -95,11 +95,6 @@ def installed_backend(backends: Sequence[str] = BACKENDS) -> str:
     return next((name for name in backends if importlib.util.find_spec(name)), backends[0])
 
 
-def import_tensorflow() -> None:
-    """Import TensorFlow, and Keras on TensorFlow."""
-    import_keras("tensorflow")
-
-
 def import_keras(backend: str, threads: int | None = None) -> None:
     """Import Keras on one of its backends. Sets environment variables: not for a user's own process.
 

@@ -50,7 +50,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jax": set(),
     "openvino": {"_backend"},
     "cait_viz._backend.import_keras": {"engine", "cli"},
-    "cait_viz._backend.import_tensorflow": {"cli"},
     "cait_viz._backend.import_openvino": {"engine"},
     "cait_viz._backend.openvino_core": {"engine", "training/teacher"},
     "streamlit": {"app", "serving/page"},

@@ -28,7 +28,7 @@ print(engine_of(model).forward(pixels)[0].tobytes().hex())
 assert (keras.config.floatx(), keras.config.image_data_format(), keras.config.epsilon()) == before
 print(before)
 """
-OWN_PROCESS = "from cait_viz._backend import import_tensorflow; import_tensorflow()\n" + LOGITS
+OWN_PROCESS = "from cait_viz._backend import import_keras; import_keras('tensorflow')\n" + LOGITS
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 import cait_viz
 from cait_viz.api import analyze
 from cait_viz.cli.main import main
-from cait_viz.errors import ImageError
+from cait_viz.errors import ImageError, SelectionError
 from cait_viz.serving import state
 from cait_viz.serving.engines import Analyzer, Engines, ModelChoice, Request, load_choice
 from cait_viz.serving.limits import Allowance
@@ -113,8 +113,9 @@ def test_the_routes_stand_under_the_base_path_alone(server):
 
 
 def test_a_server_with_a_setting_that_cannot_be_used_says_so(monkeypatch):
-    monkeypatch.setattr(state, "_server", None)
     monkeypatch.setenv(state.MEMORY_SETTING, "much")
+    with pytest.raises(SelectionError):
+        state.start()
     answer = ask("/health")
     assert answer.status_code == 503
     assert state.MEMORY_SETTING in answer.json()["reason"]

@@ -20,7 +20,6 @@ from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from streamlit import config
 
 import cait_viz
 from cait_viz import _resources as resources
@@ -191,11 +190,18 @@ def test_the_version_is_the_same_everywhere(built):
     assert f"\n## [{cait_viz.__version__}] - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_the_app_keeps_to_itself_from_any_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(config, "_main_script_path", str(resources.APP))
-    monkeypatch.setattr(config, "_config_options", None)
-    config.get_config_options(force_reparse=True)
+# Starts the app as `streamlit run` does, up to where its server would begin, and prints its settings.
+SETTINGS_OF_THE_APP = """
+import json, sys
+from streamlit import get_option
+from streamlit.web import bootstrap, cli
+names = sys.argv[2:]
+bootstrap.run_asgi_app = lambda *_, **__: print(json.dumps({name: get_option(name) for name in names}))
+cli.main(["run", sys.argv[1]])
+"""
+
+
+def test_the_app_keeps_to_itself_from_any_folder(tmp_path):
     wanted = {
         "server.address": "localhost",
         "server.maxUploadSize": 20,
@@ -204,7 +210,9 @@ def test_the_app_keeps_to_itself_from_any_folder(tmp_path, monkeypatch):
         # Set, so that Streamlit does not ask a server elsewhere for this machine's public address.
         "browser.serverAddress": "localhost",
     }
-    assert {name: config.get_option(name) for name in wanted} == wanted
+    command = [sys.executable, "-c", SETTINGS_OF_THE_APP, resources.APP, *wanted]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert json.loads(done.stdout) == wanted
 
 
 @pytest.fixture(scope="module")
