@@ -233,7 +233,7 @@ def get_cls_attention_map(attention_scores: Any, return_saliency: bool = False) 
     """Where the class token looks, upsampled from the patches to the network's input.
 
     Args:
-        attention_scores: of one class-attention block, (B, H, 1, 1 + N); the first image is drawn.
+        attention_scores: scores of one class-attention block, (B, H, 1, 1 + N); the first image is drawn.
         return_saliency: (rows, cols, 1) instead of (rows, cols, H): the mean of the heads, stretched to
             [0, 1] (paper, Figure 7).
     """

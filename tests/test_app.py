@@ -360,8 +360,6 @@ def test_a_whole_upload_stays_in_memory_while_the_server_reads_it(monkeypatch):
         yield boundary + b"0" * limit + b"\r\n--x--\r\n"
 
     parser = MultiPartParser(Headers({"content-type": "multipart/form-data; boundary=x"}), request())
-    monkeypatch.setattr(
-        "tempfile.TemporaryFile", lambda **_: pytest.fail("the upload was spooled to a file")
-    )
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: pytest.fail("the upload was spooled to a file"))
     (_, upload) = asyncio.run(parser.parse()).multi_items()[0]
     assert upload.size == limit

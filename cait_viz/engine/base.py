@@ -25,7 +25,7 @@ class Engine(ABC):
         config: its architecture.
         source: where its weights came from, and what results call it.
         labels: the name of each class; empty where they are not known.
-        precision: of the arithmetic.
+        precision: type of the arithmetic.
         on_gpu: whether a GPU computes.
     """
 

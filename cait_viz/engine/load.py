@@ -78,7 +78,7 @@ def load_engine(
         checkpoint: the weights and their architecture.
         labels: a file with the names of the classes.
         engine: which engine, and no other.
-        precision: of the arithmetic; the weights and the answers are float32.
+        precision: type of the arithmetic; the weights and the answers are float32.
         load_keras: loads the network in Keras, with the arguments of the function of that name.
         tell: gets a sentence where Keras runs the network although nobody asked for it.
 

@@ -42,7 +42,7 @@ class OpenVINOEngine(Engine):
     Args:
         checkpoint: the weights and their architecture.
         labels: a file with the names of the classes.
-        precision: of the arithmetic; the weights and the answers are float32.
+        precision: type of the arithmetic; the weights and the answers are float32.
 
     Raises:
         CheckpointError: the weights or the labels cannot be used.

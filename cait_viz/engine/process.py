@@ -28,7 +28,7 @@ class KerasProcess(Engine):
     Args:
         checkpoint: the weights and their architecture.
         labels: a file with the names of the classes.
-        precision: of the arithmetic.
+        precision: type of the arithmetic.
 
     Raises:
         CheckpointError: the weights or the labels cannot be used.

@@ -16,8 +16,8 @@ class ClassGradients(NamedTuple):
 
     Attributes:
         attention: the class attention of every block, (blocks, H, 1 + N) float32.
-        gradient: of the class's logit with respect to it, in the same shape.
-        relevance: of each patch, through both stages, (N,) float32: `cait_viz.attention.relevance`.
+        gradient: the gradient of the class's logit with respect to it, in the same shape.
+        relevance: each patch's relevance, through both stages, (N,) float32: `cait_viz.attention.relevance`.
     """
 
     attention: np.ndarray

@@ -19,7 +19,7 @@ class CaiTConfig:
     The defaults are those of cait_xxs24_224 (paper, Table 1).
 
     Attributes:
-        image_size: of the network input, in pixels: the side of a square, or height and width.
+        image_size: size of the network input in pixels: the side of a square, or height and width.
         patch_size: side of one patch, in pixels; divides `image_size`.
         projection_dim: width of the embedding (the paper's d).
         sa_ffn_layers: number of self-attention blocks.

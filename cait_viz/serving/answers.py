@@ -99,7 +99,7 @@ class Worker:
     """A thread that works on one answer at a time, those who wait taking turns.
 
     Args:
-        name: of the thread.
+        name: the thread's name.
     """
 
     def __init__(self, name: str) -> None:

@@ -48,7 +48,7 @@ class ModelChoice:
         checkpoint: a user's own, as it was when the app was started.
         labels: a file with the names of the classes.
         display_name: what the results call the model; by default they name it after its checkpoint.
-        image_size: of its input in pixels; by default what it was trained for.
+        image_size: size of its input in pixels; by default what it was trained for.
     """
 
     name: str | None = None
@@ -268,7 +268,7 @@ def load_choice(
     Args:
         choice: the model, whose weights are on this machine.
         engine: which engine, and no other.
-        precision: of the arithmetic.
+        precision: type of the arithmetic.
         tell: gets a sentence where Keras runs the network although nobody asked for it.
 
     Raises:

@@ -98,7 +98,7 @@ class Server:
     Args:
         user_model: the model of the person who started the app, listed first and opened on.
         engine: which engine runs the networks, and no other.
-        precision: of the arithmetic.
+        precision: type of the arithmetic.
         analyzer: what analyzes images, in place of one of these options.
         read_only: whether visitors may download no models.
         images_per_minute: how many images a session may give in a minute; None for any number.

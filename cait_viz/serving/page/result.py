@@ -149,7 +149,7 @@ def ask(
     """The answer to another question about the image of a result; None where it fails, and the page says why.
 
     Args:
-        result: of the image, the view and the model that the question is about.
+        result: the result for the image, the view and the model that the question is about.
         question: a function of `cait_viz.questions`.
         about: tells the question from all others about them.
         long: whether it takes seconds; it is then given `progress`, and may have a bar.

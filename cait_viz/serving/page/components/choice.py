@@ -41,7 +41,7 @@ def choose_option(
         chosen: the value of the chosen one, or None.
         key: tells the group from others on the page.
         on_choose: is called with the value of a newly chosen one before the page runs again.
-        width: of an image, in CSS pixels, where there is room.
+        width: width of an image in CSS pixels, where there is room.
         narrowest: the least width, to which the images of a group shrink so that they fit in a row; None for
             images that do not shrink, in one row that can be scrolled.
     """
