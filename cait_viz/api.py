@@ -51,9 +51,10 @@ def load_engine(
             `weights` shows.
         weights: a safetensors file with timm's tensor names, in place of the variant's own weights.
         labels: a file with the names of the classes, see `cait_viz.weights.labels.class_names`.
-        image_size: size of the network's input in pixels: the side of a square, or height and width, multiples of
-            the patch's. By default what the weights were trained for. For another size the position embedding
-            is interpolated bicubically (paper, section 4.1); the network was not trained for it.
+        image_size: size of the network's input in pixels: the side of a square, or height and width,
+            multiples of the patch's. By default what the weights were trained for. For another size the
+            position embedding is interpolated bicubically (paper, section 4.1); the network was not trained
+            for it.
         engine: "openvino" or "keras", and no other; the environment's CAIT_VIZ_ENGINE is the default.
         precision: type of the arithmetic, "float32" or "bfloat16"; the weights and the answers are float32.
         download: whether weights that are not on this machine may be downloaded.

@@ -127,7 +127,7 @@ class Visitor:
         self.rest()
 
     def rest(self):
-        # Streamlit loads the code of a kind of widget when it first meets one, and shows a gray box until then.
+        # Streamlit loads the code of a kind of widget when it first meets one; a gray box stands there.
         self.page.wait_for_function(
             "document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'"
             " && !document.querySelector('[data-testid=stSkeleton]')"
