@@ -97,6 +97,15 @@ def test_a_web_address_that_failed_is_asked_again_by_its_button_alone(web):
     assert "late.png" in maps(page)[0][0]
 
 
+def test_what_failed_at_a_web_address_is_not_told_beside_the_image_that_came_after_it(web):
+    page = ask_web(visit(), "http://images.example/late.png")
+    upload(page, "mine.png", picture())
+    assert notices(page) == []
+    assert "mine.png" in maps(page)[0][0]
+    page.selectbox(key="head").set_value(1).run()
+    assert notices(page) == []
+
+
 def test_of_an_upload_a_web_address_and_a_sample_the_last_is_shown(web):
     web["http://images.example/web.png"] = picture(1)
     page = upload(visit(), "mine.png", picture(2))

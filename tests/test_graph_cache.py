@@ -80,6 +80,21 @@ def test_a_graph_is_made_once_whatever_the_umask(cache, weights, expected):
     assert contents(cache) == made
 
 
+def test_a_cache_on_another_disk_is_used_and_an_entry_that_is_a_link_is_made_anew(
+    cache, entry, weights, expected, tmp_path
+):
+    cache.rename(tmp_path / "disk")
+    cache.symlink_to(tmp_path / "disk")
+    made = contents(tmp_path / "disk")
+    np.testing.assert_array_equal(answer(weights), expected)
+    assert contents(tmp_path / "disk") == made
+    (cache / entry.name).rename(tmp_path / "elsewhere")
+    (cache / entry.name).symlink_to(tmp_path / "elsewhere")
+    np.testing.assert_array_equal(answer(weights), expected)
+    assert not (cache / entry.name).is_symlink()
+    assert (tmp_path / "elsewhere" / GRAPH).is_file()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder of another user")
 def test_nothing_is_read_from_a_folder_of_another_user(cache, entry, weights, expected):
     cache.chmod(0o777)

@@ -142,6 +142,17 @@ def test_a_size_that_the_patches_do_not_divide_is_refused(tiny_weights):
         cait_viz.load_engine(weights=tiny_weights, image_size=(64, 100))
 
 
+def test_in_a_container_the_files_that_were_read_leave_their_memory_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    for name, text in [
+        ("max", "2000000"),
+        ("current", "1900000"),
+        ("stat", "anon 1\ninactive_file 1500000\n"),
+    ]:
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert memory.available() == 1_600_000
+
+
 def test_an_input_that_the_memory_has_no_room_for_is_refused_before_anything_is_loaded(
     tiny_weights, monkeypatch
 ):

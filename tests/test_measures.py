@@ -116,9 +116,10 @@ def test_a_server_with_a_setting_that_cannot_be_used_says_so(monkeypatch):
     monkeypatch.setenv(state.MEMORY_SETTING, "much")
     with pytest.raises(SelectionError):
         state.start()
-    answer = ask("/health")
-    assert answer.status_code == 503
-    assert state.MEMORY_SETTING in answer.json()["reason"]
+    for address in ("/health", "/metrics"):
+        answer = ask(address)
+        assert answer.status_code == 503
+        assert state.MEMORY_SETTING in answer.json()["reason"]
 
 
 def test_the_app_command_hands_on_what_visitors_may_do(monkeypatch):

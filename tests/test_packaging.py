@@ -243,7 +243,8 @@ def test_the_image_installs_what_the_makefile_installs_and_does_not_run_as_root(
     assert dockerfile["USER"][0] not in ("root", "0")
 
 
-def test_what_the_image_starts_becomes_healthy(dockerfile, environment, tmp_path):
+@pytest.mark.parametrize("options", [[], ["--", "--server.baseUrlPath", "/cait"]])
+def test_what_the_image_starts_becomes_healthy(dockerfile, environment, tmp_path, options):
     entrypoint, command = (json.loads(dockerfile[name][0]) for name in ("ENTRYPOINT", "CMD"))
     probe = json.loads(dockerfile["HEALTHCHECK"][0].partition("CMD ")[2])
     (port,) = dockerfile["EXPOSE"]
@@ -251,7 +252,7 @@ def test_what_the_image_starts_becomes_healthy(dockerfile, environment, tmp_path
         free.bind(("127.0.0.1", 0))
         other = str(free.getsockname()[1])
     here = {"python": sys.executable, "0.0.0.0": "127.0.0.1", port: other}
-    start = [here.get(word, word) for word in (*entrypoint, *command)]
+    start = [here.get(word, word) for word in (*entrypoint, *command, *options)]
     ask = [here.get(word, word.replace(port, other)) for word in probe]
     assert other in start
     server = subprocess.Popen(start, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)

@@ -49,8 +49,8 @@ class Entry(NamedTuple):
 
 
 def folder() -> Path:
-    """Where the graphs lie; it may not be there yet."""
-    return user_cache() / "graphs"
+    """Where the graphs lie, a link followed; it may not be there yet."""
+    return (user_cache() / "graphs").resolve()
 
 
 class Graphs:
@@ -88,7 +88,7 @@ class Graphs:
     def _make(self) -> None:
         folder().mkdir(parents=True, exist_ok=True)
         folder().chmod(0o700)  # whatever the user's umask lets others write
-        if self._entry.is_dir():
+        if self._entry.is_dir() and not self._entry.is_symlink():
             shutil.rmtree(self._entry)
         self._entry.unlink(missing_ok=True)
         with atomic_path(self._entry) as part:

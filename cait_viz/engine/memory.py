@@ -9,7 +9,7 @@ from cait_viz.errors import MemoryShortageError
 from cait_viz.model.config import CaiTConfig
 from cait_viz.model.timm_names import count_parameters
 
-_CGROUP = Path("/sys/fs/cgroup")
+CGROUP = Path("/sys/fs/cgroup")
 
 # Measured with cait_s24_224 and cait_m36_384, for each byte of float32 weights: 2.3 while the graph is
 # exported, 2.1 while it runs, of which the system can take back one; and what every process takes.
@@ -46,9 +46,11 @@ def available() -> int:
     """How many bytes this process and those it starts may still take: the machine's, or its container's."""
     free = [int(psutil.virtual_memory().available)]
     with suppress(OSError, ValueError):  # no control group, or one without a limit ("max")
-        limit = int((_CGROUP / "memory.max").read_text())
-        used = int((_CGROUP / "memory.current").read_text())
-        free.append(max(0, limit - used))
+        limit = int((CGROUP / "memory.max").read_text())
+        used = int((CGROUP / "memory.current").read_text())
+        counts = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        # Files that were read and are not used now give way at once, as in what the machine has free.
+        free.append(max(0, limit - used + int(counts.get("inactive_file", 0))))
     return min(free)
 
 

@@ -1,6 +1,6 @@
 """What the app's server answers beside the page: /health, and /metrics in Prometheus' text format."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -26,14 +26,19 @@ def routes(base_path: str) -> list[Route]:
 
 
 def _health(_: Request) -> Response:
-    try:
-        return JSONResponse(health(server()))
-    except CaitVizError as error:
-        return JSONResponse({"status": "failing", "reason": str(error)}, status_code=503)
+    return _answer(lambda: JSONResponse(health(server())))
 
 
 def _metrics(_: Request) -> Response:
-    return Response(metrics(server()), media_type=_TEXT)
+    return _answer(lambda: Response(metrics(server()), media_type=_TEXT))
+
+
+def _answer(make: Callable[[], Response]) -> Response:
+    """The answer, or 503 and the reason where a setting keeps the server from starting."""
+    try:
+        return make()
+    except CaitVizError as error:
+        return JSONResponse({"status": "failing", "reason": str(error)}, status_code=503)
 
 
 def health(server: Server) -> dict[str, Any]:

@@ -181,6 +181,8 @@ def _give(files: Iterable[tuple[str, bytes]]) -> None:
             taken.append(ChosenImage(key, data, name))
         else:
             refused.append(name)
+    if "web_answer" in state:  # what failed before is of no interest now
+        state.web_answer = (state.web_answer[0], None)
     own = state.given_images = _last([*own_images().values(), *taken])
     if taken:
         state.update(given=taken[-1], shows_given=True)
