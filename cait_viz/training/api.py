@@ -26,7 +26,7 @@ from cait_viz.training.teacher import Teacher
 from cait_viz.weights.architecture import read_tensors
 from cait_viz.weights.labels import class_index, class_names, imagenet_names, imagenet_synsets
 from cait_viz.weights.registry import BUNDLED, get_variant
-from cait_viz.weights.resolve import resolve
+from cait_viz.weights.resolve import Checkpoint, resolve
 
 __all__ = ["Outcome", "distil", "finetune"]
 
@@ -81,7 +81,7 @@ def finetune(
         training, held_back = datasets.split(found, share, config.seed)
     synsets = dict(zip(imagenet_synsets(), imagenet_names(), strict=True))
     names = tuple(synsets[name] for name in folders) if set(folders) <= set(synsets) else folders
-    start = resolve(model, weights)
+    start = _start(model, weights, options)
     config = _resolved(config, start.config)
     architecture = replace(start.config, num_classes=len(names), pre_logits=False)
     tensors = read_tensors(start)
@@ -154,7 +154,7 @@ def distil(
     if len(set(folders)) < len(folders):
         raise DatasetError("a folder is named twice; give it a weight of 2 to show its images twice as often")
     _refuse_output_among_images(out, options.cache, [*folders, *held_folders])
-    start = None if weights is None else resolve(model, weights)
+    start = None if weights is None else _start(model, weights, options)
     architecture = start.config if start else (BUNDLED if model is None else get_variant(model)).config
     config = _resolved(config, architecture)
     network = Teacher(Path(teacher), teacher_size, config.precision, options.threads)
@@ -276,6 +276,14 @@ def _hold_back(
         belong = ("image belongs to the validation and is", "images belong to the validation and are")
         note(f"{counted(left_out, *belong)} not trained on")
     return training, labeled
+
+
+def _start(model: str | None, weights: str | Path | None, options: RunOptions) -> Checkpoint:
+    """The weights to start from; how their file was understood is told."""
+    start = resolve(model, weights)
+    if start.remark:
+        options.tell(start.remark)
+    return start
 
 
 def _resolved(config: TrainingConfig, architecture: CaiTConfig) -> TrainingConfig:

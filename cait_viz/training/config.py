@@ -17,7 +17,7 @@ from typing import get_args
 from cait_viz.model.config import Precision
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-# Without images to validate with, this share of each class is held back.
+# Where nothing else is there to validate with, this share of each class is held back.
 VALIDATION_SHARE = 0.1
 
 _RANGES: dict[str, Callable[[float], bool]] = {
@@ -95,8 +95,8 @@ class TrainingConfig:
         batch_size: images in a step.
         learning_rate: highest learning rate of AdamW; it rises linearly and falls along a cosine.
         warmup: share of the steps in which the learning rate rises.
-        weight_decay: of AdamW; for the kernels alone, not for biases, norms, LayerScale, class token and
-            position embedding.
+        weight_decay: AdamW's weight decay, for the kernels alone, not for biases, norms, LayerScale, class
+            token and position embedding.
         clip_norm: norm that the gradient of all weights together is clipped to.
         label_smoothing: share of a label that is spread over all classes.
         sd_prob: probability that stochastic depth drops a residual branch.
@@ -108,7 +108,7 @@ class TrainingConfig:
         kept_views: number of views of each image for which the teacher's answers are kept; 0 for a
             new view each time.
         augmentation: how views differ.
-        precision: of the arithmetic; the weights are float32.
+        precision: number format of the arithmetic; the weights are float32.
         seed: random seed.
     """
 
@@ -181,9 +181,10 @@ class RunOptions:
 
     Attributes:
         resume: go on with the training that was interrupted in the same folder.
-        checkpoint_minutes: how often the state is saved; a training that is killed loses no more than that.
-        cache: folder in which decoded images and the teacher's answers are kept for later trainings (default:
-            in the output's folder, and removed at the end).
+        state_minutes: minutes from one saved training state to the next; a training that is killed loses no
+            more than that.
+        cache: folder in which what is computed once, such as decoded images, is kept for later trainings
+            (default: in the output's folder, and removed at the end).
         half: write the weights as float16, half as large.
         tensorboard: write logs for TensorBoard as well.
         threads: number of threads on the CPU (default: one a core; JAX always takes all).
@@ -192,7 +193,7 @@ class RunOptions:
     """
 
     resume: bool = False
-    checkpoint_minutes: float = 10.0
+    state_minutes: float = 10.0
     cache: Path | None = None
     half: bool = False
     tensorboard: bool = False
@@ -201,7 +202,7 @@ class RunOptions:
     tell: Callable[[str], None] = _print_sentence
 
     def __post_init__(self) -> None:
-        _require(self, "at least 0", "checkpoint_minutes")
+        _require(self, "at least 0", "state_minutes")
         if self.threads is not None:
             _require(self, "at least 1", "threads", whole=True)
 
