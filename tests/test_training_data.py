@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from training_runs import QUICK
 
-from cait_viz.errors import DatasetError, OutputError
+from cait_viz.errors import DatasetError, OutputError, SelectionError
 from cait_viz.training import distil, finetune
 from cait_viz.training.config import RunOptions, Stage
 
@@ -134,6 +134,12 @@ def test_a_share_that_is_asked_for_is_held_back_of_the_training_s_part_of_a_spli
     assert lines[-1] == "2 classes: 6 images to train on, 4 to validate with"
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_share_out_of_its_range_is_refused(share, image_folder, tmp_path):
+    with pytest.raises(SelectionError, match=f"share of images .* and below 1, not {share}"):
+        finetune(image_folder, tmp_path / "out", validation=share, config=QUICK)
+
+
 @pytest.fixture
 def train_both(make_teacher, tmp_path):
     """What is printed before each of the two trainings on a folder, as texts."""
@@ -207,7 +213,7 @@ def test_a_validation_folder_of_other_classes_is_refused(image_folder, small_wei
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
-        ({"red": -1}, "red: a weight must be at least 0 and finite, not -1"),
+        ({"red": -1}, "red: a weight must be at least 0, not -1"),
         ({"red": float("nan")}, "not nan"),
         ({"gone": 2}, "gone: has a weight, but none of the images lies in it"),
         ({"": 0}, "no images are left to train on"),
@@ -217,7 +223,7 @@ def test_a_folder_weight_that_cannot_be_used_is_refused(image_folder, teacher_fi
     weights = {image_folder / name: weight for name, weight in weights.items()}
     how = {"teacher": teacher_file, "teacher_size": 32, "config": QUICK}
     options = RunOptions(tell=lambda _: None)
-    with pytest.raises(DatasetError, match=words):
+    with pytest.raises((DatasetError, SelectionError), match=words):
         distil([image_folder], tmp_path / "out", folder_weights=weights, options=options, **how)
 
 

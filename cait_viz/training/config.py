@@ -5,40 +5,25 @@ off them: an attribute's description below is what `cait-viz finetune --help` sa
 range is a ValueError that names both.
 """
 
-import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from numbers import Integral, Real
 from pathlib import Path
 from typing import get_args
 
+from cait_viz._checks import check_choice, check_range
 from cait_viz.model.config import Precision
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 # Where nothing else is there to validate with, this share of each class is held back.
 VALIDATION_SHARE = 0.1
 
-_RANGES: dict[str, Callable[[float], bool]] = {
-    "at least 1": lambda value: 1 <= value < math.inf,
-    "at least 0": lambda value: 0 <= value < math.inf,
-    "above 0": lambda value: 0 < value < math.inf,
-    "from 0 to 1": lambda value: 0 <= value <= 1,
-    "at least 0 and below 1": lambda value: 0 <= value < 1,
-    "above 0 and at most 1": lambda value: 0 < value <= 1,
-    "at least 0 and below 2**32": lambda value: 0 <= value < 2**32,
-}
-
 
 def _require(options: object, wanted: str, *names: str, whole: bool = False) -> None:
-    """Refuse options whose fields of those names are no numbers, or out of one of `_RANGES`."""
+    """Refuse options whose fields of those names are no numbers, or out of a range of `check_range`."""
     for name in names:
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
-            raise ValueError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}")
-        if not _RANGES[wanted](float(value)):
-            raise ValueError(f"{name} must be {wanted}, not {value!r}")
+        check_range(name, getattr(options, name), wanted, whole=whole)
 
 
 @dataclass(frozen=True)
@@ -133,8 +118,7 @@ class TrainingConfig:
             raise ValueError(f"stages must be at least one Stage, not {self.stages!r}")
         if not isinstance(self.augmentation, Augmentation):
             raise ValueError(f"augmentation must be an Augmentation, not {self.augmentation!r}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        check_choice("precision", self.precision, PRECISIONS)
         _require(self, "at least 1", "batch_size", whole=True)
         _require(self, "above 0", "learning_rate", "clip_norm")
         _require(self, "at least 0", "weight_decay", "feature_weight")

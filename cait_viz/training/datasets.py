@@ -1,6 +1,5 @@
 """Image folders to train on: which images they hold, of which classes, and how they are split. No Keras."""
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cait_viz._checks import check_range
 from cait_viz._text import listed, one_line, path_text
 from cait_viz.errors import DatasetError
 from cait_viz.images.folders import (
@@ -159,7 +159,7 @@ def find_images(folder: Path, index: Mapping[str, int], without: Sequence[Path] 
 def example_weights(examples: Sequence[Example], folder_weights: Mapping[Path, float]) -> NDArray[np.float64]:
     """How often an epoch shows each image on average: the weight of its innermost folder with one, else 1.
 
-    A DatasetError if a weight is below 0 or not finite, or its folder decides for none of the images.
+    A SelectionError if a weight is below 0 or not finite, a DatasetError if its folder decides for no image.
     """
     weights = {folder.resolve(): weight for folder, weight in folder_weights.items()}
 
@@ -171,26 +171,18 @@ def example_weights(examples: Sequence[Example], folder_weights: Mapping[Path, f
     folders = [innermost(example.path.parent) for example in examples]
     used = set(folders)
     for folder, weight in folder_weights.items():
-        if not 0 <= weight < math.inf:
-            raise DatasetError(f"{path_text(folder)}: a weight must be at least 0 and finite, not {weight}")
+        check_range(f"{path_text(folder)}: a weight", weight, "at least 0")
         if folder.resolve() not in used:
             raise DatasetError(f"{path_text(folder)}: has a weight, but none of the images lies in it")
     return np.array([1.0 if folder is None else weights[folder] for folder in folders])
 
 
-def check_share(share: float) -> None:
-    """Refuse a share of images to validate with that is not in [0, 1), with a DatasetError."""
-    if not 0 <= share < 1:
-        raise DatasetError(f"the share of images to validate with must be from 0 to below 1, not {share}")
-
-
 def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
     """Split images for training and validation, class by class; the same seed gives the same split.
 
-    The share of each class is validated with, see `check_share`. Every class keeps an image to train on; a
+    The share of each class, in [0, 1), is validated with. Every class keeps an image to train on; a
     class of one image has none to validate with.
     """
-    check_share(share)
     generator = np.random.default_rng(seed)
     held_back: set[int] = set()
     labels = np.array([example.label for example in examples])

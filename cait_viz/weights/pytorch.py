@@ -6,15 +6,12 @@ import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cait_viz._text import file_text, one_line
 from cait_viz.errors import CheckpointError
-
-if TYPE_CHECKING:
-    import torch
 
 _ZIP = b"PK\x03\x04"
 _SAVE = "save its state_dict with safetensors.torch.save_file and give that file"
@@ -83,7 +80,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _groups(content: Mapping[Any, Any], prefix: str = "") -> Iterator[dict[str, "torch.Tensor"]]:
+def _groups(content: Mapping[Any, Any], prefix: str = "") -> Iterator[dict[str, Any]]:
     """The tensors that lie in a dictionary by name, then those in each of the dictionaries within."""
     import torch
 
