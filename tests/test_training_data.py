@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
-from training_runs import QUICK
+from safetensors.numpy import save_file
+from training_runs import QUICK, tensors
 
 from cait_viz.errors import DatasetError, OutputError, SelectionError
 from cait_viz.training import distil, finetune
@@ -132,6 +133,15 @@ def test_a_share_that_is_asked_for_is_held_back_of_the_training_s_part_of_a_spli
     assert f"{split_folder}: holds a split; trains on train/" in lines
     assert f"{split_folder}: val/ neither trained on nor validated with; skipped" in lines
     assert lines[-1] == "2 classes: 6 images to train on, 4 to validate with"
+
+
+def test_that_a_training_starts_from_the_ema_of_a_file_is_said(image_folder, small_weights, tmp_path):
+    network = tensors(small_weights)
+    pair = {f"{part}.{name}": tensor for part in ("model", "ema") for name, tensor in network.items()}
+    save_file(pair, tmp_path / "both.safetensors")
+    how = {"weights": tmp_path / "both.safetensors", "config": QUICK}
+    lines = lines_before(lambda o: finetune(image_folder, tmp_path / "out", options=o, **how))
+    assert "The file holds a model and its EMA; the EMA is used." in lines
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])

@@ -68,7 +68,7 @@ def finetune(
     """
     images, out = Path(images), Path(out)
     named = [Path(validation)] if isinstance(validation, str | Path) else []
-    share = VALIDATION_SHARE if validation is None or named else validation
+    share = VALIDATION_SHARE if validation is None or isinstance(validation, str | Path) else validation
     check_range("the share of images to validate with", share, "at least 0 and below 1")
     _refuse_output_among_images(out, options.cache, [images, *named])
     skipped, note = _noted(options)
