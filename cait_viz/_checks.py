@@ -1,7 +1,9 @@
-"""A choice or an index that was given, and a network's numbers, checked in one place."""
+"""A choice, an index or a number that was given, and a network's numbers, checked in one place."""
 
+import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from typing import TypeVar
 
 import numpy as np
@@ -10,6 +12,16 @@ from numpy.typing import ArrayLike
 from cait_viz.errors import CheckpointError, SelectionError
 
 Choice = TypeVar("Choice", bound=str)
+
+_RANGES: dict[str, Callable[[float], bool]] = {
+    "at least 1": lambda value: 1 <= value < math.inf,
+    "at least 0": lambda value: 0 <= value < math.inf,
+    "above 0": lambda value: 0 < value < math.inf,
+    "from 0 to 1": lambda value: 0 <= value <= 1,
+    "at least 0 and below 1": lambda value: 0 <= value < 1,
+    "above 0 and at most 1": lambda value: 0 < value <= 1,
+    "at least 0 and below 2**32": lambda value: 0 <= value < 2**32,
+}
 
 
 def check_choice(what: str, value: object, allowed: Sequence[Choice]) -> Choice:
@@ -33,9 +45,22 @@ def check_index(what: str, value: object, count: int) -> int:
     return index
 
 
+def check_range(what: str, value: object, wanted: str, *, whole: bool = False) -> None:
+    """Refuse, with a SelectionError, what is no number of any library, or out of one of `_RANGES`."""
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+        raise SelectionError(f"{what} must be a {'whole ' if whole else ''}number, not {value!r}")
+    if not _RANGES[wanted](float(value)):
+        raise SelectionError(f"{what} must be {wanted}, not {value!r}")
+
+
+def all_finite(*arrays: ArrayLike) -> bool:
+    """Whether no value of the arrays is infinite or NaN."""
+    return all(np.isfinite(array).all() for array in arrays)
+
+
 def check_finite(weights: str, *arrays: ArrayLike) -> None:
     """Refuse what a network says if it is not finite, by a CheckpointError that names its weights."""
-    if not all(np.isfinite(array).all() for array in arrays):
+    if not all_finite(*arrays):
         raise CheckpointError(
             f"{weights}: the network answers with numbers that are not finite; the weights are damaged, use "
             "another file"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import struct
 import threading
 from functools import partial
@@ -91,6 +92,22 @@ def test_help_shows_the_default_of_every_option(succeed, command):
         text = " ".join(option.split())
         known = re.search(r"\[default: |\(default: |\[required\]", text)
         assert known or re.match(r"--[\w-]+", text)[0] in named
+
+
+@pytest.mark.parametrize("command", ["finetune", "distil"])
+def test_the_help_of_a_training_begins_each_option_with_a_plain_type_and_what_it_is(succeed, command):
+    options = re.findall(r"^  (--.*(?:\n    .*)*)", succeed(command, "--help"), re.MULTILINE)
+    assert len(options) > 20
+    for option in options:
+        assert re.match(r"(--?[\w-]+,? )*(([A-Z]+|FOLDER=W|SIZE:EPOCHS,…): )?(?!of )\S", option), option
+        assert not re.search(r"checkpoint(?!, in place of the model's own)", " ".join(option.split())), option
+
+
+def test_finetune_says_with_what_it_validates_and_nothing_of_a_teacher(succeed):
+    text = " ".join(succeed("finetune", "--help").split())
+    assert "(default: that of the split, or else --validation-share)" in text
+    assert "(default: 0.1 where nothing else is there to validate with)" in text
+    assert "teacher" not in text
 
 
 def test_version_is_the_package_s(run):
@@ -325,6 +342,11 @@ def test_stages_and_epochs_are_read_from_the_command_line():
     command = ["finetune", "images", "-o", "out"]
     assert parsed(*command, "--stages", "112:5,224:0.5")["stages"] == (Stage(112, 5), Stage(224, 0.5))
     assert parsed(*command, "--epochs", "0.5")["epochs"] == (Stage(None, 0.5),)
+
+
+def test_the_command_on_the_bundled_model_s_card_is_one():
+    card = json.loads((ROOT / "assets" / "bundled.json").read_text())
+    assert parsed(*shlex.split(card["command"])[1:])["training"].options.half
 
 
 def test_cache_shows_what_was_exported_and_clears_it(succeed, small, tmp_path, monkeypatch):

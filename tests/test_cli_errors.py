@@ -133,7 +133,7 @@ DISTIL = ["distil", "images", "-o", "out", "--teacher", "t.onnx"]
         ([*FINETUNE, "--mixup", "-1"], "mixup must be at least 0, not -1.0"),
         ([*FINETUNE, "--kept-views", "1"], "Unknown option: --kept-views"),
         ([*FINETUNE, "--color-jitter", "1"], "color_jitter must be at least 0 and below 1, not 1.0"),
-        ([*FINETUNE, "--checkpoint-minutes", "-1"], "checkpoint_minutes must be at least 0"),
+        ([*FINETUNE, "--state-minutes", "-1"], "state_minutes must be at least 0"),
         ([*FINETUNE, "--threads", "0"], "threads must be at least 1, not 0"),
         ([*FINETUNE, "--precision", "float16"], '"float16" for --precision'),
         ([*FINETUNE, "--epochs", "0"], "epochs must be above 0"),

@@ -59,7 +59,6 @@ def test_a_resolution_left_open_is_the_networks_own():
         ("label_weight", 1.1),
         ("feature_weight", -1.0),
         ("kept_views", -1),
-        ("precision", "float16"),
         ("seed", -1),
         ("seed", 1.5),
         ("batch_size", 2.5),
@@ -74,3 +73,8 @@ def test_a_resolution_left_open_is_the_networks_own():
 def test_a_value_out_of_its_range_is_named(name, value):
     with pytest.raises(ValueError, match=f"{name} must be"):
         TrainingConfig(**{"stages": (Stage(64, 1),), name: value})
+
+
+def test_a_precision_that_there_is_not_is_named_with_those_there_are():
+    with pytest.raises(ValueError, match="there is no precision 'float16'; choose one of float32, bfloat16"):
+        TrainingConfig(precision="float16")

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from cait_viz.api import load_model
 from cait_viz.errors import CheckpointError
@@ -271,7 +271,10 @@ def test_what_a_training_saved_beside_the_weights_is_left_out(state, tmp_path, t
 
     training = {
         "model": state,
-        "optimizer": {"state": {0: {"step": torch.tensor(3)}}, "param_groups": [{"lr": 1e-3}]},
+        "optimizer": {"state": {0: {"exp_avg": torch.zeros(3, 3)}}, "param_groups": [{"lr": 1e-3}]},
+        "by_name": {"state": {"cls_token": {"exp_avg": torch.zeros(3, 3)}}},
+        "criterion": {"weight": torch.ones(10)},
+        "random": torch.get_rng_state(),
         "epoch": 3,
         "args": argparse.Namespace(model="cait_xxs24_224", lr=1e-3),
     }
@@ -279,13 +282,56 @@ def test_what_a_training_saved_beside_the_weights_is_left_out(state, tmp_path, t
     assert_same_weights(tmp_path / "training.pt", tiny_model)
 
 
-def test_of_weights_and_their_average_the_average_is_taken(state, tmp_path, tiny_model):
+@pytest.mark.parametrize(
+    ("plain", "average"),
+    [
+        (["model"], ["model_ema"]),
+        (["state_dict"], ["state_dict_ema"]),
+        (["model"], ["ema"]),
+        (["state_dict"], ["ema_state_dict"]),
+        (["model_state_dict"], ["model_ema_state_dict"]),
+        (["net"], ["ema", "shadow"]),
+        (["trainer", "model"], ["trainer", "averaged_model"]),
+    ],
+)
+def test_of_weights_and_their_average_the_average_is_taken_as_of_a_safetensors_file(
+    plain, average, state, tmp_path, tiny_model
+):
     import torch
 
-    zeros = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
-    torch.save({"model": zeros, "model_ema": state}, tmp_path / "both.pth")
-    assert_same_weights(tmp_path / "both.pth", tiny_model)
-    assert "EMA" in resolve(weights=tmp_path / "both.pth").remark
+    zeros = {f"module.{name}": torch.zeros_like(tensor) for name, tensor in state.items()}
+    both = nested(plain, zeros)
+    both |= {average[0]: both.get(average[0], {}) | nested(average, state)[average[0]]}
+    torch.save(both | {"epoch": 3}, tmp_path / "both.pth")
+    flat = {".".join([*plain, name]): tensor for name, tensor in zeros.items()}
+    flat |= {".".join([*average, name]): tensor for name, tensor in state.items()}
+    save_file({name: tensor.numpy() for name, tensor in flat.items()}, tmp_path / "both.safetensors")
+    for file in ("both.pth", "both.safetensors"):
+        assert_same_weights(tmp_path / file, tiny_model)
+        assert (
+            resolve(weights=tmp_path / file).remark == "The file holds a model and its EMA; the EMA is used."
+        )
+
+
+def nested(keys, content):
+    """The content within dictionaries of these keys."""
+    return {keys[0]: nested(keys[1:], content)} if keys else content
+
+
+@pytest.mark.parametrize("keys", [["model_state_dict"], ["net"], ["ema"], ["state", "student", "weights"]])
+def test_weights_are_found_under_any_name(keys, state, tmp_path, tiny_model):
+    import torch
+
+    torch.save(nested(keys, state) | {"epoch": 3}, tmp_path / "mine.pth")
+    assert_same_weights(tmp_path / "mine.pth", tiny_model)
+    assert resolve(weights=tmp_path / "mine.pth").remark == ""
+
+
+def test_of_two_models_none_is_taken_silently(state, tmp_path):
+    import torch
+
+    torch.save({"model": state, "best_model": state}, tmp_path / "both.pth")
+    one_line_about(tmp_path / "both.pth", "of the networks in it (best_model., model.), save one in a file")
 
 
 def test_half_precision_is_widened(state, tmp_path):

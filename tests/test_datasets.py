@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cait_viz.errors import DatasetError
+from cait_viz.errors import DatasetError, SelectionError
 from cait_viz.images.folders import UNKNOWN, Example
 from cait_viz.training.datasets import (
     example_weights,
@@ -140,12 +140,6 @@ def test_another_seed_splits_otherwise():
     assert split(examples, 0.5, 0) != split(examples, 0.5, 1)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0, 2.0])
-def test_a_share_out_of_its_range_is_refused(share):
-    with pytest.raises(DatasetError, match=str(share)):
-        split([Example("x", 0)], share, 0)
-
-
 def test_images_beside_the_class_folders_are_named_as_skipped(folder):
     save(folder / "loose.png")
     (folder / "notes.txt").write_text("not an image")
@@ -160,31 +154,58 @@ def make_folders(place, *paths):
     return place
 
 
-@pytest.mark.parametrize("training", ["train", "training", "Train"])
-@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev", "eval", "test", "Val"])
+def parts(place):
+    """The names of the training's folder, of the validation's, and of the others, below the place."""
+    split = find_split(place)
+    if split is None:
+        return None
+    training, validation, others = split
+    within = [path and path.relative_to(place).as_posix() for path in (training, validation, *others)]
+    return within[0], within[1], set(within[2:])
+
+
+@pytest.mark.parametrize(
+    "training", ["train", "training", "Train", "training_set", "seg_train", "MyTrainSet"]
+)
+@pytest.mark.parametrize(
+    "name", ["val", "valid", "validation", "validate", "dev", "eval", "test", "Val", "seg_test", "test-set"]
+)
 @pytest.mark.parametrize("classes", [["cat"], ["cat", "dog"]])
 def test_a_split_is_found_by_the_usual_names_of_folders_with_the_same_classes(
     tmp_path, training, name, classes
 ):
     make_folders(tmp_path, *(f"{part}/{kind}" for part in (training, name, "unused") for kind in classes))
-    assert find_split(tmp_path) == (tmp_path / training, tmp_path / name)
+    assert parts(tmp_path) == (training, name, {"unused"})
 
 
-def test_a_part_to_validate_with_may_lack_a_class_and_have_a_few_others(tmp_path):
-    make_folders(tmp_path, "train/a", "train/b", "train/c", "val/a", "val/b", "val/other")
-    assert find_split(tmp_path) == (tmp_path / "train", tmp_path / "val")
-
-
-def test_of_several_folders_to_validate_with_the_first_in_order_is_taken(tmp_path):
-    make_folders(tmp_path, "train/a", "train/b", "test/a", "test/b", "valid/a", "validation/a")
-    assert find_split(tmp_path) == (tmp_path / "train", tmp_path / "valid")
-    make_folders(tmp_path, "val/a", "val/b")
-    assert find_split(tmp_path) == (tmp_path / "train", tmp_path / "val")
-
-
-def test_a_test_folder_without_classes_does_not_hide_the_split(tmp_path):
-    make_folders(tmp_path, "train/a", "train/b", "val", "test/a", "test/b")
-    assert find_split(tmp_path) == (tmp_path / "train", tmp_path / "test")
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        # The part to validate with lacks a class and has others.
+        (["train/a", "train/b", "train/c", "val/a", "val/b", "val/other"], ("train", "val", set())),
+        (["train/a", "train/b", "val/a", "val/other"], ("train", "val", set())),
+        (["train/Cat", "train/dog", "val/cat", "val/DOG"], ("train", "val", set())),
+        # Of several the first in order is used.
+        (["train/a", "train/b", "test/a", "test/b", "valid/a"], ("train", "valid", {"test"})),
+        (["train_extra/a", "train/a", "val/a", "holdout/a"], ("train", "val", {"train_extra", "holdout"})),
+        (["train/a", "train/b", "val", "test/a", "test/b"], ("train", "test", {"val"})),
+        # A folder of the same name within.
+        (
+            ["seg_train/seg_train/a", "seg_train/seg_train/b", "seg_test/seg_test/a", "seg_pred/seg_pred"],
+            ("seg_train/seg_train", "seg_test/seg_test", {"seg_pred"}),
+        ),
+        # Images without labels to test with, or of other classes.
+        (["train/a", "train/b", "test"], ("train", None, {"test"})),
+        (["train/a", "train/b", "test/unknown", "val/images"], ("train", None, {"test", "val"})),
+        (["train/a", "train/b"], ("train", None, set())),
+        # The classes to train on lie beside the part to validate with.
+        (["cat", "dog", "test/cat", "test/dog"], (".", "test", set())),
+        (["cat", "dog", "val/Cat", "test/cat", "test/dog"], (".", "val", {"test"})),
+        (["train", "bus", "test/train", "test/bus"], (".", "test", set())),
+    ],
+)
+def test_the_parts_of_a_split_are_told_apart(tmp_path, paths, expected):
+    assert parts(make_folders(tmp_path, *paths)) == expected
 
 
 @pytest.mark.parametrize(
@@ -193,13 +214,21 @@ def test_a_test_folder_without_classes_does_not_hide_the_split(tmp_path):
         ("train", "bus"),
         ("train/a", "train/b", "bus/a", "bus/b"),
         ("train", "test", "bus"),  # three classes, one of them a vehicle
+        ("train", "test"),
         ("train/steam", "train/diesel", "test/written", "test/oral", "bus"),
-        ("train/a", "train/b"),
-        ("a", "b", "val/a"),
+        ("a", "b", "val/c"),
+        ("trainers/a", "trainers/b", "valley/a", "valley/b"),
     ],
 )
 def test_classes_that_happen_to_be_called_train_and_test_are_classes(tmp_path, paths):
     assert find_split(make_folders(tmp_path, *paths)) is None
+
+
+def test_images_are_labeled_whatever_the_case_of_the_folders_unless_classes_differ_in_it_alone(tmp_path):
+    make_folders(tmp_path, "Cat", "cat", "CAT", "DOG")
+    index = {"Cat": 0, "cat": 1, "dog": 2}
+    labels = {example.path.parent.name: example.label for example in find_images(tmp_path, index)}
+    assert (labels["Cat"], labels["cat"], labels["DOG"]) == (0, 1, 2)
 
 
 def test_files_are_excluded_by_whatever_path_or_link_leads_to_them(folder, tmp_path_factory):
@@ -221,6 +250,12 @@ def test_before_a_training_the_classes_and_their_numbers_of_images_are_printed()
         "  cat: 3 images to train on, 0 to validate with",
         "  owl: 1 image to train on, 2 to validate with",
         "3 classes: 4 images to train on, 2 to validate with",
+    ]
+    lines.clear()
+    report_classes(["cat"] * 21, [Example("x", label) for label in range(-1, 21)], [], lines.append)
+    assert lines[-2:] == [
+        "  … and 1 more class",
+        "21 classes: 22 images to train on, 0 to validate with; 1 has no label",
     ]
 
 
@@ -258,7 +293,7 @@ def test_a_weight_counts_by_whatever_path_the_folder_is_named(folder, monkeypatc
 
 @pytest.mark.parametrize("weight", [-0.5, math.nan, math.inf])
 def test_a_weight_that_is_negative_or_no_number_is_refused(folder, weight):
-    with pytest.raises(DatasetError, match=f"cat: a weight must be at least 0 and finite, not {weight}"):
+    with pytest.raises(SelectionError, match=f"cat: a weight must be at least 0, not {weight}"):
         example_weights(find_images(folder, {}), {folder / "cat": weight})
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from image_helpers import blobs
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 import cait_viz
 from cait_viz.batch.evaluation import evaluate
@@ -62,6 +63,14 @@ def test_the_model_that_was_measured_is_described(measure, kinds_folder, tiny_mo
 
 def test_weights_of_ones_own_have_no_published_accuracy(measure, kinds_folder):
     assert not any("published" in line for line in measure(kinds_folder))
+
+
+def test_that_the_ema_of_a_file_is_measured_is_said(tiny_weights, kinds_file, kinds_folder, tmp_path, capsys):
+    tensors = load_file(tiny_weights)
+    pair = {f"{part}.{name}": tensor for part in ("model", "ema") for name, tensor in tensors.items()}
+    save_file(pair, tmp_path / "both.safetensors")
+    next(evaluate([kinds_folder], resolve(weights=tmp_path / "both.safetensors"), kinds_file))
+    assert "The file holds a model and its EMA; the EMA is used." in capsys.readouterr().err
 
 
 def test_a_folder_may_be_named_after_a_wordnet_id(make_small_weights, tmp_path):
@@ -143,6 +152,32 @@ def test_the_teacher_is_measured_on_the_same_images(make_teacher, make_small_wei
     student, teacher = [line for line in lines if str(tmp_path / "val") in line]
     assert cells(student)[0] == str(tmp_path / "val")
     assert cells(teacher)[:3] == [f"{tmp_path / 'val'}, the teacher at 48 px", "7", "85.7 %"]
+
+
+def test_each_image_is_read_once_for_the_model_the_teacher_and_the_faithfulness(
+    make_teacher, make_small_weights, tmp_path, run_python
+):
+    (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")
+    for name in ("red", "green"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (40, 50), name).save(tmp_path / "val" / name / f"{number}.png")
+    script = """
+import sys
+from collections import Counter
+from pathlib import Path
+opened = Counter()
+sys.addaudithook(lambda event, arguments: event == "open" and opened.update([str(arguments[0])]))
+from cait_viz.batch.evaluation import evaluate
+from cait_viz.weights.resolve import resolve
+folder, labels, weights, teacher = map(Path, sys.argv[1:])
+measured = {"teacher": teacher, "teacher_size": 48, "faithfulness": 2}
+lines = list(evaluate([folder], resolve(weights=weights), labels, **measured))
+assert any("Faithfulness on 2 images" in line for line in lines)
+print(sorted(opened[str(path)] for path in folder.rglob("*.png")))
+"""
+    arguments = tmp_path / "val", tmp_path / "names.txt", make_small_weights(3), make_teacher()
+    assert run_python(script, *arguments)[0].splitlines()[-1] == "[1, 1, 1, 1, 1, 1]"
 
 
 def test_a_teacher_of_other_classes_is_refused_first(evaluate_tiny, kinds_folder, teacher_file):
@@ -229,13 +264,22 @@ def test_a_folder_that_cannot_be_used_is_refused_in_one_line(evaluate_tiny, tmp_
     assert len(str(refusal.value).splitlines()) == 1
 
 
-def test_of_a_folder_with_a_split_the_parts_are_named(evaluate_tiny, tmp_path):
-    for part in ("training", "dev"):
-        (tmp_path / part / "kind 1").mkdir(parents=True)
+@pytest.mark.parametrize(
+    ("folders", "parts"),
+    [
+        (["training/kind 1", "dev/kind 1"], ["dev", "training"]),
+        (["train/train/kind 1", "train/train/kind 2", "test/test/kind 1"], ["test/test", "train/train"]),
+        (["train/kind 1", "train/kind 2", "test"], ["train"]),
+        (["kind 1", "kind 2", "test/kind 1"], ["test"]),
+    ],
+)
+def test_of_a_folder_with_a_split_the_parts_are_named(evaluate_tiny, tmp_path, folders, parts):
+    for part in folders:
+        (tmp_path / part).mkdir(parents=True)
     with pytest.raises(DatasetError) as refusal:
         next(evaluate_tiny(tmp_path))
-    parts = f"{tmp_path / 'dev'} or {tmp_path / 'training'}"
-    assert str(refusal.value) == f"{tmp_path}: holds a split; give the part to measure on, {parts}"
+    named = " or ".join(str(tmp_path / part) for part in parts)
+    assert str(refusal.value) == f"{tmp_path}: holds a split; give the part to measure on, {named}"
 
 
 def test_a_folder_without_a_single_image_is_refused(measure, tmp_path):

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 import tempfile
 from pathlib import Path
 
@@ -115,30 +114,13 @@ def test_a_file_of_json_is_read_as_such_whatever_its_name(tmp_path, content, ind
 )
 def test_any_names_come_back_from_any_form(names):
     numbered = dict(enumerate(names))
-    label2id = {name: number for number, name in numbered.items()}
-    keras = {number: ["n01440764", name] for number, name in numbered.items()}
-    contents = [names, numbered, label2id, keras]
-    contents += [{"torch_dtype": None, "id2label": numbered, "label2id": label2id}, {"label2id": label2id}]
-    texts = [write(content) for content in contents for write in (json.dumps, repr, with_last_commas)]
-    for lines in ([{n: name} for n, name in numbered.items()], [{name: n} for n, name in numbered.items()]):
-        texts.append("\n".join(map(json.dumps, lines)))
-    if len(names) > 1:
-        texts.append("\n".join(json.dumps({"id": n, "name": name}) for n, name in numbered.items()))
+    contents = [names, numbered, {"torch_dtype": None, "id2label": numbered, "label2id": {}}]
+    texts = [json.dumps(content) for content in contents]
     with tempfile.TemporaryDirectory() as folder:
         for text, suffix in itertools.product(texts, ("json", "txt")):
             path = Path(folder, f"labels.{suffix}")
             path.write_text(text, encoding="utf-8")
             assert class_names(len(names), path) == tuple(names)
-
-
-def with_last_commas(content):
-    return re.sub(r"(?<=[\w\"}\]])\n *(?=[}\]])", ",\n", json.dumps(content, indent=1))
-
-
-def test_the_well_known_text_of_imagenet_is_read(write):
-    names = ("tench, Tinca tinca", "goldfish", "cock's \\d")
-    text = "{0: 'tench, Tinca tinca',\n 1: 'goldfish',\n 2: \"cock's \\d\"}"
-    assert class_names(3, write(text)) == names
 
 
 @pytest.mark.parametrize(
@@ -150,10 +132,8 @@ def test_the_well_known_text_of_imagenet_is_read(write):
         ({"0": "a", "2": "b", "3": "c"}, "none for class 1"),
         ({"1": "a", "2": "b", "3": "c"}, "none for class 0"),
         ({"00": "a", "1": "b", "2": "c"}, "none for class 0"),
-        ({"a": 0, "b": 1, "c": 1}, "none for class 2"),
-        ({"a": 0, "b": 1, "c": True}, "other JSON than names"),
-        ({"0": ["n1", "a"], "1": ["n2", "b"], "2": ["n3", 3]}, "other JSON than names"),
-        ([{"id": 0, "name": "a"}, {"id": [1], "name": "b"}, {"id": 2, "name": "c"}], "other JSON than names"),
+        ({"a": 0, "b": 1, "c": 2}, "other JSON than names"),
+        ({"0": ["n1", "a"], "1": ["n2", "b"], "2": ["n3", "c"]}, "other JSON than names"),
         (["a", ["b"], "c"], "other JSON than names"),
         ([1, 2, 3], "other JSON than names"),
         ({"architectures": ["CaitModel"]}, "other JSON than names"),
@@ -174,7 +154,7 @@ def test_json_that_does_not_name_the_classes_is_refused(tmp_path, content, words
         assert words in refusal(3, path)
 
 
-@pytest.mark.parametrize("content", ["", "{", '["a", "b", "c"', "a\nb\nc", "[" * 100_000])
+@pytest.mark.parametrize("content", ["", "{", '["a", "b", "c"', "a\nb\nc"])
 def test_a_json_file_that_is_no_json_is_refused(tmp_path, content):
     path = tmp_path / "labels.json"
     path.write_text(content)
@@ -184,23 +164,16 @@ def test_a_json_file_that_is_no_json_is_refused(tmp_path, content):
 @pytest.mark.parametrize(
     "content",
     [
-        "{0: 'a',\n 1: 'b',\n 2 'c'}",
         '{\n"0": "a"\n}}',
         '["a",\n"b",\n"c"',
-        "{\n  a: 0,\n}",
+        '["a", "b", "c",]',
+        "{0: 'a',\n 1: 'b',\n 2: 'c'}",
+        '{"0": "a"}\n{"1": "b"}\n{"2": "c"}',
         "[a, b, c]\nb\nc",
-        '{"0": "a"}\n{"1": "b"\n{"2": "c"}',
-        "{[]: 'a',\n'b': 1,\n}",
-        "{'a': open('b'),\n'c': 1,\n}",
-        "{0:" + "-" * 100_000 + "1}\n\n}",
     ],
 )
-def test_text_that_begins_as_json_and_is_damaged_is_no_list_of_names(write, content):
+def test_text_that_begins_as_json_and_is_none_is_no_list_of_names(write, content):
     assert "labels.txt: is not valid JSON (" in refusal(3, write(content))
-
-
-def test_a_name_that_begins_with_a_bracket_is_no_json(write):
-    assert class_names(2, write("[unused]\n{brace}\n")) == ("[unused]", "{brace}")
 
 
 def test_rare_characters_do_not_part_a_name(write):
@@ -227,11 +200,6 @@ def test_control_characters_are_refused_by_their_line(write, content):
     assert "line 2 holds control characters" in refusal(3, write(content))
 
 
-def test_large_file_is_no_list_of_names(write):
-    assert "no list of names" in refusal(3, write(b"x" * 10_000_001))
-
-
 def test_labels_that_are_not_there_are_refused(tmp_path):
     assert refusal(3, tmp_path / "gone.txt").startswith("gone.txt: the labels cannot be read (No such file")
     assert "Is a directory" in refusal(3, tmp_path)
-    assert "cannot be read" in refusal(3, "a\0b")

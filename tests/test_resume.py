@@ -28,7 +28,7 @@ from cait_viz.training.state import SavedState
 def test_resuming_with_other_options_is_refused_before_anything_is_done(image_folder, teacher_file, tmp_path):
     config = replace(QUICK, kept_views=1)
     state = {"identity": {"config": asdict(config.resolved(224))}}
-    np.savez(tmp_path / "checkpoint.npz", state=np.array(json.dumps(state)))
+    np.savez(tmp_path / "state.npz", state=np.array(json.dumps(state)))
     with pytest.raises(TrainingError, match="saved with other config, architecture"):
         distil(
             [image_folder],
@@ -38,7 +38,7 @@ def test_resuming_with_other_options_is_refused_before_anything_is_done(image_fo
             config=replace(config, seed=5),
             options=RunOptions(resume=True),
         )
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
 
 
 def test_there_is_nothing_to_resume_in_an_empty_folder(image_folder, small_weights, tmp_path):
@@ -61,7 +61,7 @@ def test_a_training_that_was_killed_and_interrupted_ends_as_without_interruption
     image_folder, small_weights, tmp_path, environment
 ):
     config = replace(FINETUNING, stages=(Stage(32, 3), Stage(64, 1)), batch_size=4)
-    options = RunOptions(tell=lambda _: None, checkpoint_minutes=0)
+    options = RunOptions(tell=lambda _: None, state_minutes=0)
     how = {"weights": small_weights, "validation": 0.0, "config": config}
     whole = finetune(image_folder, tmp_path / "whole", options=options, **how)
     out = tmp_path / "broken"
@@ -75,14 +75,14 @@ def test_a_training_that_was_killed_and_interrupted_ends_as_without_interruption
         "--batch-size",
         4,
     ]
-    command += ["--validation-share", 0, "--checkpoint-minutes", 0, "-o", out]
+    command += ["--validation-share", 0, "--state-minutes", 0, "-o", out]
     process = started(environment, *command)
     deadline = time.monotonic() + 120
-    while not (out / "checkpoint.npz").exists() and time.monotonic() < deadline:
+    while not (out / "state.npz").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
     process.communicate()
-    assert (out / "checkpoint.npz").exists()
+    assert (out / "state.npz").exists()
 
     lines = []
 
@@ -122,7 +122,7 @@ def test_the_averaged_weights_of_an_interrupted_training_can_be_looked_at(
     command = f"cait-viz app --weights {file} --labels {labels}"
     assert lines[-1] == f"look at the averaged weights so far with: {command}"
     average = tensors(file)
-    state = [content(array) for array in SavedState(tmp_path / "checkpoint.npz").arrays()]
+    state = [content(array) for array in SavedState(tmp_path / "state.npz").arrays()]
     assert {content(tensor) for tensor in average.values()} <= set(state)
     last_weights = state[: len(average)]
     assert content(average["blocks.0.attn.qkv.weight"]) not in last_weights
@@ -181,7 +181,7 @@ def test_the_state_is_saved_every_so_many_minutes_of_steps(
 
     monkeypatch.setattr(keras.Model, "train_on_batch", take_twenty_minutes)
     lines = []
-    options = RunOptions(tell=lines.append, checkpoint_minutes=59)
+    options = RunOptions(tell=lines.append, state_minutes=59)
     finetune_briefly(image_folder, tmp_path, small_weights, 4, options)
     saved = [line for line in lines if line.startswith("step ")]
     assert [line.partition(":")[0] for line in saved] == ["step 3 of 10", "step 6 of 10", "step 9 of 10"]
@@ -242,7 +242,7 @@ def test_the_row_of_an_epoch_is_written_before_the_state_that_includes_it(
 
     usual = np.savez
     monkeypatch.setattr(np, "savez", die)
-    options = RunOptions(tell=lambda _: None, checkpoint_minutes=0)
+    options = RunOptions(tell=lambda _: None, state_minutes=0)
     with pytest.raises(SystemExit):
         finetune_briefly(image_folder, tmp_path, small_weights, 2, options)
     assert logged_steps(tmp_path) == [3]
@@ -292,7 +292,7 @@ def test_a_training_reads_each_image_and_its_state_once(
     monkeypatch.setattr(os, "stat", status)
     images = list(image_folder.rglob("*.png"))
     out = tmp_path / "out"
-    options = RunOptions(tell=interrupt, checkpoint_minutes=0)
+    options = RunOptions(tell=interrupt, state_minutes=0)
     statuses.clear()
     with count_opened(image_folder) as opened, pytest.raises(KeyboardInterrupt):
         finetune_briefly(image_folder, out, small_weights, 2, options)
@@ -303,6 +303,6 @@ def test_a_training_reads_each_image_and_its_state_once(
         finetune_briefly(
             image_folder, out, small_weights, 2, replace(options, tell=lambda _: None, resume=True)
         )
-    assert opened[out / "checkpoint.npz"] == 1
+    assert opened[out / "state.npz"] == 1
     assert {opened_images[path] for path in images} == {1}
     assert {statuses[path] for path in images} == {1}

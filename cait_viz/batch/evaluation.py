@@ -3,8 +3,8 @@
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from itertools import islice
+from heapq import heappush, heappushpop
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,9 +16,9 @@ from cait_viz._text import file_text, listed, path_text
 from cait_viz.engine.base import Engine
 from cait_viz.engine.load import load_engine
 from cait_viz.errors import CheckpointError, DatasetError, TeacherError
-from cait_viz.images.folders import UNKNOWN, Example, labeled_files, loose_files, read_pixels, spread
-from cait_viz.images.preprocess import normalize
-from cait_viz.metrics.accuracy import accuracy, top1_among, usual_measures
+from cait_viz.images.folders import UNKNOWN, Example, labeled_files, loose_files, read_images, spread
+from cait_viz.images.preprocess import normalize, resize_and_crop
+from cait_viz.metrics.accuracy import Tally, top1_among, usual_measures
 from cait_viz.metrics.faithfulness import BATCH, measure
 from cait_viz.metrics.report import faithfulness_lines, published_remark, row, table_head
 from cait_viz.model.timm_names import count_parameters
@@ -82,12 +82,12 @@ def evaluate(
     index = class_index(classes)
     others = 1 if config.num_classes == 1 else UNKNOWN
     found = {folder: _labeled(folder, index, others) for folder in folders}
-    # A file is read for every measurement; it is reported once.
-    note = cache(lambda sentence: tqdm.write(sentence, file=sys.stderr))
+    if checkpoint.remark:
+        _note(checkpoint.remark)
     for folder in found:
         if loose := loose_files(folder):
             names = listed(path.name for path in loose)
-            note(f"{path_text(folder)}: {names}: not in the folder of a class; skipped")
+            _note(f"{path_text(folder)}: {names}: not in the folder of a class; skipped")
     opened = None if teacher is None else _open_teacher(teacher, teacher_size, checkpoint)
     engine = load() if load else load_engine(checkpoint, labels)
     yield (
@@ -103,28 +103,44 @@ def evaluate(
         remark = f", the teacher at {opened.size} px"
         networks.append(_Network(remark, opened.size, lambda pixels: opened(pixels).logits))
     yield ""
-    yield from _accuracy_lines(networks, found, checkpoint, class_kinds(classes), note)
+    chosen = _Chosen(found, faithfulness, seed)
+    yield from _accuracy_lines(networks, found, checkpoint, class_kinds(classes), chosen)
     if faithfulness:
-        groups = defaultdict(list)
-        for folder, examples in found.items():
-            for example in examples:
-                groups[folder, example.label].append(example)
-        pixels = (pixels for pixels, _ in read_pixels(spread(groups.values(), seed), config.image_size, note))
-        count = min(faithfulness, sum(map(len, groups.values())))
-        images = _bar(islice(pixels, count), count, "faithfulness")
+        images = _bar(chosen.pixels, len(chosen.pixels), "faithfulness")
         areas = measure(images, lambda images: _forward(engine, images), seed)
         yield ""
         yield from faithfulness_lines(areas, checkpoint.saliency_block, seed)
 
 
+class _Chosen:
+    """So many images, spread evenly over the classes of all folders, of those that are read one by one."""
+
+    def __init__(self, folders: Mapping[Path, Sequence[Example]], count: int, seed: int) -> None:
+        groups = defaultdict(list)
+        for folder, examples in folders.items():
+            for example in examples:
+                groups[folder, example.label].append(example)
+        self._rank = {example: rank for rank, example in enumerate(spread(groups.values(), seed))}
+        self._count = count
+        self._kept: list[tuple[int, np.ndarray]] = []  # a heap with the highest rank first
+
+    def add(self, example: Example, pixels: np.ndarray) -> None:
+        """Keep what the network sees of an image, unless enough others come before it."""
+        keep = heappush if len(self._kept) < self._count else heappushpop
+        keep(self._kept, (-self._rank[example], pixels))
+
+    @property
+    def pixels(self) -> list[np.ndarray]:
+        """What the network sees of each image kept, (height, width, 3) uint8."""
+        return [pixels for _, pixels in sorted(self._kept, key=itemgetter(0), reverse=True)]
+
+
 def _labeled(folder: Path, index: Mapping[str, int], others: int) -> list[Example]:
     split = find_split(folder)
-    if split and split[0].name not in index:
-        training, validation = split
-        raise DatasetError(
-            f"{path_text(folder)}: holds a split; give the part to measure on, {path_text(validation)} or "
-            f"{path_text(training)}"
-        )
+    parts = [part for part in (split.validation, split.training) if part and part != folder] if split else []
+    if parts and not any(part.name in index for part in parts):
+        named = " or ".join(map(path_text, parts))
+        raise DatasetError(f"{path_text(folder)}: holds a split; give the part to measure on, {named}")
     return labeled_files(folder, index, others)
 
 
@@ -151,24 +167,37 @@ def _accuracy_lines(
     folders: Mapping[Path, Sequence[Example]],
     checkpoint: "Checkpoint",
     kinds: Sequence[str],
-    note: Callable[[str], object],
+    chosen: _Chosen,
 ) -> Iterator[str]:
-    """A table with a row per folder and network, then the published top-1 beside the measured."""
+    """A table with a row per folder and network, then the published top-1 beside the measured.
+
+    Each image is read once, for all networks and for those `chosen`.
+    """
     published = checkpoint.variant.top1 if checkpoint.variant and checkpoint.as_published else None
     usual = usual_measures(checkpoint.config.num_classes, kinds)
     yield from table_head("folder", "images", *(_TITLES[name] for name in (*usual, "own")))
     remarks = []
     for folder, examples in folders.items():
         classes = {example.label for example in examples}
-        for network in networks:
-            images = _bar(read_pixels(examples, network.image_size, note), len(examples), folder.name)
-            measured = accuracy(network.classify, images, usual | {"own": top1_among(classes)}, BATCH)
+        measures = usual | {"own": top1_among(classes)}
+        tallies = {network: Tally(network.classify, measures, BATCH) for network in networks}
+        for image, example in _bar(read_images(examples, _note), len(examples), folder.name):
+            pixels = [np.asarray(resize_and_crop(image, network.image_size)) for network in networks]
+            for tally, seen in zip(tallies.values(), pixels, strict=True):
+                tally.add(seen, example.label)
+            chosen.add(example, pixels[0])
+        for network, tally in tallies.items():
+            measured = tally.accuracy()
             shares = (f"{100 * share:.1f} %" for share in measured.shares.values())
             yield row([f"{folder}{network.remark}", measured.images, *shares])
             if network is networks[0] and published is not None:
                 top1 = 100 * measured.shares["top1"]
                 remarks += ["", published_remark(checkpoint.name, published, folder, top1, len(classes))]
     yield from remarks
+
+
+def _note(sentence: str) -> None:
+    tqdm.write(sentence, file=sys.stderr)
 
 
 def _bar(items: Iterable[Any], total: int, title: str) -> Iterable[Any]:

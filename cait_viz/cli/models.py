@@ -102,7 +102,7 @@ def evaluate(
         teacher: an ONNX file, see `cait-viz distil`, to be measured on the same images (default: none).
         faithfulness: number of images, spread over the classes of all folders, on which deletion and
             insertion are measured as well; about 310 forward passes an image.
-        seed: decides which images these are, and on all that is random.
+        seed: decides which images these are, and what is random about the measurement.
     """
     from cait_viz.batch import evaluation
 

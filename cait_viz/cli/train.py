@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _TRAINING, _RUN = Group("Training", sort_key=1), Group("Run", sort_key=2)
 _LENGTH, _VALIDATION = (Group(show=False, validator=mutually_exclusive) for _ in range(2))
 _ONE_VALIDATION = Parameter(group=("Parameters", _VALIDATION))
+_FOLDER = Parameter(metavar="FOLDER")
 _ONE_LENGTH = Parameter(group=(_TRAINING, _LENGTH), n_tokens=1)
 _CONFIG = Parameter(name="*", group=_TRAINING, parse="^(?!(stages|augmentation)$)")
 _NO_TEACHER = Parameter(parse="^(?!(stages|augmentation|label_weight|feature_weight|kept_views)$)")
@@ -54,6 +55,15 @@ Stages = Annotated[
         "112:20,224:4; low first saves time (default: none).",
     ),
 ]
+ValidationShare = Annotated[
+    float | None,
+    _ONE_VALIDATION,
+    Parameter(
+        help="share of each class that is held back to validate with, 0 for none; of a split, only the part "
+        "to train on is used then "
+        f"(default: {VALIDATION_SHARE:g} where nothing else is there to validate with).",
+    ),
+]
 
 
 @Parameter(name="*")
@@ -63,7 +73,8 @@ class Training:
 
     Attributes:
         output: the folder to write to: model.safetensors, labels.txt, card.json, log.csv.
-        backend: of Keras: tensorflow, jax or torch (default: KERAS_BACKEND, or the first that is installed).
+        backend: Keras' backend: tensorflow, jax or torch (default: KERAS_BACKEND, or the first that is
+            installed).
     """
 
     output: Annotated[Output, Parameter(group="Parameters")]
@@ -95,8 +106,8 @@ def finetune(
     images: Annotated[Path, Parameter(name="FOLDER")],
     /,
     *,
-    validation: Annotated[Path | None, _ONE_VALIDATION] = None,
-    validation_share: Annotated[float, _ONE_VALIDATION] = VALIDATION_SHARE,
+    validation: Annotated[Path | None, _ONE_VALIDATION, _FOLDER] = None,
+    validation_share: ValidationShare = None,
     epochs: Epochs = TrainingConfig.stages,
     stages: Stages = (),
     config: Annotated[TrainingConfig, _CONFIG, _NO_TEACHER] = TrainingConfig(),
@@ -110,15 +121,15 @@ def finetune(
     --weights and --labels.
 
     Args:
-        images: a folder that holds a folder of images for each class.
-        validation: a folder of images to validate with, in folders of the same names (default: none).
-        validation_share: share of each class that is held back to validate with where --validation names no
-            folder.
+        images: a folder that holds a folder of images for each class; or one with a split, such as train/ and
+            val/.
+        validation: a folder of images to validate with, in folders of the same names (default: that of the
+            split, or else --validation-share).
     """
     arguments = training.arguments(config, stages or epochs, command_line)
     from cait_viz.training.api import finetune
 
-    _report(finetune(images, validation=validation or validation_share, **arguments))
+    _report(finetune(images, validation=validation_share if validation is None else validation, **arguments))
 
 
 def distil(
@@ -128,7 +139,7 @@ def distil(
     teacher: Path,
     teacher_size: TeacherSize = None,
     folder_weight: Annotated[tuple[str, ...], Parameter(metavar="FOLDER=W", show_default=False)] = (),
-    validation: Annotated[tuple[Path, ...], Parameter(show_default=False)] = (),
+    validation: Annotated[tuple[Path, ...], Parameter(show_default=False), _FOLDER] = (),
     epochs: Epochs = DistillationConfig.stages,
     stages: Stages = (),
     config: Annotated[DistillationConfig, _CONFIG] = DistillationConfig(),
@@ -143,12 +154,13 @@ def distil(
     folder that is named as a class, or after its WordNet id, have one.
 
     Args:
-        images: folders of images, searched to any depth.
+        images: folders of images, searched to any depth; of one with a split, such as train/ and val/, the
+            part to train on.
         teacher: the teacher's file, .onnx.
         folder_weight: show each image of a folder W times an epoch on average, 0.1 being a tenth of them; a
             folder within another may have a weight of its own (default: 1); can be repeated.
-        validation: a folder of images to validate with, in folders named as classes (default: a split's own);
-            can be repeated.
+        validation: a folder of images to validate with, in folders named as classes (default: that of a
+            split); can be repeated.
     """
     arguments: dict[str, Any] = {"teacher": teacher, "teacher_size": teacher_size, "validation": validation}
     arguments["folder_weights"] = dict(map(_folder_weight, folder_weight))

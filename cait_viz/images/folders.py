@@ -1,4 +1,4 @@
-"""Labeled folders of images, one folder per class: their files, and what a network sees of each image."""
+"""Labeled folders of images, one folder per class: their files, and the images in them."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
-from cait_viz._sizes import ImageSize
 from cait_viz._text import listed, one_line, path_text
 from cait_viz.errors import DatasetError, ImageError
-from cait_viz.images.preprocess import resize_and_crop
 from cait_viz.images.read import read_image
 
 UNKNOWN = -1
@@ -97,10 +95,10 @@ def spread(groups: Iterable[Sequence[Item]], seed: int) -> list[Item]:
     return [group[place] for place in rounds for group in among if place < len(group)]
 
 
-def read_pixels(
-    examples: Sequence[Example], image_size: ImageSize, note: Callable[[str], object]
-) -> Iterator[tuple[NDArray[np.uint8], int]]:
-    """What a network sees of each image, (height, width, 3) uint8, and its label.
+def read_images(
+    examples: Sequence[Example], note: Callable[[str], object]
+) -> Iterator[tuple[Image.Image, Example]]:
+    """Each image, upright, mode "RGB", and what it is an example of.
 
     Files that cannot be read as images are skipped; `note` is called with a sentence on each.
 
@@ -115,7 +113,7 @@ def read_pixels(
             note(f"{folder_prefix(example.path)}{error}; skipped")
             continue
         count += 1
-        yield np.asarray(resize_and_crop(image, image_size)), example.label
+        yield image, example
     if not count:
         raise DatasetError(
             f"{path_text(examples[0].path.parent)}: none of the {len(examples)} files here and in the other "

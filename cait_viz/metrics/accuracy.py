@@ -1,7 +1,6 @@
 """Accuracy: how often a network names the class of an image."""
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,7 +58,7 @@ def usual_measures(classes: int, kinds: Sequence[str] = ()) -> dict[str, Measure
 def accuracy(
     classify: Callable[[NDArray[Any]], Scores],
     examples: Iterable[tuple[NDArray[Any], int]],
-    measures: dict[str, Measure],
+    measures: Mapping[str, Measure],
     batch: int = 32,
 ) -> Accuracy:
     """Measure a network on labeled images.
@@ -71,15 +70,42 @@ def accuracy(
         measures: what counts as right, by name.
         batch: images per call.
     """
-    remaining = iter(examples)
-    right = []
-    while chunk := list(islice(remaining, batch)):
-        images = np.stack([image for image, _ in chunk])
-        labels = np.array([label for _, label in chunk], np.int64)
-        scores = as_two_classes(classify(np.resize(images, (batch, *images.shape[1:])))[: len(chunk)])
-        right.append(np.stack([measure(scores, labels) for measure in measures.values()]))
-    together = np.concatenate(right, axis=1)
-    return Accuracy(together.shape[1], dict(zip(measures, together.mean(axis=1).tolist(), strict=True)))
+    tally = Tally(classify, measures, batch)
+    for image, label in examples:
+        tally.add(image, label)
+    return tally.accuracy()
+
+
+class Tally:
+    """The accuracy of a network on images that come one by one; the arguments are those of `accuracy`."""
+
+    def __init__(
+        self, classify: Callable[[NDArray[Any]], Scores], measures: Mapping[str, Measure], batch: int = 32
+    ) -> None:
+        self._classify, self._measures, self._batch = classify, measures, batch
+        self._waiting: list[tuple[NDArray[Any], int]] = []
+        self._right: list[NDArray[np.bool_]] = []  # of each batch, (measures, images)
+
+    def add(self, image: NDArray[Any], label: int) -> None:
+        """Count one image."""
+        self._waiting.append((image, label))
+        if len(self._waiting) == self._batch:
+            self._classify_waiting()
+
+    def accuracy(self) -> Accuracy:
+        """The accuracy on the images so far, at least one."""
+        if self._waiting:
+            self._classify_waiting()
+        right = np.concatenate(self._right, axis=1)
+        return Accuracy(right.shape[1], dict(zip(self._measures, right.mean(axis=1).tolist(), strict=True)))
+
+    def _classify_waiting(self) -> None:
+        images = np.stack([image for image, _ in self._waiting])
+        labels = np.array([label for _, label in self._waiting], np.int64)
+        filled = np.resize(images, (self._batch, *images.shape[1:]))
+        scores = as_two_classes(self._classify(filled)[: len(labels)])
+        self._right.append(np.stack([measure(scores, labels) for measure in self._measures.values()]))
+        self._waiting.clear()
 
 
 def as_two_classes(logits: Scores) -> Scores:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cait_viz._checks import all_finite
 from cait_viz.attention import maps
 from cait_viz.attention.maps import Floats
 from cait_viz.attention.probabilities import probabilities
@@ -112,7 +113,7 @@ def curves(
     for values in checked:
         if values.shape != original.shape[:2]:
             raise ValueError(f"a map must have the shape {original.shape[:2]}, not {values.shape}")
-        if not np.isfinite(values).all():
+        if not all_finite(values):
             raise ValueError("the map must be finite numbers, but some are NaN or infinite")
     ranked = [_steps(values, steps) for values in checked]
 
@@ -250,7 +251,7 @@ def bootstrap_interval(
         confidence: how often the interval is meant to contain the true mean, in (0, 1).
     """
     sample = np.asarray(values, np.float64)
-    if sample.ndim != 1 or sample.size == 0 or not np.isfinite(sample).all():
+    if sample.ndim != 1 or sample.size == 0 or not all_finite(sample):
         raise ValueError(f"an interval needs finite numbers of shape (n,), n > 0, not {sample.shape}")
     together = max(1, _DRAWN // sample.size)
     counts = [min(together, resamples - start) for start in range(0, resamples, together)]

@@ -13,19 +13,21 @@ from types import MappingProxyType
 import keras
 import numpy as np
 
-from cait_viz._text import one_line, path_text
+from cait_viz._checks import check_range
+from cait_viz._text import listed, one_line, path_text
 from cait_viz.errors import CheckpointError, DatasetError, OutputError, SelectionError
 from cait_viz.images.folders import UNKNOWN, Example
 from cait_viz.model.config import CaiTConfig
 from cait_viz.training import datasets
 from cait_viz.training.config import DISTILLATION, FINETUNING, VALIDATION_SHARE, RunOptions, TrainingConfig
+from cait_viz.training.datasets import PrintLine, counted, is_image
 from cait_viz.training.job import Job
 from cait_viz.training.run import Outcome, train
 from cait_viz.training.teacher import Teacher
 from cait_viz.weights.architecture import read_tensors
 from cait_viz.weights.labels import class_index, class_names, imagenet_names, imagenet_synsets
 from cait_viz.weights.registry import BUNDLED, get_variant
-from cait_viz.weights.resolve import resolve
+from cait_viz.weights.resolve import Checkpoint, resolve
 
 __all__ = ["Outcome", "distil", "finetune"]
 
@@ -37,7 +39,7 @@ def finetune(
     model: str | None = None,
     weights: str | Path | None = None,
     labels: str | Path | None = None,
-    validation: str | Path | float = VALIDATION_SHARE,
+    validation: str | Path | float | None = None,
     config: TrainingConfig = FINETUNING,
     options: RunOptions = RunOptions(),
 ) -> Outcome:
@@ -46,46 +48,42 @@ def finetune(
     The classifier is new, unless its classes are those of the images; the rest starts from the weights.
 
     Args:
-        images: a folder with a folder of images for each class; or one that holds two such folders, one to
-            train on and one to validate with, under usual names such as train/ and val/.
+        images: a folder with a folder of images for each class; or one with a split, such as train/ and val/
+            or training_set/ and test_set/, see `datasets.find_split`.
         out: the folder to write to.
         model: name of a variant to start from; the bundled one by default.
         weights: a safetensors file to start from, in place of the variant's own.
         labels: a text file with the names of its classes, one per line.
         validation: another folder of class folders to validate with, or the share of each class that is held
-            back for it; a share above 0 is ignored where `images` holds a folder to validate with.
+            back for it, 0 for none; by default the split's own part, or where there is none a share of 0.1.
         config: how to train.
         options: what does not decide on the weights.
 
     Raises:
         DatasetError, CheckpointError: the images, the weights or the labels cannot be used.
+        SelectionError: a share, a weight or a resolution is out of its range.
         TrainingError: the training diverged, or cannot be resumed.
         OutputError: the output cannot be written.
         KeyboardInterrupt: Ctrl-C; the state has been saved.
     """
     images, out = Path(images), Path(out)
     named = [Path(validation)] if isinstance(validation, str | Path) else []
-    share = 0.0 if isinstance(validation, str | Path) else validation
-    datasets.check_share(share)
+    share = VALIDATION_SHARE if validation is None or isinstance(validation, str | Path) else validation
+    check_range("the share of images to validate with", share, "at least 0 and below 1")
     _refuse_output_among_images(out, options.cache, [images, *named])
-    skipped: list[str] = []
-
-    def note(sentence: str) -> None:
-        skipped.append(sentence)
-        options.tell(sentence)
-
-    folder, elsewhere = _parts(images, named, lambda _: share > 0, options.tell)
+    skipped, note = _noted(options)
+    folder, elsewhere, others = _parts(images, named, lambda _: validation is None, options.tell, note)
     if folder != images:
         datasets.report_loose_images(images, note)
-    found, folders = datasets.find_classes(folder, note, elsewhere)
+    found, folders = datasets.find_classes(folder, note, [*elsewhere, *others])
     if elsewhere:
         index = {name: label for label, name in enumerate(folders)}
-        training, held_back = _hold_back(found, elsewhere, index, options.tell)
+        training, held_back = _hold_back(found, elsewhere, index, note)
     else:
         training, held_back = datasets.split(found, share, config.seed)
     synsets = dict(zip(imagenet_synsets(), imagenet_names(), strict=True))
     names = tuple(synsets[name] for name in folders) if set(folders) <= set(synsets) else folders
-    start = resolve(model, weights)
+    start = _start(model, weights, options)
     config = _resolved(config, start.config)
     architecture = replace(start.config, num_classes=len(names), pre_logits=False)
     tensors = read_tensors(start)
@@ -109,7 +107,7 @@ def finetune(
             skipped=skipped,
             data={
                 "folders": [str(folder)],
-                "validation": str(elsewhere[0] if elsewhere else validation),
+                "validation": str(elsewhere[0] if elsewhere else share),
                 "classes": len(names),
             },
         )
@@ -158,7 +156,7 @@ def distil(
     if len(set(folders)) < len(folders):
         raise DatasetError("a folder is named twice; give it a weight of 2 to show its images twice as often")
     _refuse_output_among_images(out, options.cache, [*folders, *held_folders])
-    start = None if weights is None else resolve(model, weights)
+    start = None if weights is None else _start(model, weights, options)
     architecture = start.config if start else (BUNDLED if model is None else get_variant(model)).config
     config = _resolved(config, architecture)
     network = Teacher(Path(teacher), teacher_size, config.precision, options.threads)
@@ -173,11 +171,16 @@ def distil(
     def labeled(folder: Path) -> bool:
         return any(example.label != UNKNOWN for example in datasets.find_images(folder, index))
 
-    parts = [_parts(folder, held_folders, labeled, options.tell) for folder in folders]
-    folders = [folder for folder, _ in parts]
-    held_folders = list(dict.fromkeys(folder for _, others in parts for folder in others))
-    found = [example for folder in folders for example in datasets.find_images(folder, index)]
-    training, held_back = _hold_back(found, held_folders, index, options.tell)
+    skipped, note = _noted(options)
+    parts = [_parts(folder, held_folders, labeled, options.tell, note) for folder in folders]
+    folders = [folder for folder, _, _ in parts]
+    held_folders = list(dict.fromkeys(path for _, own, _ in parts for path in own))
+    found = [
+        example
+        for folder, _, others in parts
+        for example in datasets.find_images(folder, index, without=others)
+    ]
+    training, held_back = _hold_back(found, held_folders, index, note)
     shares = datasets.example_weights(training, weight_of)
     datasets.report_classes(names, training, held_back, options.tell)
     return train(
@@ -193,6 +196,7 @@ def distil(
             training=training,
             weights=shares,
             validation=held_back,
+            skipped=skipped,
             teacher=network,
             data={
                 "folders": [str(folder) for folder in folders],
@@ -214,42 +218,74 @@ def _refuse_output_among_images(out: Path, cache: Path | None, folders: Sequence
             )
 
 
-def _parts(
-    folder: Path, named: Sequence[Path], wanted: Callable[[Path], bool], tell: Callable[[str], None]
-) -> tuple[Path, Sequence[Path]]:
-    """The folder to train on and those to validate with: of a split its parts, unless others are named.
+def _noted(options: RunOptions) -> tuple[list[str], PrintLine]:
+    """A list for the card, and a function that prints a sentence and adds it to the list."""
+    sentences: list[str] = []
 
-    `wanted` says whether to validate with the split's own part.
+    def note(sentence: str) -> None:
+        sentences.append(sentence)
+        options.tell(sentence)
+
+    return sentences, note
+
+
+def _parts(
+    folder: Path, named: Sequence[Path], wanted: Callable[[Path], bool], tell: PrintLine, note: PrintLine
+) -> tuple[Path, Sequence[Path], Sequence[Path]]:
+    """The folder to train on, those to validate with, and those in it that are not trained on.
+
+    Of a split these are its parts, unless folders to validate with are `named`. `wanted` says whether to
+    validate with the split's own.
     """
     split = datasets.find_split(folder)
     if split is None:
-        return folder, named
-    training, own = split
-    validation = named or ([own] if wanted(own) else [])
-    used = [f"trains on {training.name}/", *(f"validates with {path.name}/" for path in validation)]
+        return folder, named, []
+    own = [split.validation] if split.validation else []
+    validation = named or [part for part in own if wanted(part)]
+    apart = [*own, *split.others]
+
+    def text(path: Path) -> str:
+        return path_text(path.relative_to(folder) if path.is_relative_to(folder) else path) + "/"
+
+    trained = "its class folders" if split.training == folder else text(split.training)
+    used = [f"trains on {trained}", *(f"validates with {text(path)}" for path in validation)]
     tell(f"{path_text(folder)}: holds a split; {' and '.join(used)}")
-    return training, validation
+    places = [path.resolve() for path in validation]
+    if skipped := [text(part) for part in apart if not any(map(part.resolve().is_relative_to, places))]:
+        note(f"{path_text(folder)}: {listed(skipped)} neither trained on nor validated with; skipped")
+    return split.training, validation, apart
 
 
 def _hold_back(
-    found: list[Example], validation: Sequence[Path], index: Mapping[str, int], tell: Callable[[str], None]
+    found: list[Example], validation: Sequence[Path], index: Mapping[str, int], note: PrintLine
 ) -> tuple[list[Example], list[Example]]:
     """The images found that lie in no folder to validate with, and those in one that have a class."""
     labeled: list[Example] = []
     inside: list[Example] = []
     for folder in validation:
         examples = datasets.find_images(folder, index)
-        known = [example for example in examples if example.label >= 0]
-        if not known:
-            raise DatasetError(f"{path_text(folder)}: none of its folders is named after a class to train on")
-        if len(known) < len(examples):
-            tell(f"{path_text(folder)}: {len(examples) - len(known)} images of no known class; skipped")
-        labeled += known
         inside += examples
+        if all(example.label < 0 for example in examples):
+            raise DatasetError(f"{path_text(folder)}: none of its folders is named after a class to train on")
+        labeled += [example for example in examples if example.label >= 0 and is_image(example.path, note)]
+        unlabeled = (example.path for example in examples if example.label < 0)
+        unknown = [str(path.relative_to(folder)) for path in unlabeled if is_image(path, lambda _: None)]
+        if unknown:
+            images = counted(len(unknown), "image", "images")
+            note(f"{path_text(folder)}: {images} of no known class ({listed(unknown)}); skipped")
     training = datasets.exclude(found, inside)
-    if len(training) < len(found):
-        tell(f"{len(found) - len(training)} images belong to the validation and are not trained on")
+    if left_out := len(found) - len(training):
+        belong = ("image belongs to the validation and is", "images belong to the validation and are")
+        note(f"{counted(left_out, *belong)} not trained on")
     return training, labeled
+
+
+def _start(model: str | None, weights: str | Path | None, options: RunOptions) -> Checkpoint:
+    """The weights to start from; how their file was understood is told."""
+    start = resolve(model, weights)
+    if start.remark:
+        options.tell(start.remark)
+    return start
 
 
 def _resolved(config: TrainingConfig, architecture: CaiTConfig) -> TrainingConfig:

@@ -5,40 +5,25 @@ off them: an attribute's description below is what `cait-viz finetune --help` sa
 range is a ValueError that names both.
 """
 
-import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from numbers import Integral, Real
 from pathlib import Path
 from typing import get_args
 
+from cait_viz._checks import check_choice, check_range
 from cait_viz.model.config import Precision
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-# Without images to validate with, this share of each class is held back.
+# Where nothing else is there to validate with, this share of each class is held back.
 VALIDATION_SHARE = 0.1
-
-_RANGES: dict[str, Callable[[float], bool]] = {
-    "at least 1": lambda value: 1 <= value < math.inf,
-    "at least 0": lambda value: 0 <= value < math.inf,
-    "above 0": lambda value: 0 < value < math.inf,
-    "from 0 to 1": lambda value: 0 <= value <= 1,
-    "at least 0 and below 1": lambda value: 0 <= value < 1,
-    "above 0 and at most 1": lambda value: 0 < value <= 1,
-    "at least 0 and below 2**32": lambda value: 0 <= value < 2**32,
-}
 
 
 def _require(options: object, wanted: str, *names: str, whole: bool = False) -> None:
-    """Refuse options whose fields of those names are no numbers, or out of one of `_RANGES`."""
+    """Refuse options whose fields of those names are no numbers, or out of a range of `check_range`."""
     for name in names:
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
-            raise ValueError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}")
-        if not _RANGES[wanted](float(value)):
-            raise ValueError(f"{name} must be {wanted}, not {value!r}")
+        check_range(name, getattr(options, name), wanted, whole=whole)
 
 
 @dataclass(frozen=True)
@@ -95,8 +80,8 @@ class TrainingConfig:
         batch_size: images in a step.
         learning_rate: highest learning rate of AdamW; it rises linearly and falls along a cosine.
         warmup: share of the steps in which the learning rate rises.
-        weight_decay: of AdamW; for the kernels alone, not for biases, norms, LayerScale, class token and
-            position embedding.
+        weight_decay: AdamW's weight decay, for the kernels alone, not for biases, norms, LayerScale, class
+            token and position embedding.
         clip_norm: norm that the gradient of all weights together is clipped to.
         label_smoothing: share of a label that is spread over all classes.
         sd_prob: probability that stochastic depth drops a residual branch.
@@ -108,7 +93,7 @@ class TrainingConfig:
         kept_views: number of views of each image for which the teacher's answers are kept; 0 for a
             new view each time.
         augmentation: how views differ.
-        precision: of the arithmetic; the weights are float32.
+        precision: number format of the arithmetic; the weights are float32.
         seed: random seed.
     """
 
@@ -133,8 +118,7 @@ class TrainingConfig:
             raise ValueError(f"stages must be at least one Stage, not {self.stages!r}")
         if not isinstance(self.augmentation, Augmentation):
             raise ValueError(f"augmentation must be an Augmentation, not {self.augmentation!r}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        check_choice("precision", self.precision, PRECISIONS)
         _require(self, "at least 1", "batch_size", whole=True)
         _require(self, "above 0", "learning_rate", "clip_norm")
         _require(self, "at least 0", "weight_decay", "feature_weight")
@@ -181,9 +165,10 @@ class RunOptions:
 
     Attributes:
         resume: go on with the training that was interrupted in the same folder.
-        checkpoint_minutes: how often the state is saved; a training that is killed loses no more than that.
-        cache: folder in which decoded images and the teacher's answers are kept for later trainings (default:
-            in the output's folder, and removed at the end).
+        state_minutes: minutes from one saved training state to the next; a training that is killed loses no
+            more than that.
+        cache: folder in which what is computed once, such as decoded images, is kept for later trainings
+            (default: in the output's folder, and removed at the end).
         half: write the weights as float16, half as large.
         tensorboard: write logs for TensorBoard as well.
         threads: number of threads on the CPU (default: one a core; JAX always takes all).
@@ -192,7 +177,7 @@ class RunOptions:
     """
 
     resume: bool = False
-    checkpoint_minutes: float = 10.0
+    state_minutes: float = 10.0
     cache: Path | None = None
     half: bool = False
     tensorboard: bool = False
@@ -201,7 +186,7 @@ class RunOptions:
     tell: Callable[[str], None] = _print_sentence
 
     def __post_init__(self) -> None:
-        _require(self, "at least 0", "checkpoint_minutes")
+        _require(self, "at least 0", "state_minutes")
         if self.threads is not None:
             _require(self, "at least 1", "threads", whole=True)
 

@@ -35,7 +35,7 @@ from cait_viz.training.teacher import TeacherCache
 from cait_viz.training.trainer import Trainer, TrainingModel, float32_by_default, require_finite
 
 _WEIGHTS, _LABELS, _CARD, _LOG = "model.safetensors", "labels.txt", "card.json", "log.csv"
-_STATE, _AVERAGE, _CACHE = "checkpoint.npz", "average-so-far.safetensors", "training-cache"
+_STATE, _AVERAGE, _CACHE = "state.npz", "average-so-far.safetensors", "training-cache"
 # The usual bar with the time left from `Progress`, which knows of the resolutions to come.
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
 
@@ -178,7 +178,7 @@ def _run(job: Job, trainer: Trainer, validation: Dataset | None, log: Log) -> No
                 losses = []
                 before = time.monotonic()  # the validation is not part of the training's time
             # After the log: it must hold the row of a saved epoch even if the training is killed here.
-            if interrupted.is_set() or time.monotonic() - saved > 60 * job.options.checkpoint_minutes:
+            if interrupted.is_set() or time.monotonic() - saved > 60 * job.options.state_minutes:
                 average = _save(job, trainer)
                 saved = time.monotonic()
                 if bar.disable:  # there is no terminal to show a bar on

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cait_viz._backend import openvino_core
+from cait_viz._checks import all_finite
 from cait_viz._files import sha256
 from cait_viz._text import file_text, listed, one_line
 from cait_viz.errors import TeacherError
@@ -100,7 +101,7 @@ class Teacher:
         return self._rounded(*(np.concatenate(part)[: len(images)] for part in zip(*chunks, strict=True)))
 
     def _rounded(self, *outputs: Floats) -> TeacherOutput:
-        if not all(np.isfinite(array).all() for array in outputs):
+        if not all_finite(*outputs):
             raise TeacherError(
                 f"{file_text(self.path)}: gives numbers that are not finite; give another teacher"
             )

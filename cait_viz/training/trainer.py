@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from cait_viz._checks import all_finite
 from cait_viz.errors import TrainingError
 from cait_viz.model.cait import CaiT
 from cait_viz.model.config import CaiTConfig
@@ -253,7 +254,7 @@ class Trainer:
 
 def require_finite(arrays: Iterable[np.ndarray], dtype: str) -> None:
     """Refuse weights that are infinite or NaN as `dtype`, with a `TrainingError`."""
-    if not all(np.isfinite(array).all() for array in arrays):
+    if not all_finite(*arrays):
         raise TrainingError(
             f"some weights are not finite as {dtype}; lower the learning rate, or start from other weights"
         )

@@ -259,11 +259,12 @@ def _count_blocks(header: Iterable[str], stage: str) -> int:
 
 
 def _advice_on_names(header: Iterable[str]) -> str:
-    wrapped = next((name for name in header if name.endswith(".cls_token")), None)
-    if wrapped is None:
+    prefixes = [one_line(name.removesuffix("cls_token")) for name in header if name.endswith("cls_token")]
+    if len(prefixes) > 1:
+        return f"of the networks in it ({listed(prefixes)}), save one in a file of its own"
+    if not any(prefixes):
         return "give the weights of a CaiT, saved from timm"
-    prefix = one_line(wrapped.removesuffix("cls_token"))
-    return f"if it is a CaiT within another module, save it with names that lack {prefix!r}"
+    return f"if it is a CaiT within another module, save it with names that lack {prefixes[0]!r}"
 
 
 def require_match(

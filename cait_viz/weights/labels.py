@@ -4,28 +4,17 @@ ImageNet-1k's are the first two WordNet lemmas of each class, as in timm 1.0.31 
 to which WordNet gives the same name, are renamed by hand.
 """
 
-import ast
 import json
-import re
 import unicodedata
-import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from cait_viz._resources import IMAGENET_KINDS, IMAGENET_LABELS, IMAGENET_SYNSETS
-from cait_viz._text import file_text, one_line
+from cait_viz._text import file_text
 from cait_viz.errors import CheckpointError
 
 IMAGENET_CLASSES = 1000
-
-# ImageNet-21k's names fill 1.5 MB; what is larger is another kind of file.
-_MAX_BYTES = 10_000_000
-_LINE_END = r"\r\n|\r|\n"
-# How a line of text begins that is a name and no damaged JSON, such as "[unused]".
-_BRACKETED_NAME = r"\s*[\[{][\w .-]+[\]}]"
 
 
 def class_names(num_classes: int, labels_file: Path | str | None = None) -> tuple[str, ...]:
@@ -33,9 +22,9 @@ def class_names(num_classes: int, labels_file: Path | str | None = None) -> tupl
 
     Args:
         num_classes: how many there are.
-        labels_file: UTF-8 text with one name a line; or JSON, JSON lines or a Python literal: a list of
-            names, `{"0": "cat"}`, `{"cat": 0}`, Keras' `{"0": ["n02123045", "cat"]}`, or a config.json with
-            one of them as `id2label` or `label2id`. Without it: ImageNet-1k's 1000 names, or "class 0", ….
+        labels_file: UTF-8 text with one name a line; or JSON: a list of names, `{"0": "cat"}`, or a
+            config.json with one of them as `id2label` or `label_names`. Without it: ImageNet-1k's 1000 names,
+            or "class 0", ….
 
     Raises:
         CheckpointError: the file cannot be read, is of another kind, or names another number of classes.
@@ -87,126 +76,57 @@ def class_index(names: Sequence[str]) -> dict[str, int]:
 
 def _named_in(path: Path, num_classes: int) -> tuple[str, ...]:
     file = file_text(path)
-    names = _read(path, file)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise CheckpointError(
+            f"{file}: the labels cannot be read ({error.strerror}); check the path"
+        ) from None
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{file}: is not UTF-8 text; save the names as UTF-8, one a line") from None
+    if path.suffix.lower() == ".json" or text.lstrip().startswith(("[", "{")):
+        names, place, first = _in_json(text, file), "class", 0
+    else:  # not str.splitlines, which also splits a name at rare characters such as U+2028
+        names, place, first = text.rstrip().split("\n") if text.strip() else [], "line", 1
     if len(names) != num_classes:
         raise CheckpointError(
             f"{file}: names {len(names)} classes and the model has {num_classes}; give each class "
             "one name, in the order of the model's classes"
         )
-    for place, name in names.items():
+    names = [name.strip() for name in names]
+    for number, name in enumerate(names, first):
         if not name:
-            raise CheckpointError(f"{file}: {place} is empty; give each class a name")
+            raise CheckpointError(f"{file}: {place} {number} is empty; give each class a name")
         if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):  # Cs: half a character
-            raise CheckpointError(f"{file}: {place} holds control characters; save the names as plain text")
-    return tuple(names.values())
+            raise CheckpointError(
+                f"{file}: {place} {number} holds control characters; save the names as plain text"
+            )
+    return tuple(names)
 
 
-def _read(path: Path, file: str) -> dict[str, str]:
-    """The name of each class, by what to call its line or entry."""
-    text = _text(path, file)
-    json_file = path.suffix.lower() in (".json", ".jsonl")
-    if json_file or text.lstrip().startswith(("[", "{")):
-        try:
-            content = _parsed(text)
-        except ValueError as error:
-            if json_file or not re.match(_BRACKETED_NAME, text):
-                raise CheckpointError(
-                    f"{file}: is not valid JSON ({one_line(str(error))}); correct it, or give a text "
-                    "with one name a line"
-                ) from None
-        else:
-            return _entries(content, file)
-    # Not str.splitlines: it also splits a name at rare characters such as U+2028.
-    names = [name.strip() for name in re.split(_LINE_END, text.rstrip())] if text.strip() else []
-    return {f"line {number}": name for number, name in enumerate(names, start=1)}
-
-
-def _parsed(text: str) -> Any:
-    """The content of JSON, even with a comma too many or one value a line, or of a Python literal.
-
-    A ValueError with JSON's fault if it is none of them.
-    """
+def _in_json(text: str, file: str) -> list[str]:
+    """The names in a list, by their numbers in an object, or in transformers' or timm's config.json."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        fault = str(error)
-    for parse in (_without_last_commas, _each_line, _python_literal):
-        with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-            return parse(text)
-    raise ValueError(fault)
-
-
-def _without_last_commas(text: str) -> Any:
-    return json.loads(re.sub(r'("(?:[^"\\]|\\.)*"?)|,(?=\s*[\]}])', r"\1", text, flags=re.DOTALL))
-
-
-def _each_line(text: str) -> list[Any]:
-    return [json.loads(line) for line in re.split(_LINE_END, text.strip())]
-
-
-def _python_literal(text: str) -> Any:
-    with warnings.catch_warnings(action="ignore"):  # of backslashes
-        return ast.literal_eval(text.strip())
-
-
-def _entries(content: Any, file: str) -> dict[str, str]:
+        content = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{file}: is not valid JSON ({error}); correct it, or give a text with one name a line"
+        ) from None
     if isinstance(content, dict):
-        # In transformers' and in timm's config.json.
-        parts = (content.get(key) for key in ("id2label", "label_names", "label2id"))
-        content = next((part for part in parts if part is not None), content)
-    pairs = [_numbered(*entry) for entry in _pairs(content)]
-    usual = all(isinstance(key, int | str) and isinstance(name, str) for key, name in pairs)
-    if not usual or not isinstance(content, dict | list | tuple):
+        content = content.get("id2label", content.get("label_names", content))
+    numbered = dict(enumerate(content)) if isinstance(content, list) else content
+    if not isinstance(numbered, dict) or not all(
+        str(number).isdecimal() and isinstance(name, str) for number, name in numbered.items()
+    ):
         raise CheckpointError(
             f'{file}: holds other JSON than names; give ["cat", "dog"], {{"0": "cat", "1": "dog"}}, or a '
             "config.json with id2label"
         )
-    by_key = dict(pairs)
-    names = {number: by_key.get(number, by_key.get(str(number))) for number in range(len(pairs))}
-    missing = next((number for number, name in names.items() if name is None), None)
-    if missing is not None:
-        raise CheckpointError(
-            f"{file}: has {len(names)} names and none for class {missing}; number the "
-            "classes from 0 without gaps"
-        )
-    return {f"class {number}": str(name).strip() for number, name in names.items()}
-
-
-def _pairs(content: Any) -> Iterable[tuple[Any, Any]]:
-    """The entries of a mapping; the values of a list by their places, or the entries that it holds."""
-    if isinstance(content, dict):
-        return content.items()
-    if not isinstance(content, list | tuple):
-        return []
-    if content and all(isinstance(one, dict) and len(one) == 1 for one in content):
-        return [entry for one in content for entry in one.items()]
-    if content and all(isinstance(one, dict) and len(one) == 2 for one in content):
-        return [tuple(one.values()) for one in content]  # {"id": 0, "name": "cat"}
-    return enumerate(content)
-
-
-def _numbered(key: Any, value: Any) -> tuple[Any, Any]:
-    """An entry as a class's number and its name."""
-    if type(value) is int and isinstance(key, str):  # label2id
-        return value, key
-    if isinstance(value, list | tuple) and len(value) == 2:  # Keras' class index: a WordNet id and a name
-        return key, value[1]
-    return key, value
-
-
-def _text(path: Path, file: str) -> str:
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(_MAX_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        reason = getattr(error, "strerror", None) or one_line(str(error))
-        raise CheckpointError(f"{file}: the labels cannot be read ({reason}); check the path") from None
-    if len(content) > _MAX_BYTES:
-        raise CheckpointError(
-            f"{file}: is larger than {_MAX_BYTES // 10**6} MB and no list of names; give a text with one "
-            "name a line"
-        )
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise CheckpointError(f"{file}: is not UTF-8 text; save the names as UTF-8, one a line") from None
+    by_number = {str(number): name for number, name in numbered.items()}
+    for number in range(len(by_number)):
+        if str(number) not in by_number:
+            raise CheckpointError(
+                f"{file}: has {len(by_number)} names and none for class {number}; number the classes from 0 "
+                "without gaps"
+            )
+    return [by_number[str(number)] for number in range(len(by_number))]

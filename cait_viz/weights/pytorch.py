@@ -4,15 +4,15 @@ import argparse
 import pickle
 import re
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cait_viz._text import file_text, one_line
 from cait_viz.errors import CheckpointError
 
-# Where training programs keep the weights in what they save, and their exponential moving average.
-_STATES = ("model", "state_dict", "model_ema", "state_dict_ema")
 _ZIP = b"PK\x03\x04"
 _SAVE = "save its state_dict with safetensors.torch.save_file and give that file"
 
@@ -33,8 +33,8 @@ def is_pickle(path: Path) -> bool:
 def read(path: Path) -> dict[str, np.ndarray]:
     """The weights by their names in the file, floating-point ones as float32; no code in the file is run.
 
-    What a training saved beside them is left out. The names begin with that of their dictionary, "model." or
-    "model_ema.", where there is one.
+    A name begins with those of the dictionaries that it lies in, such as "model." or "ema.shadow.". What a
+    training saved beside the weights of a CaiT is left out.
 
     Raises:
         CheckpointError: PyTorch is not installed, or the file holds no weights that can be read safely.
@@ -69,14 +69,23 @@ def read(path: Path) -> dict[str, np.ndarray]:
             f"{file_text(path)}: this PyTorch checkpoint is damaged, cut short or of an unknown kind "
             f"({reason}); download it again, or {_SAVE}"
         ) from None
-    content = content if isinstance(content, dict) else {}
-    states = {key: content[key] for key in _STATES if isinstance(content.get(key), dict)}
-    if states:
-        content = {f"{key}.{name}": value for key, state in states.items() for name, value in state.items()}
-    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    groups = list(_groups(content if isinstance(content, dict) else {}))
+    caits = [group for group in groups if any(name.endswith("cls_token") for name in group)]
+    tensors = {name: tensor for group in caits or groups for name, tensor in group.items()}
     if not tensors:
         raise CheckpointError(f"{file_text(path)}: holds no tensors by name; {_SAVE}")
     return {
         name: np.ascontiguousarray((value.float() if value.is_floating_point() else value).detach().numpy())
         for name, value in tensors.items()
     }
+
+
+def _groups(content: Mapping[Any, Any], prefix: str = "") -> Iterator[dict[str, Any]]:
+    """The tensors that lie in a dictionary by name, then those in each of the dictionaries within."""
+    import torch
+
+    named = {f"{prefix}{name}": value for name, value in content.items() if isinstance(name, str)}
+    yield {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}
+    for name, value in named.items():
+        if isinstance(value, dict):
+            yield from _groups(value, f"{name}.")
