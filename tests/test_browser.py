@@ -84,6 +84,22 @@ def test_back_and_forward_bring_back_each_view_and_the_address_that_names_it(vis
     assert page.evaluate("history.length") == steps + 3
 
 
+@pytest.mark.parametrize("questions", [("look", "path"), ("look", "compare"), ("why", "compare")])
+def test_back_goes_to_the_question_before(visitors, questions):
+    visitor, (first, second) = visitors(), questions
+    page = visitor.page
+    page.goto(f"{visitor.url}/?question={first}&sample=cat")
+    page.get_by_role("radiogroup", name="Question").wait_for()
+    visitor.rest()
+    visitor.after(lambda: page.get_by_role("radiogroup", name="Question").get_by_role("radio").nth(
+        ["look", "path", "why", "compare"].index(second)).click())  # fmt: skip
+    page.wait_for_url(f"**question={second}**")
+    for step, expected in [(page.go_back, first), (page.go_forward, second)]:
+        visitor.after(step)
+        visitor.rest()
+        assert f"question={expected}" in visitor.calm(lambda: page.url)
+
+
 @pytest.mark.parametrize("pause", [0, 10, 30, 100])
 def test_back_faster_than_the_page_goes_back_as_often(visitor, pause):
     page = visitor.page

@@ -5,6 +5,7 @@ with the old parameters on Back and Forward, but with the widgets as they are.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import chain
 from math import ceil, prod
 from typing import Any, get_args
 
@@ -147,12 +148,12 @@ def comparable_models() -> dict[str, AvailableModel]:
 
 
 def _keep_choices(questions: Sequence[str]) -> None:
-    """Keep what was chosen for each question, which Streamlit forgets while another is asked.
+    """Keep what was chosen for one question, which Streamlit forgets while another is asked.
 
     What was never chosen, and what another model does not have, is the default.
     """
     state = st.session_state
-    for name in (name for names in _OF_QUESTION.values() for name in names):
+    for name in chain(_NOT_IN_ADDRESS, *_OF_QUESTION.values()):
         if name in state:
             state[name] = state[name]
     if asked := _OF_QUESTION.get(state.get("question", "")):
