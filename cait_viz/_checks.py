@@ -1,7 +1,8 @@
-"""A choice or an index that was given, and a network's numbers, checked in one place."""
+"""A choice, an index or a number that was given, and a network's numbers, checked in one place."""
 
 import operator
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import TypeVar
 
 import numpy as np
@@ -31,6 +32,20 @@ def check_index(what: str, value: object, count: int) -> int:
         numbers = "0" if count == 1 else f"from 0 to {count - 1}"
         raise SelectionError(f"there is no {what} {value!r}; this model has {count}, numbered {numbers}")
     return index
+
+
+def check_number(
+    what: str, value: object, least: float, most: float | None = None, *, whole: bool = False
+) -> float:
+    """The value, a number of any library within bounds, as a float; else a SelectionError."""
+    kind = Integral if whole else Real
+    if isinstance(value, kind) and not isinstance(value, bool):
+        number = float(value)
+        if number >= least and (most is None or number <= most):
+            return number
+    wanted = "a whole number" if whole else "a number"
+    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+    raise SelectionError(f"{what} must be {wanted} {bounds}, not {value!r}")
 
 
 def check_finite(weights: str, *arrays: ArrayLike) -> None:
