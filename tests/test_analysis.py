@@ -192,7 +192,7 @@ def test_an_analysis_survives_the_way_between_processes(analysis):
 
 def test_an_analysis_cannot_be_changed(analysis):
     with pytest.raises(FrozenInstanceError):
-        analysis.view = "whole"
+        analysis.view = "squash"
     for array in (analysis.image, analysis.probabilities, analysis.class_attention["ca_ffn_block_0_att"]):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0

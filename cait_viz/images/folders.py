@@ -98,11 +98,11 @@ def spread(groups: Iterable[Sequence[Item]], seed: int) -> list[Item]:
 
 
 def read_pixels(
-    examples: Sequence[Example], image_size: ImageSize, note: Callable[[str], object]
+    examples: Sequence[Example], image_size: ImageSize, tell: Callable[[str], object]
 ) -> Iterator[tuple[NDArray[np.uint8], int]]:
     """What a network sees of each image, (height, width, 3) uint8, and its label.
 
-    Files that cannot be read as images are skipped; `note` is called with a sentence on each.
+    Files that cannot be read as images are skipped; `tell` is called with a sentence on each.
 
     Raises:
         DatasetError: none of the files can be read.
@@ -112,7 +112,7 @@ def read_pixels(
         try:
             image = read_image(example.path)
         except ImageError as error:
-            note(f"{folder_prefix(example.path)}{error}; skipped")
+            tell(f"{folder_prefix(example.path)}{error}; skipped")
             continue
         count += 1
         yield np.asarray(resize_and_crop(image, image_size)), example.label

@@ -280,8 +280,7 @@ class _Directory:
     def rewritten(self, changed: Mapping[int, int], plane: int = 0, planes: int = 1) -> bytes:
         """The file with other numbers, and of its planes with one."""
         entries, more = dict(self.entries), bytes(len(self.data) % 2)
-        for tag, value in changed.items():
-            entries[tag] = (_LONG, 1, struct.pack(self.order + "L", value))
+        entries |= {tag: (_LONG, 1, struct.pack(self.order + "L", new)) for tag, new in changed.items()}
         for tag in set(_PIECES) & set(entries) if planes > 1 else ():
             (kind, count, value), (content, _) = entries[tag], self._content(tag)
             size = len(content) // planes

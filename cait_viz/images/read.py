@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from cait_viz._text import one_line
@@ -275,10 +276,10 @@ def _tiff_samples(image: Image.Image, tiff: Tiff) -> np.ndarray | None:
 
 def _png_samples(image: Image.Image, data: bytes) -> np.ndarray | None:
     """The samples (height, width, S) of 16-bit color or opacity in a PNG that is open."""
-    decoder = image.tile[0].args if image.tile else None
-    if image.format != "PNG" or decoder not in _OTHER_BYTES:
+    decoder = image.tile[0].args if isinstance(image, PngImageFile) and image.tile else None
+    if decoder not in _OTHER_BYTES:
         return None
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as again:
+    with PngImageFile(io.BytesIO(data)) as again:
         again.tile = [tile._replace(args=_OTHER_BYTES[decoder]) for tile in again.tile]
         other = np.asarray(again)
     if decoder == "LA;16B":  # the four bytes of a pixel
