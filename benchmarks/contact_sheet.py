@@ -24,7 +24,7 @@ from cait_viz.drawing.overlay import Style
 from cait_viz.engine.base import Engine
 from cait_viz.errors import CaitVizError, ImageError
 from cait_viz.images.folders import class_folders, folder_prefix, spread
-from cait_viz.weights.labels import class_index, class_names
+from cait_viz.weights.labels import class_index
 
 if TYPE_CHECKING:
     from cait_viz.results.analysis import Analysis
@@ -106,7 +106,7 @@ def draw(
     if samples:
         listed = json.loads((SAMPLES / "samples.json").read_text(encoding="utf-8"))
         fixed += [Shot(SAMPLES / sample["file"], sample["title"]) for sample in listed]
-    labels = class_names(model_options.config.num_classes, model_options.labels)
+    labels = model_options.class_names
     from_folders = from_classes(filter(Path.is_dir, sources), labels, seed)
     _, model = model_options.load()
     total = len(fixed) + min(images, len(from_folders))

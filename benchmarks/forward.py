@@ -30,7 +30,7 @@ def load_ours(name: str, **options: Any) -> Any:
     import numpy as np
     from safetensors.numpy import save_file
 
-    from cait_viz._backend import import_tensorflow
+    from cait_viz._backend import import_keras
     from cait_viz.api import load_engine
     from cait_viz.model.timm_names import timm_tensors
     from cait_viz.weights.registry import get_variant
@@ -38,7 +38,7 @@ def load_ours(name: str, **options: Any) -> Any:
     variant = get_variant(name)
     random = np.random.default_rng(0)
     if options["engine"] == "keras":
-        import_tensorflow()
+        import_keras("tensorflow")
     with tempfile.TemporaryDirectory() as folder:
         path = None
         if variant.repo_id is not None:

@@ -14,6 +14,8 @@ needs it.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cait_viz._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from cait_viz.api import analyze, load_engine, load_model, preprocess
     from cait_viz.errors import (
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from cait_viz.results.analysis import Analysis
     from cait_viz.results.comparison import draw_comparison
     from cait_viz.weights.registry import VARIANTS
-
-__version__ = "0.1.0"
 
 _MODULES = {
     "Analysis": "results.analysis",

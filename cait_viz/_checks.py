@@ -45,12 +45,14 @@ def check_index(what: str, value: object, count: int) -> int:
     return index
 
 
-def check_range(what: str, value: object, wanted: str, *, whole: bool = False) -> None:
-    """Refuse, with a SelectionError, what is no number of any library, or out of one of `_RANGES`."""
+def check_number(what: str, value: object, wanted: str, *, whole: bool = False) -> float:
+    """The value, a number of any library in one of `_RANGES`, as a float; else a SelectionError."""
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
         raise SelectionError(f"{what} must be a {'whole ' if whole else ''}number, not {value!r}")
-    if not _RANGES[wanted](float(value)):
+    number = float(value)
+    if not _RANGES[wanted](number):
         raise SelectionError(f"{what} must be {wanted}, not {value!r}")
+    return number
 
 
 def all_finite(*arrays: ArrayLike) -> bool:

@@ -1,8 +1,8 @@
 """From an image to its `Analysis`: the one module that knows both the network and the drawing.
 
 A `source` is a path, a web address, bytes, a Pillow image, an array or a loaded image; ImageError says that
-it cannot be read. A `view` is "crop", the center, or "whole", the whole image squashed to the input's shape.
-A `model` is what `load_engine` or `load_model` gave; only the latter imports Keras.
+it cannot be read. A `view` is "crop", the center, or "squash", all of the image squashed to the input's
+shape. A `model` is what `load_engine` or `load_model` gave; only the latter imports Keras.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +56,7 @@ def load_engine(
             position embedding is interpolated bicubically (paper, section 4.1); the network was not trained
             for it.
         engine: "openvino" or "keras", and no other; the environment's CAIT_VIZ_ENGINE is the default.
-        precision: type of the arithmetic, "float32" or "bfloat16"; the weights and the answers are float32.
+        precision: type of the arithmetic, "float32" or "bfloat16"; the weights and the outputs are float32.
         download: whether weights that are not on this machine may be downloaded.
         progress: whether a download shows a bar, or a function of (bytes so far, bytes in all).
         tell: gets a sentence where Keras runs the network although nobody asked for it.

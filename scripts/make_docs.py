@@ -53,7 +53,7 @@ def main() -> None:
     save("compare", Image.open(io.BytesIO(cait_viz.draw_comparison(maps, dim_unseen=0.6))))
     whole = cait_viz.load_engine(image_size=fitted_size(on.size, 448, on.model.patch_size))
     finer = cait_viz.load_engine(image_size=448)
-    seen = on, cait_viz.analyze(image, finer), cait_viz.analyze(image, whole, "whole")
+    seen = on, cait_viz.analyze(image, finer), cait_viz.analyze(image, whole, "squash")
     beside("sizes", *(one.overlay(interpolation="nearest", dim_unseen=0.6) for one in seen))
 
 

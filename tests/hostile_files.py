@@ -181,6 +181,18 @@ DAMAGED = {
     "tiff of zero size": lambda: tiff({**GREY_TIFF, 256: 0}),
     "tiff of seven channels": lambda: tiff({**GREY_TIFF, 277: 7}),
     "tiff of a billion channels": lambda: tiff({**GREY_TIFF, 277: 10**9}),
+    **{
+        f"tiff of deep color, {name}": lambda tags=tags: tiff({**GREY_TIFF, 258: 16, 262: 2, 277: 3, **tags})
+        for name, tags in {
+            "too short": {},
+            "of no size": {256: 0},
+            "of four billion columns": {256: 2**32 - 1},
+            "with tiles of four billion": {322: 2**32 - 1, 323: 8, 324: 8, 325: 64},
+            "with tiles of nothing": {317: 2, 259: 8, 322: 0, 323: 0, 324: 8, 325: 64},
+            "in planes that are not there": {284: 2},
+            "in planes beyond the end": {284: 2, 273: (4, 2**31, 8), 279: (4, 2**31, 8)},
+        }.items()
+    },
     "tiff of unknown compression": lambda: tiff({**GREY_TIFF, 259: 4711}),
     "tiff with pixels outside": lambda: tiff({**GREY_TIFF, 273: 10**9}),
     "tiff with a directory outside": lambda: b"II*\0\xff\xff\xff\xff" + bytes(50),

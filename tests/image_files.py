@@ -31,15 +31,24 @@ def difference(one, other) -> int:
     return int(np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).max())
 
 
-def tiff(tags: dict[int, int], pixels: bytes, order: str = "<") -> bytes:
-    """A TIFF of one strip with those tags, each one number."""
-    entries = {**tags, 273: 8, 279: len(pixels)}
-    directory = b"".join(
-        struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in sorted(entries.items())
-    )
-    pixels += bytes(len(pixels) % 2)
-    header = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + len(pixels))
-    return header + pixels + struct.pack(order + "H", len(entries)) + directory + bytes(4)
+def tiff(tags: dict[int, int], *pieces: bytes, order: str = "<", tiled: bool = False) -> bytes:
+    """A TIFF of those strips or tiles, with those tags, each one number."""
+    starts = [8 + sum(map(len, pieces[:place])) for place in range(len(pieces))]
+    offsets, lengths = (324, 325) if tiled else (273, 279)
+    entries = {tag: [value] for tag, value in tags.items()} | {
+        offsets: starts,
+        lengths: list(map(len, pieces)),
+    }
+    content = b"".join(pieces)
+    content += bytes(len(content) % 2)
+    directory = b""
+    for tag, values in sorted(entries.items()):
+        packed = struct.pack(f"{order}{len(values)}I", *values)
+        if len(values) > 1:
+            packed, content = struct.pack(order + "I", 8 + len(content)), content + packed
+        directory += struct.pack(order + "HHI", tag, 4, len(values)) + packed
+    header = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + len(content))
+    return header + content + struct.pack(order + "H", len(entries)) + directory + bytes(4)
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import pickle
 
 import numpy as np
 import pytest
@@ -113,8 +114,11 @@ def test_the_pixels_of_an_image_without_a_file_are_hashed_when_that_is_asked_for
     with monkeypatch.context() as patch:
         patch.setattr(hashlib, "sha256", None)
         analysis = analyze(pixels, tiny_model)
+        analysis.overlay(max_side=20)
+        parts = [analysis.reduced(20), analysis.seen(), analysis.seen().reduced(20)]
+    again = [part.image_sha256 for part in (*parts, *pickle.loads(pickle.dumps(parts)))]
+    assert set(again) == {analysis.image_sha256}
     assert analysis.image_sha256 == hashlib.sha256(pixels.tobytes()).hexdigest()
-    assert analysis.reduced(20).image_sha256 == analysis.seen().image_sha256 == analysis.image_sha256
 
 
 def test_an_analysis_says_which_model_made_it(bundled, photo):
@@ -125,13 +129,13 @@ def test_an_analysis_says_which_model_made_it(bundled, photo):
 
 
 def test_the_whole_image_is_another_view_with_a_box_of_its_own(tiny_model, photo):
-    crop, whole = analyze(photo, tiny_model), analyze(photo, tiny_model, "whole")
+    crop, whole = analyze(photo, tiny_model), analyze(photo, tiny_model, "squash")
     assert crop.box == (pytest.approx(130 / 92 * 14), 0, pytest.approx(130 / 92 * 78), 90)
     assert whole.box == (0, 0, 130, 90)
     assert np.abs(crop.logits - whole.logits).max() > 1e-3
     squashed = np.asarray(picture_of(photo).resize((64, 64), Image.Resampling.BICUBIC))
     np.testing.assert_allclose(
-        preprocess(photo, tiny_model, "whole")[0],
+        preprocess(photo, tiny_model, "squash")[0],
         (squashed / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
         atol=1e-6,
     )

@@ -38,12 +38,12 @@ def test_a_shared_address_shows_the_same_view(asked):
 
 
 def test_the_address_opens_on_every_part_of_a_view():
-    page = visit(model="bundled", sample="photographer", block="0", head="2", style="paper", view="whole")
+    page = visit(model="bundled", sample="photographer", block="0", head="2", style="paper", view="squash")
     assert notices(page) == []
     assert page.button_group(key="block").value == 0
     assert page.selectbox(key="head").value == 2
     assert page.button_group(key="style").value == "paper"
-    assert page.button_group(key="view").value == "whole"
+    assert page.button_group(key="view").value == "squash"
     assert "photographer.jpg: class-attention block 1, head 3" in maps(page)[0][0]
 
 

@@ -65,7 +65,7 @@ def ask(analyzer, tiny):
     return ask
 
 
-@pytest.mark.parametrize("view", ["crop", "whole"])
+@pytest.mark.parametrize("view", ["crop", "squash"])
 def test_the_answer_is_the_one_of_the_package(ask, photo, tiny_model, view):
     from cait_viz.api import analyze
 
@@ -345,9 +345,9 @@ def test_what_thirty_wait_for_comes_at_the_first_turn_of_any_of_them_and_stays_w
 
 def test_every_question_of_the_api_is_answered(analyzer, photo, tiny_weights):
     mine = own(tiny_weights, display_name="petals")
-    ask = lambda question: analyzer.ask(Request(photo, "a.png", "whole", mine, question)).result(PATIENCE)  # noqa: E731
+    ask = lambda question: analyzer.ask(Request(photo, "a.png", "squash", mine, question)).result(PATIENCE)  # noqa: E731
     traced = ask(trace)
-    assert (traced.analysis.image_name, traced.analysis.view) == ("a.png", "whole")
+    assert (traced.analysis.image_name, traced.analysis.view) == ("a.png", "squash")
     assert traced.analysis.model.name == "petals"
     assert traced.nbytes > traced.analysis.nbytes > 0
     block = ask(partial(block_attention, block=1))

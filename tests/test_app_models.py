@@ -193,14 +193,14 @@ def test_a_model_that_is_not_here_is_offered_with_its_size(asked):
 
 
 def test_looking_at_a_model_that_is_not_here_loses_no_choice():
-    page = visit(view="whole")
+    page = visit(view="squash")
     page.slider(key="opacity").set_value(70).run()
     page.button_group(key="style").set_value("paper")
     page.button_group(key="scale").set_value("shared").run()
     page.selectbox(key="model").set_value(PUBLISHED).run()
     page.selectbox(key="model").set_value("bundled").run()
     assert page.button_group(key="style").value == "paper"
-    assert page.button_group(key="view").value == "whole"
+    assert page.button_group(key="view").value == "squash"
     assert page.button_group(key="scale").value == "shared"
     assert page.slider(key="opacity").value == 70
 

@@ -29,7 +29,7 @@ OPTIONS = {
     "opacity": (0, 45, 100),
     "scale": ("head", "shared"),
     "interpolation": ("bicubic", "nearest"),
-    "view": ("crop", "fit", "whole"),
+    "view": ("crop", "fit", "squash"),
     "detail": ("1", "2"),
     "block": (0, 1),
     "head": ("mean", 0, 3),
@@ -101,7 +101,7 @@ def assert_true(page):
     name = "mean of the heads" if head is None else f"head {head + 1}"
     assert maps(page)[0][0].endswith(f"class-attention block {block + 1}, {name}.")
     view = widget(page, "view").value
-    assert analysis_of(page).view == ("crop" if view == "crop" else "whole")
+    assert analysis_of(page).view == ("crop" if view == "crop" else "squash")
     width, height = analysis_of(page).size if view == "fit" else (1, 1)
     rows, columns = analysis_of(page).grid_shape
     assert columns / rows == pytest.approx(width / height, rel=0.2)
@@ -152,7 +152,7 @@ def test_colors_that_were_chosen_stay_with_another_style():
 OF_PATH = {
     "style": STYLES,
     "interpolation": ("bicubic", "nearest"),
-    "view": ("crop", "whole"),
+    "view": ("crop", "squash"),
     "sa_block": (0, 2),
     "sa_head": ("mean", 0, 3),
     "direction": ("out", "in"),

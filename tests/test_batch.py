@@ -1,5 +1,6 @@
 """Many images: one row an image, whatever is in the way, and the same bytes however often it was begun."""
 
+import hashlib
 import io
 import json
 import os
@@ -98,6 +99,14 @@ def test_every_file_is_a_row_in_its_place_and_a_bad_one_says_why(batch, folder):
     assert "this is not an image" in bad["error"]
     assert bad["labels"] is None
     assert all(len(row["labels"]) == 5 for row in rows if row is not bad)
+
+
+def test_the_page_takes_no_digest_of_pixels(batch, tmp_path, monkeypatch):
+    Image.new("RGB", (300, 250)).save(tmp_path / "black.png")  # smaller on the page
+    hashed, sha256 = [], hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda data=b"", **_: hashed.append(len(data)) or sha256(data))
+    assert batch(tmp_path / "black.png", options=["--sheet"])[0] == 0
+    assert 300 * 250 * 3 not in hashed
 
 
 def test_maps_arrays_and_the_page_are_written_for_each_image(batch, folder, tmp_path, tiny_weights):
@@ -216,7 +225,7 @@ def test_what_is_there_is_not_asked_again_and_what_is_new_is_put_in_its_place(fo
     assert written(tmp_path / "out") == written(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("options", [["--top", 3], ["--maps"], ["--view", "whole"]])
+@pytest.mark.parametrize("options", [["--top", 3], ["--maps"], ["--view", "squash"]])
 def test_another_run_is_not_gone_on_with(batch, run, folder, small, tmp_path, options):
     image = folder / "odd" / "033.png"
     batch(image)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cait_viz._checks import check_choice, check_index, check_range
+from cait_viz._checks import check_choice, check_index, check_number
 from cait_viz.errors import SelectionError
 
 
@@ -46,9 +46,9 @@ def test_a_choice_that_is_not_there_is_refused(value):
 )
 def test_a_number_out_of_its_range_or_none_is_named_with_the_value(value, wanted, whole):
     with pytest.raises(SelectionError, match=rf"^ema must be (a (whole )?number|{wanted}), not {value!r}$"):
-        check_range("ema", value, wanted, whole=whole)
+        check_number("ema", value, wanted, whole=whole)
 
 
 @pytest.mark.parametrize("value", [0, 0.5, np.float32(0.5), np.int64(1)])
 def test_any_kind_of_number_is_one(value):
-    check_range("ema", value, "from 0 to 1")
+    check_number("ema", value, "from 0 to 1")

@@ -172,8 +172,8 @@ def test_top_says_how_many_and_more_than_there_are_means_all(succeed, small):
 
 
 def test_the_whole_view_sees_another_image_than_the_crop(succeed, small, tiny_model):
-    whole = cait_viz.analyze(CAT, tiny_model, view="whole")
-    answer = json.loads(succeed("predict", CAT, *small, "--json", "--view", "whole"))
+    whole = cait_viz.analyze(CAT, tiny_model, view="squash")
+    answer = json.loads(succeed("predict", CAT, *small, "--json", "--view", "squash"))
     assert [given["label"] for given in answer["predictions"]] == [label for label, _ in whole.top(5)]
     crop = json.loads(succeed("predict", CAT, *small, "--json", "--view", "crop"))
     assert crop["predictions"] != answer["predictions"]
@@ -279,7 +279,7 @@ def test_attention_writes_what_the_model_gives(succeed, small, tiny_model, tmp_p
 
 
 def test_attention_writes_no_self_attention_unless_asked(succeed, tmp_path):
-    succeed("attention", CAT, "--npz", tmp_path / "cat.npz", "--view", "whole")
+    succeed("attention", CAT, "--npz", tmp_path / "cat.npz", "--view", "squash")
     with np.load(tmp_path / "cat.npz") as archive:
         assert set(archive) == {"pixels", "logits", "ca_ffn_block_0_att", "ca_ffn_block_1_att"}
         assert archive["pixels"].shape == (1, 224, 224, 3)

@@ -96,8 +96,11 @@ def test_a_trace_shows_the_block_that_was_asked_for(traced):
     ("words", "problem"),
     [
         (("patch", "--sa-block", 3, "--row", 0, "--column", 0), "no SA block 3"),
-        (("patch", "--sa-block", 0, "--row", 4, "--column", 0), "no patch in row 4 and column 0"),
-        (("patch", "--sa-block", 0, "--row", 0, "--column", -1), "no patch in row 0 and column -1"),
+        (
+            ("patch", "--sa-block", 0, "--row", 4, "--column", 0),
+            "there is no row 4; this model has 4, numbered from 0 to 3",
+        ),
+        (("patch", "--sa-block", 0, "--row", 0, "--column", -1), "there is no column -1; this model has 4"),
         (("patch", *PLACE, "--head", 4), "no head 4"),
         (("patch", *PLACE, "--scale", "shared"), "--scale"),
         (("patch", *PLACE, "--mixed", "--colormap", "gray"), "--colormap is not for --mixed"),

@@ -67,18 +67,18 @@ def test_on_one_scale_one_value_has_one_color(engine):
     assert np.ptp(np.stack(levels)) == 255
 
 
-@pytest.mark.parametrize("one_scale", [False, True])
-def test_a_figure_tells_what_it_compares_and_is_the_same_each_time(engine, one_scale):
+@pytest.mark.parametrize("scale", ["head", "shared"])
+def test_a_figure_tells_what_it_compares_and_is_the_same_each_time(engine, scale):
     maps = [
         cait_viz.find_map(CAT, engine, "rollout", block=0),
         cait_viz.find_map(CUP, engine, "rollout", head=2),
     ]
-    content = cait_viz.draw_comparison(maps, one_scale=one_scale)
-    assert content == cait_viz.draw_comparison(maps, one_scale=one_scale)
+    content = cait_viz.draw_comparison(maps, scale=scale)
+    assert content == cait_viz.draw_comparison(maps, scale=scale)
     facts = json.loads(Image.open(io.BytesIO(content)).text["Description"])
     assert [fact["image"] for fact in facts] == ["cat.jpg", "coffee.jpg"]
     assert [fact["head"] for fact in facts] == ["mean", 2]
-    svg = cait_viz.draw_comparison(maps, "svg", one_scale=one_scale)
+    svg = cait_viz.draw_comparison(maps, "svg", scale=scale)
     assert svg.startswith(b"<?xml")
     with pytest.raises(SelectionError, match="figure format"):
         cait_viz.draw_comparison(maps, "gif")
@@ -87,7 +87,7 @@ def test_a_figure_tells_what_it_compares_and_is_the_same_each_time(engine, one_s
 def test_a_flat_map_is_compared_like_any_other(engine, cat):
     flat = cait_viz.find_map(CAT, engine)
     flat.grid[:] = 0.25
-    assert cait_viz.draw_comparison([flat, flat], one_scale=True)
+    assert cait_viz.draw_comparison([flat, flat], scale="shared")
 
 
 # --- the command line -------------------------------------------------------------------------------------
@@ -99,8 +99,8 @@ def facts_of(path):
 
 def test_what_is_given_twice_is_for_the_first_and_the_second(succeed, small, tmp_path):
     path = tmp_path / "out.png"
-    out = succeed("compare", CAT, CUP, *small, "-o", path, "--map", "rollout", "--head", 1, "--head", "mean",
-                  "--block", 0, "--block", 1, "--one-scale")  # fmt: skip
+    out = succeed("compare", CAT, CUP, *small, "-o", path, "--method", "rollout", "--head", 1, "--head",
+                  "mean", "--block", 0, "--block", 1, "--scale", "shared")  # fmt: skip
     assert "Rollout, CA block 1, head 2 of cat.jpg beside Rollout, CA block 2, mean" in out
     assert [(fact["image"], fact["method"], fact["block"], fact["head"]) for fact in facts_of(path)] == [
         ("cat.jpg", "rollout", 0, 1), ("coffee.jpg", "rollout", 1, "mean")
@@ -109,7 +109,7 @@ def test_what_is_given_twice_is_for_the_first_and_the_second(succeed, small, tmp
 
 def test_two_models_are_compared_on_one_image(succeed, small, tmp_path):
     path = tmp_path / "out.png"
-    succeed("compare", CAT, *small, "--other-model", "bundled", "-o", path, "--map", "attention")
+    succeed("compare", CAT, *small, "--other-model", "bundled", "-o", path, "--method", "attention")
     assert [(fact["image"], fact["model"]) for fact in facts_of(path)] == [
         ("cat.jpg", "tiny"), ("cat.jpg", "bundled")
     ]  # fmt: skip
@@ -118,15 +118,15 @@ def test_two_models_are_compared_on_one_image(succeed, small, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--one-scale",), "--one-scale is for two maps of one method"),
+        (("--scale", "shared"), "--scale shared is for two maps of one method"),
         (("--head", 0, "--head", 1, "--head", 2), "--head can be given twice at most"),
         (("--head", 9), "head 9"),
         (("--block", 0, "--block", 7), "CA block 7"),
-        (("--class", "dragon", "--map", "gradient"), "there is no class 'dragon'"),
-        (("--class", "dragon"), "--class is for --map gradient or relevance"),
-        (("--map", "relevance", "--block", 0), "--block is for --map attention or rollout or gradient"),
-        (("--map", "gradient", "--head", 0), "--head is for --map attention or rollout"),
-        (("--map", "gradcam"), "--map"),
+        (("--class", "dragon", "--method", "gradient"), "there is no class 'dragon'"),
+        (("--class", "dragon"), "--class is for --method gradient or relevance"),
+        (("--method", "relevance", "--block", 0), "--block is for --method attention or rollout or gradient"),
+        (("--method", "gradient", "--head", 0), "--head is for --method attention or rollout"),
+        (("--method", "gradcam"), "--method"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_is_drawn(run, small, tmp_path, options, said):

@@ -61,7 +61,7 @@ def grey_tiff(values, order="<", compression=1, **tags) -> bytes:
     pixels = values.astype(values.dtype.newbyteorder(order)).tobytes()
     pixels = zlib.compress(pixels) if compression == 8 else pixels
     bits = {258: 8 * values.itemsize, 259: compression, 262: 1, 277: 1}
-    return tiff({256: width, 257: height, 278: height, **bits, **given}, pixels, order)
+    return tiff({256: width, 257: height, 278: height, **bits, **given}, pixels, order=order)
 
 
 @pytest.mark.parametrize("order", ["<", ">"], ids=["little-endian", "big-endian"])
@@ -116,6 +116,106 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(image_format):
         assert not loaded.remark
 
 
+# Pillow's modes, and how a TIFF says the same: by PhotometricInterpretation and ExtraSamples.
+PIXELS = {
+    "L": (1, None),
+    "LA": (1, 2),
+    "La": (1, 1),
+    "RGB": (2, None),
+    "RGBA": (2, 2),
+    "RGBa": (2, 1),
+    "CMYK": (5, None),
+}
+
+
+def twelve_bits(mode):
+    """An image of 8 bits in a mode, and its samples in 12 bits, (H, W, S)."""
+    twin = gradient()
+    twin.putalpha(gradient().convert("L"))
+    twin = twin.convert({"La": "LA", "CMYK": "RGB"}.get(mode, "RGBA")).convert(mode)
+    samples = np.dstack([np.asarray(band) for band in twin.split()])
+    return twin, np.rint(samples / 255 * 4095).astype(np.uint16)
+
+
+def pieces_of(samples, size, order, compression, predictor):
+    """Strips or tiles of samples, as a TIFF has them."""
+    height, width = size
+    down, across = (-samples.shape[axis] % side for axis, side in enumerate(size))
+    filled = np.pad(samples, ((0, down if width < samples.shape[1] else 0), (0, across), (0, 0)))
+    for y in range(0, len(filled), height):
+        for x in range(0, filled.shape[1], width):
+            piece = filled[y : y + height, x : x + width]
+            if predictor == 2:
+                piece = np.diff(piece, axis=1, prepend=np.zeros_like(piece[:, :1]))
+            data = piece.astype(order + "u2").tobytes()
+            yield zlib.compress(data) if compression == 8 else data
+
+
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little-endian", "big-endian"])
+@pytest.mark.parametrize(
+    ("compression", "predictor"), [(1, 1), (8, 1), (8, 2)], ids=["plain", "deflate", "differences"]
+)
+@pytest.mark.parametrize("tile", [None, (16, 32)], ids=["strips", "tiles"])
+@pytest.mark.parametrize("planes", [False, True], ids=["together", "in planes"])
+@pytest.mark.parametrize("mode", PIXELS)
+def test_twelve_of_sixteen_bits_of_a_tiff_look_as_eight_do(mode, planes, tile, compression, predictor, order):
+    twin, samples = twelve_bits(mode)
+    height, width, count = samples.shape
+    meaning, extra = PIXELS[mode]
+    tags = {
+        256: width,
+        257: height,
+        258: 16,
+        259: compression,
+        262: meaning,
+        277: count,
+        284: 1 + planes,
+        317: predictor,
+    }
+    tags |= {322: tile[1], 323: tile[0]} if tile else {278: 25}
+    tags |= {338: extra} if extra else {}
+    parts = np.split(samples, count, axis=2) if planes else [samples]
+    pieces = [
+        piece
+        for part in parts
+        for piece in pieces_of(part, tile or (25, width), order, compression, predictor)
+    ]
+    for declared in ({}, {281: 4095}):
+        loaded = load_image(tiff(tags | declared, *pieces, order=order, tiled=bool(tile)))
+        assert difference(loaded.image, read_image(twin)) <= 1
+        assert ("4095 as white" in loaded.remark) is not bool(declared)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_twelve_of_sixteen_bits_of_a_png_or_an_array_look_as_eight_do(mode):
+    twin, samples = twelve_bits(mode)
+    sources = [deep_png(samples)]
+    if mode != "LA":  # which no array is
+        sources += [samples.squeeze(), samples.squeeze().astype(">u2")]
+    for source in sources:
+        loaded = load_image(source)
+        assert difference(loaded.image, read_image(twin)) <= 1
+        assert "0 was taken as black and 4095 as white" in loaded.remark
+    full = load_image(deep_png(np.rint(samples * (65535 / 4095)).astype(np.uint16)))
+    assert difference(full.image, read_image(twin)) <= 1
+    assert not full.remark
+
+
+def deep_png(samples):
+    """A PNG of 16 bits, (H, W, S)."""
+    height, width, count = samples.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[count], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    chunks = png_chunk(b"IHDR", header), png_chunk(b"IDAT", zlib.compress(rows)), png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_a_tiff_of_more_samples_than_a_color_and_its_opacity_says_so():
+    tags = {256: 2, 257: 2, 258: 16, 259: 1, 262: 2, 277: 6, 278: 2}
+    with pytest.raises(ImageError, match="its pixels are of 6 samples of 16 bits, which cannot be read"):
+        read_image(tiff(tags, bytes(96)))
+
+
 @pytest.mark.parametrize("brightest", [255, 63, 15, 1, 0])
 def test_sixteen_bits_of_a_declared_range_equal_their_eight_bit_twin_however_dark(brightest):
     gray = np.rint(GREY * (brightest / 255)).astype(np.uint8)
@@ -161,7 +261,7 @@ def test_deep_grey_of_a_tiff_is_the_same_from_its_file_and_from_pillow():
 def test_a_tiff_of_numbers_that_cannot_be_read_says_what_they_are(bits, sample_format, kind, samples, order):
     photometric = 1 if samples == 1 else 2
     tags = {256: 2, 257: 2, 258: bits, 259: 1, 262: photometric, 277: samples, 278: 2, 339: sample_format}
-    data = tiff(tags, struct.pack(order + "3H", *[bits] * 3) + bytes(192), order)
+    data = tiff(tags, struct.pack(order + "3H", *[bits] * 3) + bytes(192), order=order)
     if samples == 3:  # the bits of each then stand elsewhere in the file, here before the pixels
         one, three = (struct.pack(order + "HHII", 258, *entry) for entry in ((4, 1, bits), (3, 3, 8)))
         data = data.replace(one, three)

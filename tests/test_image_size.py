@@ -75,12 +75,12 @@ def test_both_engines_give_what_the_network_of_that_shape_gives(
     config = CaiTConfig(**(tiny_config.to_dict() | {"image_size": WIDE}))
     network = CaiT(config)
     assign(network, weights | {"pos_embed": resample_positions(weights["pos_embed"], config.grid_shape)})
-    image = prepare(picture, WIDE, "whole")
+    image = prepare(picture, WIDE, "squash")
     assert image.shape == (1, *WIDE, 3)
     expected, _, attention = network(image)
     for engine in (wide_engine, cait_viz.load_model(weights=tiny_weights, image_size=WIDE)):
-        np.testing.assert_array_equal(cait_viz.preprocess(picture, engine, "whole"), image)
-        analysis = cait_viz.analyze(picture, engine, "whole")
+        np.testing.assert_array_equal(cait_viz.preprocess(picture, engine, "squash"), image)
+        analysis = cait_viz.analyze(picture, engine, "squash")
         np.testing.assert_allclose(analysis.logits, expected[0], atol=1e-4)
         np.testing.assert_allclose(
             analysis.class_attention["ca_ffn_block_1_att"],
@@ -93,7 +93,7 @@ def test_both_engines_give_what_the_network_of_that_shape_gives(
 
 
 def test_every_question_is_answered_on_a_grid_that_is_no_square(wide_engine, picture):
-    asked = {"source": picture, "model": wide_engine, "view": "whole"}
+    asked = {"source": picture, "model": wide_engine, "view": "squash"}
     trace = cait_viz.trace(**asked)
     block = cait_viz.block_attention(**asked, block=1)
     explanation = cait_viz.explain(**asked)
@@ -201,10 +201,10 @@ def test_the_command_line_takes_a_size_or_the_shape_of_the_image(run, small, pic
     picture.save(path)
     found = [
         json.loads(run("predict", path, *small, "--json", *options)[1])["input_size"]
-        for options in ([], ["--image-size", "128"], ["--image-size", "64x96"], ["--fit"])
+        for options in ([], ["--image-size", "128"], ["--image-size", "64x96"], ["--view", "fit"])
     ]
     assert found == [[64, 64], [128, 128], [96, 64], [96, 48]]
-    _, _, err = run("predict", path, *small, "--fit")
+    _, _, err = run("predict", path, *small, "--view", "fit")
     assert "sees 96 × 48 pixels; it was trained at 64 × 64" in err
     assert "at 64 × 64 pixels it gives" in err
     code, _, err = run("predict", path, *small, "--image-size", "64x")
@@ -216,6 +216,8 @@ def test_the_shape_of_one_image_is_not_that_of_another(run, small, picture, tmp_
     paths = [tmp_path / "wide.png", tmp_path / "square.png"]
     picture.save(paths[0])
     picture.resize((80, 80)).save(paths[1])
-    code, _, err = run("figure", *paths, *small, "--fit", "--kind", "saliency", "-o", tmp_path / "out.png")
+    code, _, err = run(
+        "figure", *paths, *small, "--view", "fit", "--kind", "saliency", "-o", tmp_path / "out.png"
+    )
     assert code == 2
     assert "these have several shapes" in err

@@ -208,12 +208,12 @@ def test_what_was_not_seen_is_dimmed_on_request():
         ({"colormap": "grey"}, "there is no colormap 'grey'; choose one of viridis, cividis, inferno"),
         ({"interpolation": None}, "there is no interpolation None; choose one of bicubic, nearest"),
         ({"scale": "block"}, "there is no scale 'block'; choose one of head, shared"),
-        ({"alpha": 1.5}, "alpha must be a number from 0 to 1, not 1.5"),
-        ({"alpha": -0.1}, "alpha must be a number from 0 to 1, not -0.1"),
-        ({"alpha": float("nan")}, "alpha must be a number from 0 to 1, not nan"),
-        ({"alpha": True}, "alpha must be a number from 0 to 1, not True"),
-        ({"alpha": "half"}, "alpha must be a number from 0 to 1, not 'half'"),
-        ({"dim_unseen": 2}, "dim_unseen must be a number from 0 to 1, not 2"),
+        ({"alpha": 1.5}, "alpha must be from 0 to 1, not 1.5"),
+        ({"alpha": -0.1}, "alpha must be from 0 to 1, not -0.1"),
+        ({"alpha": float("nan")}, "alpha must be from 0 to 1, not nan"),
+        ({"alpha": True}, "alpha must be a number, not True"),
+        ({"alpha": "half"}, "alpha must be a number, not 'half'"),
+        ({"dim_unseen": 2}, "dim_unseen must be from 0 to 1, not 2"),
     ],
 )
 def test_a_look_that_does_not_exist_is_refused(options, sentence):
@@ -252,7 +252,7 @@ def test_a_reduced_box_stays_inside_the_reduced_image(width, height, max_side):
 
 @pytest.mark.parametrize("max_side", [0, -5, 10.0, True, "10"])
 def test_a_longest_side_that_is_no_length_is_refused(max_side):
-    with pytest.raises(SelectionError, match=r"^max_side must be a whole number of at least 1, not "):
+    with pytest.raises(SelectionError, match=r"^max_side must be (a whole number|at least 1), not "):
         reduced(noise(4, 4), Box(0, 0, 4, 4), max_side)
 
 

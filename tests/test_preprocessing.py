@@ -105,18 +105,18 @@ def test_the_whole_view_shows_every_corner_of_the_image():
     image = Image.new("RGB", (600, 100), "black")
     image.paste("white", (0, 0, 60, 100))
     image.paste("red", (540, 0, 600, 100))
-    seen = np.asarray(resize_and_crop(image, 224, "whole"))
+    seen = np.asarray(resize_and_crop(image, 224, "squash"))
     assert seen.shape == (224, 224, 3)
     assert (seen[:, :20] == 255).all()
     assert (seen[:, -20:] == (255, 0, 0)).all()
-    assert seen_box(image.size, 224, "whole") == (0, 0, 600, 100)
-    assert seen_box(image.size, 224, "whole").pixels() == (0, 0, 600, 100)
+    assert seen_box(image.size, 224, "squash") == (0, 0, 600, 100)
+    assert seen_box(image.size, 224, "squash").pixels() == (0, 0, 600, 100)
 
 
 def test_the_whole_view_is_antialiased():
     # A chessboard of single pixels is an even gray from afar; a resize without antialiasing picks squares.
     board = (np.indices((896, 448)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    seen = np.asarray(resize_and_crop(Image.fromarray(board).convert("RGB"), 224, "whole"))
+    seen = np.asarray(resize_and_crop(Image.fromarray(board).convert("RGB"), 224, "squash"))
     assert seen[8:-8, 8:-8].min() >= 126
     assert seen[8:-8, 8:-8].max() <= 129
 
@@ -157,7 +157,7 @@ def test_an_unknown_view_is_refused_by_name():
         lambda: resize_and_crop(noise(10, 10), 224, "center"),
         lambda: prepare(noise(10, 10), 224, "center"),
     ):
-        with pytest.raises(SelectionError, match=r"'center'.*crop, whole") as caught:
+        with pytest.raises(SelectionError, match=r"'center'.*crop, squash") as caught:
             attempt()
         assert isinstance(caught.value, CaitVizError)
 

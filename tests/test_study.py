@@ -51,7 +51,7 @@ def study(succeed, small, folder, tmp_path, finished):
 
 
 def test_each_image_is_a_row_of_the_numbers_that_the_library_gives(study, folder, tiny_weights):
-    table, lines = study("--map", "attention", "--map", "relevance", "--seed", 3)
+    table, lines = study("--method", "attention", "--method", "relevance", "--seed", 3)
     header, *rows = map(json.loads, lines)
     assert (header["model"], header["maps"], header["seed"]) == ("tiny", ["attention", "relevance"], 3)
     assert [Path(row["image"]).name for row in rows] == ["cat.png", "coffee.png", "notes.png", "rocket.png"]
@@ -107,7 +107,7 @@ def test_the_output_of_a_study_may_lie_among_its_images(succeed, small, folder, 
 def test_another_study_is_not_gone_on_with(study, run, small, folder, tmp_path):
     _, lines = study()
     output = tmp_path / "out.jsonl"
-    for options in (("--seed", 1), ("--map", "rollout"), ("--view", "whole")):
+    for options in (("--seed", 1), ("--method", "rollout"), ("--view", "squash")):
         status, _, err = run("trust", folder, *small, "--json", output, "--resume", *options)
         assert status == 1
         assert "is of another study" in err
@@ -174,7 +174,7 @@ def test_a_study_killed_before_its_first_line_is_begun_anew(study, folder, tmp_p
     ("words", "status", "problem"),
     [
         (("--json", "out.txt"), 2, "out.txt"),
-        (("--json", "out.json", "--map", "magic"), 2, "magic"),
+        (("--json", "out.json", "--method", "magic"), 2, "magic"),
         (("--json", "missing/out.json"), 1, "missing"),
     ],
 )

@@ -23,7 +23,7 @@ from cait_viz.metrics.faithfulness import BATCH, measure
 from cait_viz.metrics.report import faithfulness_lines, published_remark, row, table_head
 from cait_viz.model.timm_names import count_parameters
 from cait_viz.training.datasets import find_split
-from cait_viz.weights.labels import class_index, class_kinds, class_names
+from cait_viz.weights.labels import Labels, class_index, class_kinds, class_names
 
 if TYPE_CHECKING:
     from cait_viz.training.teacher import Teacher
@@ -47,7 +47,7 @@ class _Network(NamedTuple):
 def evaluate(
     folders: Sequence[Path],
     checkpoint: "Checkpoint",
-    labels: Path | None = None,
+    labels: Labels | None = None,
     *,
     load: Callable[[], Engine] | None = None,
     teacher: Path | None = None,
@@ -64,7 +64,7 @@ def evaluate(
             ImageNet's validation set, or after the name of the class. For a model of one class, a sigmoid,
             every other folder is "not this class".
         checkpoint: the model.
-        labels: a text file with the name of one class per line.
+        labels: the names of the classes, or a file with them.
         load: makes the network ready to run; by default as `cait_viz.load_engine` does.
         teacher: the ONNX network that the model was distilled from, to be measured on the same images.
         teacher_size: side of the teacher's input in pixels; by default what its file fixes, else 224.

@@ -1,5 +1,6 @@
 """`cait-viz app`."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -10,17 +11,19 @@ from cait_viz.errors import UsageError
 
 
 def app(
-    *options: Annotated[str, Parameter(name="OPTION")],
+    *,
     port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535))] = None,
     host: str | None = None,
     read_only: bool = False,
     images_per_minute: Count | None = None,
     model_options: ServedModel = ModelOptions(),
+    streamlit_options: Annotated[Sequence[str], Parameter(parse=False)],
 ) -> None:
     """Serve the web app, which opens on the --weights that are given.
 
+    What follows -- is passed on to `streamlit run`.
+
     Args:
-        options: what follows -- is passed on to `streamlit run`.
         port: port to listen on (default: 8501).
         host: address to listen on (default: this machine alone).
         read_only: let visitors download no models. In any case nobody can upload weights, images stay in
@@ -37,7 +40,7 @@ def app(
     settings = {"port": port, "address": host}
     named = [f"--server.{name}={value}" for name, value in settings.items() if value is not None]
     state.launch(
-        [*named, *options],
+        [*named, *streamlit_options],
         user_model=own,
         engine=model_options.engine,
         precision=model_options.precision,

@@ -1,7 +1,6 @@
 """`cait-viz batch`."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -10,9 +9,9 @@ from tqdm import tqdm
 from cait_viz.batch.listing import list_images
 from cait_viz.batch.local import BatchOptions, run_batch
 from cait_viz.batch.store import ROWS
-from cait_viz.cli.images import Block, Drawing
+from cait_viz.cli.images import Drawing
 from cait_viz.cli.main import complain
-from cait_viz.cli.options import Count, Head, ManyImagesModel, ModelOptions, report
+from cait_viz.cli.options import Block, Count, Head, ManyImagesModel, Output, report
 from cait_viz.drawing.overlay import Appearance
 
 
@@ -20,7 +19,7 @@ def batch(
     images: Annotated[list[str], Parameter(name="IMAGE", allow_leading_hyphen=True)],
     /,
     *,
-    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    output: Output,
     top: Count = 5,
     maps: bool = False,
     npz: bool = False,
@@ -29,7 +28,7 @@ def batch(
     block: Block = None,
     head: Head = "mean",
     appearance: Drawing = Appearance(),
-    model_options: ManyImagesModel = ModelOptions(),
+    model_options: ManyImagesModel = ManyImagesModel(),
 ) -> int:
     """Classify many images, and write what each head looked at.
 
@@ -47,7 +46,6 @@ def batch(
         npz: write the class attention of each image as a NumPy archive into the folder npz.
         sheet: write index.html, a page to look through all images and their maps.
         resume: go on with a run that was interrupted; do what is missing and no more.
-        head: attention head of the overlays, from 0, or the mean of the heads.
     """
     model_options.check_block(block)
     options = BatchOptions(

@@ -13,7 +13,19 @@ from cait_viz._checks import check_index
 from cait_viz._files import atomic_write, check_output
 from cait_viz._text import one_line
 from cait_viz.api import analyze, attention_tensors
-from cait_viz.cli.options import Count, Head, Index, ModelOptions, Output, note, report, write
+from cait_viz.cli.options import (
+    Block,
+    Count,
+    Head,
+    Image,
+    Index,
+    ModelOptions,
+    Output,
+    Target,
+    report,
+    tell,
+    write,
+)
 from cait_viz.drawing.figures import FIGURE_FORMATS
 from cait_viz.drawing.overlay import Appearance
 from cait_viz.errors import UsageError
@@ -22,11 +34,6 @@ from cait_viz.results.explanation import Method
 from cait_viz.results.tracing import patch_at
 from cait_viz.weights.registry import BUNDLED
 
-Image = Annotated[str, Parameter(help="path or web address of an image.")]
-Block = Annotated[
-    int | None,
-    Parameter(help="class-attention block, from 0 (default: the one that serves best as saliency)."),
-]
 Drawing = Annotated[Appearance, Parameter(name="*", group="Drawing", parse="^(?!(dim_unseen)$)")]
 FigureDrawing = Annotated[Drawing, Parameter(parse="^(?!(style|alpha|dim_unseen)$)")]
 OneMapDrawing = Annotated[Drawing, Parameter(parse="^(?!(scale|dim_unseen)$)")]
@@ -49,22 +56,23 @@ def predict(
     analysis = analyze(loaded, engine, model_options.seen)
     if not analysis.model.as_trained:
         trained = model_options.load_engine(analysis.model.trained_size)
-        note(beside_trained(analysis, analyze(loaded, trained, model_options.view)))
+        view = "crop" if model_options.view == "fit" else model_options.view
+        tell(beside_trained(analysis, analyze(loaded, trained, view)))
     best = analysis.top(top)
     if json:
         predictions = [
             {"index": int(index), "label": label, "probability": probability}
             for index, (label, probability) in zip(analysis.ranking, best, strict=False)
         ]
-        answer = {
+        result = {
             "model": analysis.model.name,
             "image": image,
             "input_size": list(analysis.model.input_shape[::-1]),
             "predictions": predictions,
         }
         if analysis.kinds():
-            answer["kinds"] = [{"kind": kind, "probability": share} for kind, share in analysis.kinds()[:top]]
-        print(json_format.dumps(answer))
+            result["kinds"] = [{"kind": kind, "probability": share} for kind, share in analysis.kinds()[:top]]
+        print(json_format.dumps(result))
         return
     checkpoint = model_options.checkpoint
     if checkpoint.as_published and checkpoint.variant:
@@ -107,7 +115,6 @@ def render(
 
     Args:
         output: the image to write, as large as the one given; .png.
-        head: attention head, from 0, or the mean of the heads.
         method: the attention to the patches as the head reads them, or that attention traced back through the
             self-attention blocks to the image (rollout; Abnar and Zuidema 2020).
     """
@@ -219,7 +226,6 @@ def patch(
         sa_block: self-attention block, from 0.
         row: row of the patch, from 0 at the top of what the network sees.
         column: column of the patch, from 0 at its left.
-        head: attention head, from 0, or the mean of the heads.
         incoming: who looks at the patch (a column of the attention), in place of where it looks (a row).
         mixed: the scores after the heads are mixed, which may be negative, in place of the softmax's.
     """
@@ -245,7 +251,7 @@ def explain(
     *,
     output: Output,
     method: Method = "relevance",
-    target: Annotated[str | None, Parameter(name="--class")] = None,
+    target: Target = None,
     block: Block = None,
     appearance: OneMapDrawing = Appearance(),
     model_options: ModelOptions = ModelOptions(),
@@ -256,7 +262,6 @@ def explain(
         output: the image to write, as large as the one given; .png.
         method: gradient, the attention of one class-attention block times its gradient; or relevance, the
             same of all blocks, propagated from the image to the class token (Chefer et al. 2021).
-        target: the class, by its name or its index from 0 (default: the most probable).
     """
     if method == "relevance" and block is not None:
         raise UsageError("--block is for --method gradient: relevance is of all blocks; leave it out")
@@ -275,7 +280,7 @@ def ablate(
     /,
     *,
     output: Output,
-    target: Annotated[str | None, Parameter(name="--class")] = None,
+    target: Target = None,
     appearance: FigureDrawing = Appearance(),
     model_options: ModelOptions = ModelOptions(),
 ) -> None:
@@ -283,7 +288,6 @@ def ablate(
 
     Args:
         output: the figure to write; .png, .svg or .pdf.
-        target: the class, by its name or its index from 0 (default: the most probable).
     """
     index = model_options.class_index(target)
     check_output(output, list(FORMATS), model_options.inputs(image))
@@ -298,7 +302,7 @@ def randomize(
     image: Image,
     /,
     *,
-    target: Annotated[str | None, Parameter(name="--class")] = None,
+    target: Target = None,
     block: Block = None,
     head: Head = "mean",
     seed: Index = 0,
@@ -308,12 +312,10 @@ def randomize(
 
     The network is re-initialized part by part, from its last layer backwards (Adebayo et al. 2018). The
     numbers are Spearman's rank correlation of a map with that of the trained network. A map that stays as it
-    was explains nothing of what was re-initialized.
+    was explains nothing of what was re-initialized. The head is that of the attention and of its rollout, the
+    class that of the gradient and of the relevance.
 
     Args:
-        target: the class of the gradient and the relevance, by its name or its index from 0 (default: the
-            most probable).
-        head: of the attention and its rollout: attention head, from 0, or the mean of the heads.
         seed: decides the new weights.
     """
     number = model_options.head_index(head)

@@ -16,12 +16,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import App, ArgumentCollection, CoercionError, CycloptsError, Parameter, UnusedCliTokensError
 from cyclopts.help.formatters.plain import PlainFormatter
 
-from cait_viz import __version__
 from cait_viz._backend import INTERRUPTED
 from cait_viz._text import one_line
+from cait_viz._version import __version__
 from cait_viz.errors import CaitVizError, SelectionError, UnknownModelError, UsageError
 
 _FAILED, _WRONG_USAGE = 1, 2
@@ -110,6 +110,10 @@ def complain(error: object) -> None:
 def _run(words: list[str]) -> int:
     if not words:
         raise UsageError("a COMMAND is missing; see cait-viz --help")
+    line, after = shlex.join(["cait-viz", *words]), []
+    if words[0] == "app" and "--" in words:  # what comes after is Streamlit's
+        place = words.index("--")
+        words, after = words[:place], words[place + 1 :]
     try:
         command, bound, ignored = application(words[0]).parse_args(words)
     except CycloptsError as error:
@@ -117,16 +121,22 @@ def _run(words: list[str]) -> int:
         raise UsageError(_see_help(error, error.command_chain or ())) from None
     except ValueError as error:  # what a dataclass of options refuses
         raise UsageError(_see_help(error, words[:1])) from None
-    # No option fills this parameter: the card of a training says how it was started.
-    line = {"command_line": shlex.join(["cait-viz", *words])} if "command_line" in ignored else {}
+    # No option fills these parameters: the card of a training says how it was started.
+    known = {"command_line": line, "streamlit_options": after}
+    given = {name: value for name, value in known.items() if name in ignored}
     with contextlib.nullcontext() if words[0] == "app" else _silence():
-        return command(*bound.args, **bound.kwargs, **line) or 0
+        return command(*bound.args, **bound.kwargs, **given) or 0
 
 
 def _see_help(error: Exception, command: Sequence[str]) -> str:
     problem = str(error)
     if isinstance(error, UnusedCliTokensError):
         problem = f"unexpected argument {' '.join(error.unused_tokens or ())}"
+    if isinstance(error, CoercionError) and error.token and not error.msg:
+        kinds = (error.target_type, *get_args(error.target_type))
+        if int in kinds:
+            wanted = ["a whole number", *(name for kind in kinds[1:] for name in get_args(kind))]
+            problem = f"{error.token.keyword}: {error.token.value} is not {' or '.join(wanted)}"
     if not problem.endswith("..."):  # of a list
         problem = problem.removesuffix(".")
     return f"{problem}; see {' '.join(['cait-viz', *command])} --help"

@@ -15,21 +15,22 @@ from cait_viz._text import one_line
 from cait_viz.batch.study import study
 from cait_viz.cli.main import complain
 from cait_viz.cli.options import (
+    METHODS,
     EvaluatedModel,
     ExportedModel,
     Index,
     ManyImagesModel,
+    Methods,
     ModelOptions,
     Output,
     TeacherSize,
-    note,
     report,
+    tell,
 )
 from cait_viz.engine import graphs
 from cait_viz.errors import CheckpointError, SelectionError
 from cait_viz.images.folders import files_below
 from cait_viz.model.export import FORMATS, WITH_TENSORFLOW, export_model, require_packages
-from cait_viz.results.comparison import MapName
 from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
 from cait_viz.weights.resolve import available, resolve
 
@@ -109,7 +110,7 @@ def evaluate(
     lines = evaluation.evaluate(
         folders,
         model_options.checkpoint,
-        model_options.labels,
+        model_options.class_names,
         load=model_options.load_engine,
         teacher=teacher,
         teacher_size=teacher_size,
@@ -125,10 +126,10 @@ def trust(
     /,
     *,
     json: Path,
-    map: tuple[MapName, ...] = ("attention", "rollout"),
+    method: Methods = METHODS,
     seed: Index = 0,
     resume: bool = False,
-    model_options: ManyImagesModel = ModelOptions(),
+    model_options: ManyImagesModel = ManyImagesModel(),
 ) -> None:
     """Measure on many images what maps are worth, and print a table of means in Markdown.
 
@@ -138,8 +139,6 @@ def trust(
 
     Args:
         json: where to write a row for each image, as JSON Lines; .jsonl or .json.
-        map: attention, the class attention that serves best as saliency; its rollout; gradient, times the
-            attention of the same block; relevance, of all blocks; can be repeated.
         seed: decides the random maps.
         resume: keep the rows that the file has, and measure what is missing.
     """
@@ -153,7 +152,7 @@ def trust(
     bar = tqdm(files, leave=False, file=sys.stderr, disable=None, unit=" images")
     with bar:
         lines = study(
-            files, engine, list(dict.fromkeys(map)), json,
+            files, engine, list(dict.fromkeys(method)), json,
             view=model_options.view, seed=seed, resume=resume, step=lambda _: bar.update(),
         )  # fmt: skip
     print("\n".join(lines))
@@ -164,7 +163,7 @@ def export(
     /,
     *,
     format: Literal["savedmodel", "keras", "onnx", "timm"],
-    output: Annotated[Path | None, Output.__metadata__[0]] = None,
+    output: Output | None = None,
     model_options: ExportedModel = ModelOptions(),
 ) -> None:
     """Write a model in a format that other programs read.
@@ -188,7 +187,7 @@ def export(
     from cait_viz.engine.keras import load_network
 
     if model_options.checkpoint.remark:
-        note(model_options.checkpoint.remark)
+        tell(model_options.checkpoint.remark)
     export_model(
         load_network(model_options.checkpoint, model_options.labels), path, format, model_options.inputs()
     )

@@ -23,9 +23,10 @@ from cait_viz.images.preprocess import View, fitted_size
 from cait_viz.images.read import LoadedImage, load_image
 from cait_viz.model.config import CaiTConfig, Precision
 from cait_viz.results.analysis import Analysis
+from cait_viz.results.comparison import MapName
 from cait_viz.results.explanation import class_of
 from cait_viz.weights.architecture import at_size
-from cait_viz.weights.labels import class_names
+from cait_viz.weights.labels import Labels, class_names
 from cait_viz.weights.registry import BUNDLED, get_variant
 from cait_viz.weights.resolve import Checkpoint, resolve
 
@@ -39,7 +40,46 @@ def _image_size(_: Any, tokens: Sequence[Token]) -> ImageSize:
     return height if height == width else (height, width)
 
 
-Head = int | Literal["mean"]
+Count = Annotated[int, Parameter(validator=Number(gte=1))]
+Index = Annotated[int, Parameter(validator=Number(gte=0))]
+Output = Annotated[Path, Parameter(name=("--output", "-o"))]
+Image = Annotated[str, Parameter(help="path or web address of an image.")]
+Target = Annotated[
+    str | None,
+    Parameter(
+        name="--class", help="the class, by its name or its index from 0 (default: the most probable)."
+    ),
+]
+TeacherSize = Annotated[
+    int | None,
+    Parameter(
+        validator=Number(gte=1),
+        help="side of the teacher's input in pixels (default: what its file fixes, or 224).",
+    ),
+]
+
+# What may be given for several maps has a plural.
+_SEVERAL = Parameter(show_default=lambda values: ", ".join(map(str, values)))
+_BLOCK = Parameter(
+    metavar="INT", help="class-attention block, from 0 (default: the one that serves best as saliency)."
+)
+_HEAD = Parameter(
+    metavar="INT|mean", show_choices=False, help="attention head, from 0, or the mean of the heads."
+)
+Block = Annotated[int | None, _BLOCK]
+Blocks = Annotated[tuple[int, ...], _BLOCK, Parameter(show_default=False)]
+Head = Annotated[int | Literal["mean"], _HEAD]
+Heads = Annotated[tuple[int | Literal["mean"], ...], _HEAD, _SEVERAL]
+Methods = Annotated[
+    tuple[MapName, ...],
+    _SEVERAL,
+    Parameter(
+        metavar="METHOD",
+        help="how the maps are made: attention, the class attention of a block; its rollout; gradient, times "
+        "that attention; or relevance, of all blocks; can be repeated.",
+    ),
+]
+METHODS: tuple[MapName, ...] = ("attention", "rollout")
 
 
 @Parameter(name="*", group="Model")
@@ -53,11 +93,10 @@ class ModelOptions:
         weights: a checkpoint, in place of the model's own: safetensors with timm's tensor names, a
             SavedModel's folder or the authors' .pth (default: the model's own).
         labels: the names of the classes, one a line or as JSON (default: the model's own).
-        view: what the network sees: the center, or the whole image squashed to the input's shape.
-        image_size: of the network's input, in pixels, SIDE or HEIGHTxWIDTH, multiples of the patch's
-            (default: what the weights were trained for).
-        fit: give the input the shape of the image, with about as many patches as a square one, so that the
-            whole image is seen without squashing.
+        view: what the network sees: crop, the center of the image; squash, all of it, squashed to the input's
+            shape; or fit, all of it, by an input of its shape, with about as many patches as a square one.
+        image_size: of the network's input, in pixels, multiples of the patch's (default: what the weights
+            were trained for).
         engine: what runs the network (default: what CAIT_VIZ_ENGINE names, else OpenVINO; Keras where it
             sees a GPU, and where OpenVINO is missing or refuses).
         precision: of the arithmetic; bfloat16 is faster on processors that have it, and coarser.
@@ -66,9 +105,10 @@ class ModelOptions:
     model: str | None = None
     weights: Path | None = None
     labels: Path | None = None
-    view: View = "crop"
-    image_size: Annotated[ImageSize | None, Parameter(converter=_image_size, n_tokens=1)] = None
-    fit: bool = False
+    view: Literal[View, "fit"] = "crop"
+    image_size: Annotated[
+        ImageSize | None, Parameter(converter=_image_size, n_tokens=1, metavar="SIDE|HEIGHTxWIDTH")
+    ] = None
     engine: EngineName | None = None
     precision: Precision = "float32"
 
@@ -77,9 +117,18 @@ class ModelOptions:
         """The weights, downloaded if need be."""
         return resolve(self.model, self.weights).at(self.image_size)
 
-    @cached_property
+    @property
     def config(self) -> CaiTConfig:
         """The architecture, which takes no download; the model, weights and labels are checked."""
+        return self._classifier[0]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes; a file of labels is read once."""
+        return self._classifier[1]
+
+    @cached_property
+    def _classifier(self) -> tuple[CaiTConfig, tuple[str, ...]]:
         named = BUNDLED if self.model is None else get_variant(self.model)
         config = self.checkpoint.config if self.weights else named.config
         if config.pre_logits:
@@ -87,98 +136,114 @@ class ModelOptions:
             raise CheckpointError(
                 f"{name}: has no classifier (head.weight, head.bias); give weights with a head"
             )
-        class_names(config.num_classes, self.labels)
-        return at_size(named.name, config, self.image_size)
+        names = class_names(config.num_classes, self.labels)
+        return at_size(named.name, config, self.image_size), names
 
     def check_block(self, block: int | None) -> None:
         """Refuse a class-attention block that the network does not have; None is the best one."""
         if block is not None:
             check_index("CA block", block, self.config.ca_ffn_layers)
 
-    def head_index(self, head: Head) -> int | None:
+    def head_index(self, head: int | Literal["mean"]) -> int | None:
         """The head itself, if the network has it, and None for the mean of the heads."""
         return None if head == "mean" else check_index("head", head, self.config.num_heads)
 
     def class_index(self, target: str | None) -> int | None:
         """The index of a class that is given by its name or index; None stays None, the most probable one."""
-        if target is None:
-            return None
-        return class_of(class_names(self.config.num_classes, self.labels), target)
+        return None if target is None else class_of(self.class_names, target)
 
     def inputs(self, *images: str) -> list[Path]:
         """The files that a command reads, none of which may be replaced by its output."""
         return [*map(Path, images), *(file for file in (self.weights, self.labels) if file)]
 
+    def read(self, *images: str) -> list[LoadedImage]:
+        """The images, each read once; what can be refused before is."""
+        _ = self.config
+        found = {image: load_image(image) for image in dict.fromkeys(images)}
+        for image in found.values():
+            if image.remark:
+                tell(image.remark)
+        return [found[image] for image in images]
+
     def load(self, *images: str) -> tuple[list[LoadedImage], Engine]:
         """The images, and the network ready to run; what can be refused is refused before it is loaded."""
-        _ = self.config
-        loaded = [load_image(image) for image in images]
-        for remark in filter(None, [*(image.remark for image in loaded), self.checkpoint.remark]):
-            note(remark)
-        fitted = {self.fitted(image) for image in loaded} if self.fit else {None}
+        loaded = self.read(*images)
+        return loaded, self.engine_for(*loaded)
+
+    def engine_for(self, *images: LoadedImage) -> Engine:
+        """The network, ready to run on images; what a person should know of it is told."""
+        if self.checkpoint.remark:
+            tell(self.checkpoint.remark)
+        fitted = {self.fitted(image) for image in images} if self.view == "fit" else {None}
         if len(fitted) > 1:
-            raise UsageError("--fit gives the input the shape of one image, and these have several shapes")
+            raise UsageError(
+                "--view fit gives the input the shape of one image, and these have several shapes"
+            )
         engine = self.load_engine(fitted.pop())
         model = describe(engine)
         if not model.as_trained:
-            note(
+            tell(
                 f"the network sees {model.input_size} pixels; it was trained at {model.trained_size} × "
                 f"{model.trained_size}"
             )
-        return loaded, engine
+        return engine
 
     @property
     def seen(self) -> View:
-        """What the network sees of an image: as asked for, or with `fit` all of it."""
-        return "whole" if self.fit else self.view
+        """What the network sees of an image, whose shape its input has if it is to fit."""
+        return "squash" if self.view == "fit" else self.view
 
     def fitted(self, image: LoadedImage) -> ImageSize:
         """The size of an input of the shape of an image."""
         if self.config.grid_shape[0] != self.config.grid_shape[1]:
-            raise UsageError("--fit takes the number of patches from a square --image-size; give its side")
+            raise UsageError(
+                "--view fit takes the number of patches from a square --image-size; give its side"
+            )
         return fitted_size(image.image.size, self.config.image_shape[0], self.config.patch_size)
 
     def load_engine(self, image_size: ImageSize | None = None) -> Engine:
         """The network, ready to run, with the input of the options or of another size."""
         return load_engine(
             self.checkpoint if image_size is None else self.checkpoint.at(image_size),
-            self.labels,
+            self.class_names,
             engine=self.engine,
             precision=self.precision,
             load_keras=_load_keras,
-            tell=note,
+            tell=tell,
         )
 
     def analyze(self, *images: str) -> list[Analysis]:
         """What the network makes of each image."""
         loaded, engine = self.load(*images)
-        return [analyze(image, engine, self.seen) for image in loaded]
+        found = {image: analyze(image, engine, self.seen) for image in dict.fromkeys(loaded)}
+        return [found[image] for image in loaded]
 
 
-Count = Annotated[int, Parameter(validator=Number(gte=1))]
-Index = Annotated[int, Parameter(validator=Number(gte=0))]
-TeacherSize = Annotated[
-    int | None,
-    Parameter(
-        validator=Number(gte=1),
-        help="side of the teacher's input in pixels (default: what its file fixes, or 224).",
-    ),
-]
-Output = Annotated[Path, Parameter(name=("--output", "-o"))]
+@dataclass(frozen=True, kw_only=True)
+class ManyImagesModel(ModelOptions):
+    """The same where one input has to do for images of every shape.
+
+    Attributes:
+        view: what the network sees: crop, the center of the image; or squash, all of it, squashed to the
+            input's shape.
+    """
+
+    view: View = "crop"
+
+
 # What a command leaves out that makes no sense for it.
-ManyImagesModel = Annotated[ModelOptions, Parameter(parse="^(?!fit$)")]
-EvaluatedModel = Annotated[ModelOptions, Parameter(parse="^(?!(view|fit)$)")]
-ServedModel = Annotated[ModelOptions, Parameter(parse="^(?!(view|fit|image_size|model)$)")]
-TrainedModel = Annotated[ModelOptions, Parameter(parse="^(?!(view|fit|image_size|engine|precision)$)")]
-ExportedModel = Annotated[ModelOptions, Parameter(parse="^(?!(view|fit|model|engine|precision)$)")]
+EvaluatedModel = Annotated[ModelOptions, Parameter(parse="^(?!view$)")]
+ServedModel = Annotated[ModelOptions, Parameter(parse="^(?!(view|image_size|model)$)")]
+TrainedModel = Annotated[ModelOptions, Parameter(parse="^(?!(view|image_size|engine|precision)$)")]
+ExportedModel = Annotated[ModelOptions, Parameter(parse="^(?!(view|model|engine|precision)$)")]
 
 
-def _load_keras(checkpoint: Checkpoint, labels: str | Path | None, precision: Precision) -> Engine:
+def _load_keras(checkpoint: Checkpoint, labels: Labels | None, precision: Precision) -> Engine:
     import_keras(installed_backend())  # without its log lines and the user's settings
     return load_keras(checkpoint, labels, precision)
 
 
-def note(sentence: str) -> None:
+def tell(sentence: str) -> None:
     """Tell a person something beside the result."""
     print(f"cait-viz: note: {one_line(sentence, 500)}", file=sys.stderr)
 

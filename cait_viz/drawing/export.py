@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from cait_viz import __version__
+from cait_viz._version import __version__
 
 SOFTWARE = f"cait-viz {__version__}"
 

@@ -7,17 +7,15 @@ Matplotlib's colormaps only; the figures of the paper are in `figures`.
 
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cait_viz._checks import check_choice
+from cait_viz._checks import check_choice, check_number
 from cait_viz.attention.maps import INTERPOLATIONS, SCALES, Floats, Interpolation, Scale, upsample
 from cait_viz.drawing.plotting import exclusive_matplotlib
-from cait_viz.errors import SelectionError
 from cait_viz.images.preprocess import Box
 
 Style = Literal["overlay", "paper", "map"]
@@ -51,8 +49,9 @@ class Appearance:
             to 1 (the map's color). Elsewhere it is alpha times the map's value: what got no attention stays
             the image.
         interpolation: "bicubic", or "nearest", which shows the patches as squares.
-        scale: "head" stretches each map to the full range by itself; "shared" uses one range for
-            all heads of all class-attention blocks of the image, so that any two maps compare.
+        scale: of the colors: "head" stretches each map to the full range by itself; "shared" uses one range
+            for all maps that are compared, those of all heads of all class-attention blocks of an image, or
+            two side by side.
         dim_unseen: how much darker the part is drawn that the network did not see, from 0 (as it
             is) to 1 (black).
 
@@ -74,10 +73,7 @@ class Appearance:
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         check_choice("scale", self.scale, SCALES)
         for name in ("alpha", "dim_unseen"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
-                raise SelectionError(f"{name} must be a number from 0 to 1, not {value!r}")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, check_number(name, getattr(self, name), "from 0 to 1"))
 
     @property
     def colors(self) -> str:
@@ -177,9 +173,7 @@ def reduced(image: Image.Image, box: Box, max_side: int) -> tuple[Image.Image, B
     Raises:
         SelectionError: `max_side` is not a whole number of at least 1.
     """
-    if isinstance(max_side, bool) or not isinstance(max_side, int | np.integer) or max_side < 1:
-        raise SelectionError(f"max_side must be a whole number of at least 1, not {max_side!r}")
-    factor = max_side / max(image.size)
+    factor = check_number("max_side", max_side, "at least 1", whole=True) / max(image.size)
     if factor >= 1:
         return image, box
     width, height = (max(1, round(side * factor)) for side in image.size)

@@ -5,7 +5,6 @@ attention is freed as soon as its block is done.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -20,7 +19,7 @@ from cait_viz.model.config import WeightsSource
 from cait_viz.model.initial import zero_weights
 from cait_viz.model.timm_names import assign
 from cait_viz.weights.architecture import Checkpoint, read_tensors
-from cait_viz.weights.labels import class_names
+from cait_viz.weights.labels import Labels, class_names
 
 # XLA runs one image of 196 patches through 24 blocks in two thirds of the graph's time and costs a
 # second more at the first call. It is slower at batches of 8 and no faster where large matrix products
@@ -29,12 +28,12 @@ _XLA_UP_TO_PATCHES = 256
 _XLA_FROM_BLOCKS = 24
 
 
-def load_network(checkpoint: Checkpoint, labels: str | Path | None = None, dtype: Any = "float32") -> CaiT:
+def load_network(checkpoint: Checkpoint, labels: Labels | None = None, dtype: Any = "float32") -> CaiT:
     """The Keras network that a checkpoint describes, with its weights.
 
     Args:
         checkpoint: what `cait_viz.weights.resolve.resolve` found.
-        labels: a file with the names of the classes.
+        labels: the names of the classes, or a file with them.
         dtype: Keras' dtype policy; float32 whatever the user's Keras settings say.
 
     Raises:

@@ -13,11 +13,12 @@ from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.errors import EngineError, ProcessDiedError, SelectionError
 from cait_viz.model.config import Precision
 from cait_viz.weights.architecture import Checkpoint
+from cait_viz.weights.labels import Labels
 
 # Names the engine where nothing else does.
 ENGINE_SETTING = "CAIT_VIZ_ENGINE"
 
-LoadKeras = Callable[[Checkpoint, str | Path | None, Precision], Engine]
+LoadKeras = Callable[[Checkpoint, Labels | None, Precision], Engine]
 
 # There where the system has a driver of NVIDIA's: Linux, and Linux in Windows.
 _NVIDIA = (Path("/proc/driver/nvidia/gpus"), Path("/dev/dxg"))
@@ -42,7 +43,7 @@ def chosen_engine(name: EngineName | None = None) -> EngineName | None:
     return None
 
 
-def load_keras(checkpoint: Checkpoint, labels: str | Path | None, precision: Precision) -> Engine:
+def load_keras(checkpoint: Checkpoint, labels: Labels | None, precision: Precision) -> Engine:
     """A checkpoint's network in Keras, in this process. Errors as for `load_engine`."""
     from cait_viz.engine.keras import KerasEngine, load_network
 
@@ -62,7 +63,7 @@ def _may_have_gpu() -> bool:
 
 def load_engine(
     checkpoint: Checkpoint,
-    labels: str | Path | None = None,
+    labels: Labels | None = None,
     *,
     engine: EngineName | None = None,
     precision: Precision = "float32",
@@ -76,9 +77,9 @@ def load_engine(
 
     Args:
         checkpoint: the weights and their architecture.
-        labels: a file with the names of the classes.
+        labels: the names of the classes, or a file with them.
         engine: which engine, and no other.
-        precision: type of the arithmetic; the weights and the answers are float32.
+        precision: type of the arithmetic; the weights and the outputs are float32.
         load_keras: loads the network in Keras, with the arguments of the function of that name.
         tell: gets a sentence where Keras runs the network although nobody asked for it.
 

@@ -7,7 +7,6 @@ question about one block needs no second copy of the network's weights.
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ from cait_viz.engine.tape import ClassGradients
 from cait_viz.errors import EngineError
 from cait_viz.model.config import Precision
 from cait_viz.weights.architecture import Checkpoint
-from cait_viz.weights.labels import class_names
+from cait_viz.weights.labels import Labels, class_names
 
 # Without this hint, processors with bfloat16 instructions compute in bfloat16.
 _PRECISIONS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
@@ -41,8 +40,8 @@ class OpenVINOEngine(Engine):
 
     Args:
         checkpoint: the weights and their architecture.
-        labels: a file with the names of the classes.
-        precision: type of the arithmetic; the weights and the answers are float32.
+        labels: the names of the classes, or a file with them.
+        precision: type of the arithmetic; the weights and the outputs are float32.
 
     Raises:
         CheckpointError: the weights or the labels cannot be used.
@@ -52,7 +51,7 @@ class OpenVINOEngine(Engine):
     def __init__(
         self,
         checkpoint: Checkpoint,
-        labels: str | Path | None = None,
+        labels: Labels | None = None,
         precision: Precision = "float32",
     ) -> None:
         self.config, self.source = checkpoint.config, checkpoint.source

@@ -5,7 +5,6 @@ kernels.
 """
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from cait_viz.engine.tape import ClassGradients
 from cait_viz.engine.worker import Worker
 from cait_viz.model.config import Precision
 from cait_viz.weights.architecture import Checkpoint
-from cait_viz.weights.labels import class_names
+from cait_viz.weights.labels import Labels, class_names
 
 
 class KerasProcess(Engine):
@@ -27,7 +26,7 @@ class KerasProcess(Engine):
 
     Args:
         checkpoint: the weights and their architecture.
-        labels: a file with the names of the classes.
+        labels: the names of the classes, or a file with them.
         precision: type of the arithmetic.
 
     Raises:
@@ -36,7 +35,7 @@ class KerasProcess(Engine):
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, labels: str | Path | None = None, precision: Precision = "float32"
+        self, checkpoint: Checkpoint, labels: Labels | None = None, precision: Precision = "float32"
     ) -> None:
         self.config, self.source = checkpoint.config, checkpoint.source
         self.labels, self.precision = class_names(checkpoint.config.num_classes, labels), precision

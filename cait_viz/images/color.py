@@ -1,21 +1,29 @@
-"""From any of Pillow's modes to upright 8-bit sRGB; and whole numbers and floats of any range to 8 bits."""
+"""From any of Pillow's modes, and from samples of any depth, to upright 8-bit sRGB."""
 
 import io
 from contextlib import suppress
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from cait_viz.errors import ImageError
 from cait_viz.images.formats import (
     BITS_PER_SAMPLE,
     BLACK_IS_ZERO,
+    CMYK,
+    COLOR_SAMPLES,
+    EXTRA_SAMPLES,
     MAX_SAMPLE,
     PHOTOMETRIC,
+    PREMULTIPLIED,
+    RGB,
     SAMPLE_FORMAT,
     SIGNED,
     SMAX_SAMPLE,
+    STRAIGHT,
     UNSIGNED,
+    UNSPECIFIED,
     WHITE_IS_ZERO,
 )
 
@@ -28,16 +36,24 @@ _PROFILED_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _SAME_COLOR = 2
 # Every mixture of 16 levels of red, green and blue.
 _EVERY_COLOR = Image.fromarray((np.indices((16, 16, 16)) * 17).astype(np.uint8).T.reshape(64, 64, 3))
+# How many rows are brought to 8 bits at once: the numbers in between take four bytes each.
+_ROWS = 256
 
 
-def upright_srgb(image: Image.Image, name: str) -> tuple[Image.Image, str]:
+def upright_srgb(image: Image.Image, name: str, samples: np.ndarray | None = None) -> tuple[Image.Image, str]:
     """A new upright 8-bit sRGB image, and a sentence on what had to be guessed of its pixels, else "".
+
+    Args:
+        image: of any mode.
+        name: what to call it.
+        samples: its samples, (H, W, S), where Pillow has no mode for their depth.
 
     Raises:
         ImageError: the pixels cannot be converted.
     """
     try:
-        color, alpha, remark = _color_and_alpha(image, name)
+        shallow, remark = _shallow(image, name, samples)
+        color, alpha = _color_and_alpha(shallow)
         rgb = _profile_to_srgb(color, image.info.get("icc_profile")).convert("RGB")
     except ImageError:
         raise
@@ -63,39 +79,50 @@ def orientation(image: Image.Image) -> int:
     return 1
 
 
-def _color_and_alpha(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None, str]:
-    """Color of mode L, RGB or CMYK, 8 bits; the opacity, of mode L, where there is one; and a remark."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return _deep_gray(image, name)
-    if image.mode == "L" and _tag(image, SAMPLE_FORMAT, UNSIGNED) == SIGNED:
-        return _deep_gray(image, name)
+def _color_and_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Color of mode L, RGB or CMYK; and the opacity, of mode L, where there is one."""
     if image.has_transparency_data:
         # Out of premultiplied modes there is no direct way to RGBA.
         plain = image.convert("LA") if image.mode == "La" else image
         rgba = plain.convert("RGBA")
         gray = image.mode in ("1", "L", "LA", "La")
-        return rgba.convert("RGB").convert("L" if gray else "RGB"), rgba.getchannel("A"), ""
+        return rgba.convert("RGB").convert("L" if gray else "RGB"), rgba.getchannel("A")
     if image.mode == "1":
-        return image.convert("L"), None, ""
-    return (image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")), None, ""
+        return image.convert("L"), None
+    return (image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")), None
 
 
-def _deep_gray(image: Image.Image, name: str) -> tuple[Image.Image, Image.Image | None, str]:
-    """`_color_and_alpha` of gray that has more than 8 bits, or a sign, by what its file declares."""
-    values = np.asarray(image)
-    bits = _tag(image, BITS_PER_SAMPLE, 8 * values.itemsize)
+def _shallow(image: Image.Image, name: str, samples: np.ndarray | None) -> tuple[Image.Image, str]:
+    """The image, of more than 8 bits or with a sign brought to 8 by what its file declares; and a remark."""
+    if samples is None:
+        signed = image.mode == "L" and _tag(image, SAMPLE_FORMAT, UNSIGNED) == SIGNED
+        if not (image.mode.startswith("I") or image.mode == "F" or signed):
+            return image, ""
+        samples = np.asarray(image)[..., np.newaxis]
+    bits = _tag(image, BITS_PER_SAMPLE, 8 * samples.itemsize)
     if image.mode == "L":
-        values = values.view(np.int8)
+        samples = samples.view(np.int8)
     elif image.mode == "I" and bits == 32 and _tag(image, SAMPLE_FORMAT, SIGNED) == UNSIGNED:
-        values = values.view(np.uint32)
-    inverted = _tag(image, PHOTOMETRIC, BLACK_IS_ZERO) == WHITE_IS_ZERO
-    # Bits that fill no whole bytes are all in use; and in a PNG, whatever its sBIT says, all 16 are.
-    whole = bits % 8 or (image.mode.startswith("I;16") and not hasattr(image, "tag_v2"))
-    largest = 2**bits - 1 if whole else max(_tag(image, MAX_SAMPLE, 0), _tag(image, SMAX_SAMPLE, 0))
-    gray, remark = eight_bits(values, name, bits, largest, inverted)
+        samples = samples.view(np.uint32)
+    # Bits that fill no whole bytes are all in use.
+    largest = 2**bits - 1 if bits % 8 else max(_tag(image, MAX_SAMPLE, 0), _tag(image, SMAX_SAMPLE, 0))
+    meaning = _tag(image, PHOTOMETRIC, RGB if samples.shape[2] > 2 else BLACK_IS_ZERO)
+    colors, extra = COLOR_SAMPLES[meaning], _tag(image, EXTRA_SAMPLES, STRAIGHT)
+    if extra == UNSPECIFIED or meaning == CMYK:
+        samples = samples[..., :colors]
+    shallow, remark = eight_bit_image(
+        samples,
+        name,
+        bits,
+        largest,
+        colors,
+        inverted=meaning == WHITE_IS_ZERO,
+        straight=extra != PREMULTIPLIED,
+    )
     clear = image.info.get("transparency")
-    alpha = None if clear is None else Image.fromarray(np.where(values == clear, _BLACK, _WHITE))
-    return Image.fromarray(gray), alpha, remark
+    if clear is not None:
+        shallow.putalpha(Image.fromarray(np.where((samples == clear).all(axis=2), _BLACK, _WHITE)))
+    return shallow, remark
 
 
 def _tag(image: Image.Image, tag: int, default: int) -> int:
@@ -105,29 +132,57 @@ def _tag(image: Image.Image, tag: int, default: int) -> int:
     return value if isinstance(value, int) else default
 
 
-def eight_bits(
-    values: np.ndarray, name: str, bits: int, largest: int = 0, inverted: bool = False
-) -> tuple[np.ndarray, str]:
-    """Numbers of any range, linearly from black to white.
+def eight_bit_image(
+    samples: np.ndarray,
+    name: str,
+    bits: int,
+    largest: int = 0,
+    colors: int = 3,
+    *,
+    inverted: bool = False,
+    straight: bool = True,
+) -> tuple[Image.Image, str]:
+    """Samples of any range, linearly from black to white.
 
     Whole numbers without a sign run from 0 to the end of their bits; where they do not reach a quarter of
-    that, to the end of the fewest of 8, 10, 12, … bits that hold them, as cameras and microscopes write them.
-    Floats within 0 to 1 are fractions. All else has no stated range: floats within 0 to 255 are taken as
-    8 bits, and what remains is stretched from its smallest to its largest value.
+    that, to the end of the fewest of 8, 10, 12, … bits that hold them, as cameras and microscopes write them;
+    but 8 bits that were made 16, 257 for each level, stay as dark as they were. Floats within 0 to 1 are
+    fractions. All else has no stated range: floats within 0 to 255 are taken as
+    8 bits, and what remains is stretched from its smallest to its largest value. Opacity has its own range.
 
     Args:
-        values: integers or floats, of any shape.
+        samples: integers or floats, (H, W, S): the colors, and where there are more, the opacity.
         name: what to call the image.
         bits: how many bits of each integer are used, its sign included.
         largest: the largest value that the file declares; 0 if it does not.
+        colors: 1 of gray, 3 of RGB or 4 of CMYK.
         inverted: whether white is the smallest value.
+        straight: whether the colors are not multiplied by the opacity.
 
     Returns:
-        uint8 of the same shape, and a sentence on the range that was assumed, else "".
+        An image of mode L, RGB or CMYK, with opacity LA or RGBA, or premultiplied La or RGBa; and a sentence
+        on the range that was assumed, else "".
 
     Raises:
         ImageError: some values are not finite.
     """
+    color, black, white, declared = _in_eight_bits(samples[..., :colors], name, bits, largest)
+    if inverted:
+        color = _WHITE - color
+        black, white = white, black
+    mode, bands = {1: "L", 3: "RGB", 4: "CMYK"}[colors], list(np.moveaxis(color, 2, 0))
+    if samples.shape[2] > colors:
+        mode += "A" if straight else "a"
+        bands.append(_in_eight_bits(samples[..., colors], name, bits, largest)[0])
+    taken = f"{black:.9g} was taken as black and {white:.9g} as white"
+    remark = "" if declared else f"The pixel values of {name} have no stated range; {taken}."
+    return Image.merge(mode, [Image.fromarray(np.ascontiguousarray(band)) for band in bands]), remark
+
+
+def _in_eight_bits(
+    values: np.ndarray, name: str, bits: int, largest: int
+) -> tuple[NDArray[np.uint8], float, float, bool]:
+    """The values in 8 bits, what was taken as black and as white, and whether that is their stated range."""
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise ImageError(f"{name}: some of its values are not finite; replace NaN and infinity")
@@ -141,16 +196,16 @@ def eight_bits(
         needed = max(int(high), largest).bit_length()
         needed = max(8, needed + needed % 2)
         declared = needed >= bits or largest >= high or not high
+        if not declared and bits == 16 and not (values % 257).any():
+            needed, declared = bits, True
         black, white = 0, 2 ** min(bits, needed) - 1
-    scaled = values.astype(np.float32)
-    scaled -= np.float32(black)
-    scaled *= np.float32(_WHITE / (white - black or 1))
-    gray = np.rint(scaled, out=scaled).clip(_BLACK, _WHITE, out=scaled).astype(np.uint8)
-    if inverted:
-        gray = _WHITE - gray
-        black, white = white, black
-    taken = f"{black:.9g} was taken as black and {white:.9g} as white"
-    return gray, "" if declared else f"The pixel values of {name} have no stated range; {taken}."
+    levels = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _ROWS):
+        scaled = values[start : start + _ROWS].astype(np.float32)
+        scaled -= np.float32(black)
+        scaled *= np.float32(_WHITE / (white - black or 1))
+        levels[start : start + _ROWS] = np.rint(scaled, out=scaled).clip(_BLACK, _WHITE, out=scaled)
+    return levels, black, white, declared
 
 
 def _profile_to_srgb(color: Image.Image, profile: bytes | None) -> Image.Image:

@@ -96,11 +96,11 @@ def spread(groups: Iterable[Sequence[Item]], seed: int) -> list[Item]:
 
 
 def read_images(
-    examples: Sequence[Example], note: Callable[[str], object]
+    examples: Sequence[Example], tell: Callable[[str], object]
 ) -> Iterator[tuple[Image.Image, Example]]:
     """Each image, upright, mode "RGB", and what it is an example of.
 
-    Files that cannot be read as images are skipped; `note` is called with a sentence on each.
+    Files that cannot be read as images are skipped; `tell` is called with a sentence on each.
 
     Raises:
         DatasetError: none of the files can be read.
@@ -110,7 +110,7 @@ def read_images(
         try:
             image = read_image(example.path)
         except ImageError as error:
-            note(f"{folder_prefix(example.path)}{error}; skipped")
+            tell(f"{folder_prefix(example.path)}{error}; skipped")
             continue
         count += 1
         yield image, example

@@ -7,8 +7,9 @@ what a file is when it is no image; and the few headers that Pillow misreads, wh
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice, takewhile
 
 from cait_viz.errors import ImageError
@@ -29,7 +30,7 @@ _FORMATS_IN_WORDS = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 _PNG_ONCE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf", b"sRGB", b"IEND"})
 # Pillow's PngImagePlugin.MAX_TEXT_CHUNK: it refuses the whole file for a longer profile.
 _PNG_PROFILE_BYTES = 1 << 20
-_PNG_GRAY, _PNG_RGB = 0, 2
+_PNG_GRAY = 0
 
 # A marker that ends entropy-coded data: not a stuffed zero, a restart or a fill byte.
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
@@ -116,15 +117,12 @@ def essential_png(data: bytes) -> bytes:
 def _transparency_for_pillow(depth_and_color: bytes, chunk: bytes) -> bytes:
     """A tRNS chunk with the samples of the transparent color as Pillow gives the pixels.
 
-    Pillow brings gray of 2 and 4 bits and RGB of 16 bits to 8 bits, and compares with samples that it
-    has not brought there.
+    Pillow brings gray of 2 and 4 bits to 8 bits, and compares with samples that it has not brought there.
     """
     depth, color = depth_and_color
     samples = struct.unpack(f">{(len(chunk) - 12) // 2}H", chunk[8 : 8 + (len(chunk) - 12) // 2 * 2])
     if color == _PNG_GRAY and depth in (2, 4):
         samples = tuple(min(sample, 2**depth - 1) * 255 // (2**depth - 1) for sample in samples)
-    elif color == _PNG_RGB and depth == 16:
-        samples = tuple(sample >> 8 for sample in samples)
     else:
         return chunk
     content = b"tRNS" + struct.pack(f">{len(samples)}H", *samples)
@@ -189,9 +187,13 @@ def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
             position += max(2, int.from_bytes(data[position : position + 2], "big"))
 
 
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, EXTRA_SAMPLES = 258, 262, 339, 338
 MAX_SAMPLE, SMAX_SAMPLE = 281, 341  # both hold the largest value, the second in any type
-WHITE_IS_ZERO, BLACK_IS_ZERO = 0, 1
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, CMYK = 0, 1, 2, 5
+# How many samples a color has.
+COLOR_SAMPLES = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, CMYK: 4}
+# What the sample after the color is: nothing known, or opacity, which the colors may be multiplied by.
+UNSPECIFIED, PREMULTIPLIED, STRAIGHT = 0, 1, 2
 UNSIGNED, SIGNED, _FLOAT = 1, 2, 3
 _NUMBERS = {
     UNSIGNED: "unsigned integers",
@@ -203,60 +205,141 @@ _NUMBERS = {
 # What Pillow knows beside unsigned integers of up to 8 bits: of one sample a pixel, and of several.
 _DEEP_GRAY = {UNSIGNED: (12, 16, 32), SIGNED: (8, 16, 32), _FLOAT: (32,)}
 _DEEP_COLOR = {UNSIGNED: (16,)}
-_SAMPLES_PER_PIXEL, _STRIP_OFFSETS, _TILE_OFFSETS = 277, 273, 324
-_SHORT, _LONG = 3, 4
+_WIDTH, _HEIGHT, _TILE_WIDTH, _SAMPLES, _PLANAR, _COMPRESSION, _PREDICTOR = 256, 257, 322, 277, 284, 259, 317
+_PIECES = _STRIP_OFFSETS, _STRIP_LENGTHS, _TILE_OFFSETS, _TILE_LENGTHS = 273, 279, 324, 325
+_IN_PLANES, _DIFFERENCES = 2, 2
+_UNPREDICTED = 1, 32773  # compressions that know no predictor: none, and PackBits
+_LONG = 4
+_NUMBER_TYPES = {3: "H", _LONG: "L", 16: "Q"}
 
 
-def readable_tiff(data: bytes) -> tuple[int, bytes, dict[int, int], str]:
-    """How many strips or tiles a TIFF claims, one that Pillow can open, and the tags to give its reader back.
+@dataclass(frozen=True)
+class Tiff:
+    """The first page of a TIFF, such that Pillow can open it.
 
-    The last is the kind of its pixels' numbers, where Pillow cannot open it for that; else "".
+    Of more than 8 bits, or with a sign, Pillow opens most kinds only where black is zero, and big-endian
+    files of 32 bits only where they are signed; of color it keeps 8 bits. So color becomes gray: the samples
+    of a row beside each other, or each plane by itself. What they mean is for the caller to put right.
 
-    Pillow makes an object of each strip or tile before it looks at any. Of more than 8 bits, or with a sign,
-    it opens most kinds only where black is zero, and big-endian files of 32 bits only where they are signed.
-    What the pixels mean is then for the caller to put right. Only the first page is looked at.
+    Attributes:
+        pieces: how many strips or tiles it claims; Pillow makes an object of each before it looks at any.
+        files: the file; of color in planes one for each.
+        tags: the first number of each tag that was changed, to be given back to Pillow's reader.
+        unreadable: the kind of its pixels' numbers, where Pillow cannot open it for that; else "".
+        shape: of color that became gray: height, width and samples of a pixel.
+        step: after how many pixels of such a row a difference from the one before is none; 0 if all are
+            themselves.
     """
-    order = "<" if data.startswith(b"II") else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    offset, number, entry, where = ("Q", "Q", "HHQ8s", 8) if big else ("L", "H", "HHL4s", 4)
-    offset, number, entry = order + offset, order + number, order + entry
-    entries: dict[int, tuple[int, int, bytes]] = {}  # by tag: type, count, and the value or its offset
-    with suppress(struct.error, OverflowError):  # a damaged file has none
-        (start,) = struct.unpack_from(offset, data, where)
-        (count,) = struct.unpack_from(number, data, start)
-        start, size = start + struct.calcsize(number), struct.calcsize(entry)
-        directory = data[start : start + min(count, (len(data) - start) // size) * size]
-        entries = {
-            tag: (kind, count, value) for tag, kind, count, value in struct.iter_unpack(entry, directory)
-        }
-    pieces = max((entries[tag][1] for tag in (_STRIP_OFFSETS, _TILE_OFFSETS) if tag in entries), default=0)
-    tags: dict[int, int] = {}  # the first number of each
-    for tag, (kind, count, value) in entries.items():
-        if kind in (_SHORT, _LONG):
-            numbers = struct.Struct(order + ("H" if kind == _SHORT else "L"))
-            with suppress(struct.error, OverflowError):
-                if count * numbers.size > len(value):
-                    tags[tag] = numbers.unpack_from(data, struct.unpack(offset, value)[0])[0]
-                else:
-                    tags[tag] = numbers.unpack_from(value)[0]
-    given: dict[int, int] = {}
-    bits, form = tags.get(BITS_PER_SAMPLE, 1), tags.get(SAMPLE_FORMAT, UNSIGNED)
-    deep, gray = bits > 8 or form != UNSIGNED, tags.get(_SAMPLES_PER_PIXEL, 1) == 1
+
+    pieces: int
+    files: Iterator[bytes]
+    tags: dict[int, int]
+    unreadable: str
+    shape: tuple[int, int, int] | None = None
+    step: int = 0
+
+
+class _Directory:
+    """The entries of a TIFF's first page, by tag: type, count, and the value or its offset."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.order = data, "<" if data.startswith(b"II") else ">"
+        big = data[2:4] in (b"+\0", b"\0+")
+        offset, number, entry, self._where = ("Q", "Q", "HHQ8s", 8) if big else ("L", "H", "HHL4s", 4)
+        self._offset, self._number, self._entry = (self.order + form for form in (offset, number, entry))
+        self.entries: dict[int, tuple[int, int, bytes]] = {}
+        with suppress(struct.error, OverflowError):  # a damaged file has none
+            (start,) = struct.unpack_from(self._offset, data, self._where)
+            (count,) = struct.unpack_from(self._number, data, start)
+            start, size = start + struct.calcsize(self._number), struct.calcsize(self._entry)
+            entries = data[start : start + min(count, (len(data) - start) // size) * size]
+            self.entries = {
+                tag: (kind, *rest) for tag, kind, *rest in struct.iter_unpack(self._entry, entries)
+            }
+
+    def count(self, tag: int) -> int:
+        """How many numbers a tag has."""
+        return self.entries[tag][1] if tag in self.entries else 0
+
+    def first(self, tag: int, default: int) -> int:
+        """The first number of a tag."""
+        with suppress(KeyError, struct.error, OverflowError):
+            content, form = self._content(tag)
+            return int(struct.unpack_from(form, content)[0])
+        return default
+
+    def _content(self, tag: int) -> tuple[bytes, str]:
+        """The numbers of a tag as the file has them, and their format."""
+        kind, count, value = self.entries[tag]
+        form = self.order + _NUMBER_TYPES[kind]
+        if (size := count * struct.calcsize(form)) <= len(value):
+            return value[:size], form
+        (start,) = struct.unpack(self._offset, value)
+        return self.data[start : start + size], form
+
+    def rewritten(self, changed: Mapping[int, int], plane: int = 0, planes: int = 1) -> bytes:
+        """The file with other numbers, and of its planes with one."""
+        entries, more = dict(self.entries), bytes(len(self.data) % 2)
+        entries |= {tag: (_LONG, 1, struct.pack(self.order + "L", new)) for tag, new in changed.items()}
+        for tag in set(_PIECES) & set(entries) if planes > 1 else ():
+            (kind, count, value), (content, _) = entries[tag], self._content(tag)
+            size = len(content) // planes
+            content = content[plane * size : (plane + 1) * size]
+            if size > len(value):
+                content, more = struct.pack(self._offset, len(self.data) + len(more)), more + content
+            entries[tag] = (kind, count // planes, content)
+        directory = struct.pack(self._number, len(entries)) + b"".join(
+            struct.pack(self._entry, tag, *fields) for tag, fields in sorted(entries.items())
+        )
+        first = struct.pack(self._offset, len(self.data) + len(more))
+        head = self.data[: self._where] + first
+        return head + self.data[len(head) :] + more + directory + bytes(len(first))
+
+
+def readable_tiff(data: bytes) -> Tiff:
+    """Look at the header of a TIFF, and change it where Pillow needs that."""
+    page = _Directory(data)
+    pieces = max(map(page.count, _PIECES))
+    bits, form = page.first(BITS_PER_SAMPLE, 1), page.first(SAMPLE_FORMAT, UNSIGNED)
+    samples, meaning = page.first(_SAMPLES, 1), page.first(PHOTOMETRIC, WHITE_IS_ZERO)
+    deep, gray = bits > 8 or form != UNSIGNED, samples == 1
     known = not deep or form not in _NUMBERS or bits in (_DEEP_GRAY if gray else _DEEP_COLOR).get(form, ())
-    kind_of_pixels = "" if known else f"{bits}-bit {_NUMBERS[form]}"
+    unreadable = "" if known else f"{bits}-bit {_NUMBERS[form]}"
+    if deep and known and not gray:
+        if samples - COLOR_SAMPLES.get(meaning, samples + 1) in (0, 1):
+            return _as_gray(page, pieces)
+        unreadable = f"of {samples} samples of {bits} bits"
+    changed: dict[int, int] = {}
     if deep and gray:
-        if tags.get(PHOTOMETRIC, WHITE_IS_ZERO) == WHITE_IS_ZERO:
-            given[PHOTOMETRIC] = WHITE_IS_ZERO
+        if meaning == WHITE_IS_ZERO:
+            changed[PHOTOMETRIC] = BLACK_IS_ZERO
         if (bits, form) == (32, UNSIGNED):
-            given[SAMPLE_FORMAT] = UNSIGNED
-    if not given:
-        return pieces, data, given, kind_of_pixels
-    changed = {PHOTOMETRIC: BLACK_IS_ZERO, SAMPLE_FORMAT: SIGNED}
-    entries |= {tag: (_SHORT, 1, struct.pack(order + "H", changed[tag])) for tag in given}
-    directory = struct.pack(number, len(entries)) + b"".join(
-        struct.pack(entry, tag, *fields) for tag, fields in sorted(entries.items())
-    )
-    data += bytes(len(data) % 2)
-    first = struct.pack(offset, len(data))
-    data = data[:where] + first + data[where + len(first) :] + directory + bytes(len(first))
-    return pieces, data, given, kind_of_pixels
+            changed[SAMPLE_FORMAT] = SIGNED
+        if page.first(_PLANAR, 1) == _IN_PLANES:  # which of one sample means nothing
+            changed[_PLANAR] = 1
+    files = iter([page.rewritten(changed) if changed else data])
+    tags = {tag: meaning if tag == PHOTOMETRIC else page.first(tag, UNSIGNED) for tag in changed}
+    return Tiff(pieces, files, tags, unreadable)
+
+
+def _as_gray(page: _Directory, pieces: int) -> Tiff:
+    """A TIFF of unsigned color of more than 8 bits."""
+    width, height, samples = (page.first(tag, 0) for tag in (_WIDTH, _HEIGHT, _SAMPLES))
+    changed = {PHOTOMETRIC: BLACK_IS_ZERO, _SAMPLES: 1, _PLANAR: 1}
+    changed |= {BITS_PER_SAMPLE: page.first(BITS_PER_SAMPLE, 0), SAMPLE_FORMAT: UNSIGNED}
+    tags = {
+        PHOTOMETRIC: page.first(PHOTOMETRIC, WHITE_IS_ZERO),
+        EXTRA_SAMPLES: page.first(EXTRA_SAMPLES, STRAIGHT),
+    }
+    planes, step = samples, 0
+    if page.first(_PLANAR, 1) != _IN_PLANES:
+        tile = page.first(_TILE_WIDTH, width)
+        if page.first(_PREDICTOR, 1) == _DIFFERENCES and page.first(_COMPRESSION, 1) not in _UNPREDICTED:
+            step = tile
+        planes = 1
+        changed |= {_WIDTH: width * samples, _PREDICTOR: 1}
+        if page.count(_TILE_WIDTH):
+            changed[_TILE_WIDTH] = tile * samples
+    page.entries.pop(EXTRA_SAMPLES, None)
+    files = (page.rewritten(changed, plane, planes) for plane in range(planes))
+    return Tiff(pieces, files, tags, "", (height, width, samples), step)

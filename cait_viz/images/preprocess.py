@@ -14,7 +14,7 @@ from cait_viz._checks import check_choice
 from cait_viz._sizes import ImageSize, image_shape
 from cait_viz.images.read import ImageSource, read_image
 
-View = Literal["crop", "whole"]
+View = Literal["crop", "squash"]
 VIEWS: tuple[View, ...] = get_args(View)
 
 # Per-channel mean and standard deviation, RGB in [0, 1], with which every CaiT was trained
@@ -57,7 +57,7 @@ def seen_box(size: tuple[int, int], image_size: ImageSize, view: View) -> Box:
         view: as `resize_and_crop` takes it, errors included.
     """
     width, height = size
-    if check_choice("view", view, VIEWS) == "whole":
+    if check_choice("view", view, VIEWS) == "squash":
         return Box(0.0, 0.0, float(width), float(height))
     resized = resized_size(size, image_size)
     left, top = _crop_start(resized, image_size)
@@ -77,14 +77,14 @@ def resize_and_crop(image: Image.Image, image_size: ImageSize, view: View = "cro
     Args:
         image: mode "RGB", of any size.
         image_size: of the network's input, in pixels: the side of a square, or height and width.
-        view: "crop" makes the image as small as still covers the input and cuts out the center; "whole"
-            squashes the whole image to the input's shape.
+        view: "crop" makes the image as small as still covers the input and cuts out the center;
+            "squash" squashes all of it to the input's shape.
 
     Raises:
         SelectionError: there is no such view.
     """
     height, width = image_shape(image_size)
-    if check_choice("view", view, VIEWS) == "whole":
+    if check_choice("view", view, VIEWS) == "squash":
         return image.resize((width, height), Image.Resampling.BICUBIC)
     size = resized_size(image.size, image_size)
     left, top = _crop_start(size, image_size)

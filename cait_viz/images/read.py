@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from cait_viz._text import one_line
 from cait_viz.errors import ImageError
 from cait_viz.images import formats
-from cait_viz.images.color import eight_bits, orientation, upright_srgb
+from cait_viz.images.color import eight_bit_image, orientation, upright_srgb
+from cait_viz.images.formats import Tiff
 from cait_viz.images.web import address_name, fetch, is_web_address
 
 # Above the 50 megapixels of a phone's full-resolution mode (8192 × 6144).
@@ -42,6 +44,8 @@ MAX_LOST = 0.1
 _UNNAMED = "the image"
 _LONGEST_NAME = 255  # of a file, on every common system
 
+# Pillow's decoders of 16-bit samples, which keep their upper byte; and what gives the lower one, or both.
+_OTHER_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
 # Pillow's decoders of big-endian pixels, and what they must be where libtiff has swapped the bytes already.
 _NATIVE_ORDER = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 
@@ -184,31 +188,29 @@ def _check_file_size(size: int, name: str) -> None:
 
 def _from_bytes(data: bytes, name: str, least: int | None = None) -> tuple[Image.Image, str]:
     """Decode a file's bytes, having looked at its header first; a JPEG with sides of no less than `least`."""
-    image_format = formats.require_format(data, name)
-    tags, deep_pixels = dict[int, int](), ""
+    image_format, tiff = formats.require_format(data, name), None
     if image_format == "JPEG":
         _check_jpeg(data, name)
     if image_format == "PNG":
         data = formats.essential_png(data)
     if image_format == "TIFF":
-        pieces, data, tags, deep_pixels = formats.readable_tiff(data)
-        if pieces > MAX_TIFF_PIECES:
+        tiff = formats.readable_tiff(data)
+        if tiff.pieces > MAX_TIFF_PIECES:
             raise ImageError(f"{name}: the TIFF has more than {MAX_TIFF_PIECES} pieces; save it as PNG")
     with _decoding():
-        with _open(data, image_format, name, deep_pixels) as image:
-            if isinstance(image, TiffImageFile):
-                _correct_tiff(image, tags)
-            _check_size(image.size, name)
+        with _open(data, image_format, name, tiff) as image:
+            _check_size(tiff.shape[1::-1] if tiff and tiff.shape else image.size, name)
             if least is not None:
                 image.draft(None, (least, least))
             # Decoders meet hostile bytes in every state they can be in, and Pillow passes on whatever its
             # plugins raise: struct.error, KeyError, ZeroDivisionError and a dozen more.
             try:
+                samples = _tiff_samples(image, tiff) if tiff else _png_samples(image, data)
                 image.load()
             except Exception:
                 pass
             else:
-                return upright_srgb(image, name)
+                return upright_srgb(image, name, samples)
         if image_format == "JPEG" and (ended := _without_its_end(data, name)):
             return ended
     raise ImageError(f"{name}: the file is damaged or cut short; download or export it again")
@@ -221,13 +223,17 @@ def _check_jpeg(data: bytes, name: str) -> None:
         raise ImageError(f"{name}: {trouble}; save it again as JPEG")
 
 
-def _open(data: bytes, image_format: str, name: str, deep_pixels: str) -> Image.Image:
+def _open(data: bytes, image_format: str, name: str, tiff: Tiff | None) -> Image.Image:
     try:
         if image_format == "HEIF":  # not known to Pillow unless registered, for the whole process
             from pillow_heif import HeifImageFile
 
             return HeifImageFile(io.BytesIO(data))
-        return Image.open(io.BytesIO(data), formats=[image_format])
+        return (
+            _open_tiff(next(tiff.files), tiff.tags)
+            if tiff
+            else Image.open(io.BytesIO(data), formats=[image_format])
+        )
     except ImportError:
         way_out = "install pillow-heif (pip install pillow-heif) or save it as JPEG"
         raise ImageError(f"{name}: this is HEIC, for which no reader is installed; {way_out}") from None
@@ -237,18 +243,48 @@ def _open(data: bytes, image_format: str, name: str, deep_pixels: str) -> Image.
         raise ImageError(_too_many_pixels(name, pixels)) from None
     except Exception:  # see _from_bytes
         trouble = "its header is damaged or of an unknown kind"
-        if deep_pixels:
-            trouble = f"its pixels are {deep_pixels}, which cannot be read"
+        if tiff and tiff.unreadable:
+            trouble = f"its pixels are {tiff.unreadable}, which cannot be read"
         raise ImageError(f"{name}: {trouble}; save it again as JPEG or PNG") from None
 
 
-def _correct_tiff(image: TiffImageFile, tags: dict[int, int]) -> None:
-    """Give an open TIFF the tags that it had, and the byte order in which libtiff hands on its pixels."""
+def _open_tiff(data: bytes, tags: dict[int, int]) -> TiffImageFile:
+    """A TIFF with the tags that it had, and the byte order in which libtiff gives pixels."""
+    # Not by Image.open, which refuses many pixels: gray that was color has several for one.
+    image = TiffImageFile(io.BytesIO(data))
     image.tag_v2.update(tags)
     for number, tile in enumerate(image.tile):
         if tile.codec_name == "libtiff" and isinstance(tile.args, tuple):
             decoder, *rest = tile.args
             image.tile[number] = tile._replace(args=(_NATIVE_ORDER.get(decoder, decoder), *rest))
+    return image
+
+
+def _tiff_samples(image: Image.Image, tiff: Tiff) -> np.ndarray | None:
+    """The samples (height, width, S) of color that became gray."""
+    if tiff.shape is None:
+        return None
+    planes = [np.asarray(image), *(np.asarray(_open_tiff(data, tiff.tags)) for data in tiff.files)]
+    if len(planes) > 1:
+        return np.stack(planes, axis=2)
+    samples = planes[0].reshape(tiff.shape)
+    if tiff.step:
+        parts = np.split(samples, range(tiff.step, tiff.shape[1], tiff.step), axis=1)
+        samples = np.concatenate([np.cumsum(part, axis=1, dtype=part.dtype) for part in parts], axis=1)
+    return samples
+
+
+def _png_samples(image: Image.Image, data: bytes) -> np.ndarray | None:
+    """The samples (height, width, S) of 16-bit color or opacity in a PNG that is open."""
+    decoder = image.tile[0].args if isinstance(image, PngImageFile) and image.tile else None
+    if decoder not in _OTHER_BYTES:
+        return None
+    with PngImageFile(io.BytesIO(data)) as again:
+        again.tile = [tile._replace(args=_OTHER_BYTES[decoder]) for tile in again.tile]
+        other = np.asarray(again)
+    if decoder == "LA;16B":  # the four bytes of a pixel
+        return other.view(">u2")
+    return np.asarray(image).astype(np.uint16) << 8 | other
 
 
 def _without_its_end(data: bytes, name: str) -> tuple[Image.Image, str] | None:
@@ -285,21 +321,20 @@ def _from_array(array: np.ndarray, name: str) -> tuple[Image.Image, str]:
         shapes = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
         raise ImageError(f"{name}: an array of shape {array.shape} is not an image; give one of {shapes}")
     _check_size((array.shape[1], array.shape[0]), name)
-    if array.dtype == np.uint8:
-        pixels, remark = np.ascontiguousarray(array), ""
-    elif array.dtype == np.bool_:
-        pixels, remark = array.astype(np.uint8) * np.uint8(255), ""
-    elif array.dtype.newbyteorder("=") == np.uint16:
-        pixels, remark = eight_bits(array, name, 16, largest=2**16 - 1)
+    samples, remark = array.reshape(*array.shape[:2], channels), ""
+    if array.dtype == np.bool_:
+        samples = samples * np.uint8(255)
     elif array.dtype.kind == "f":
         low, high = array.min(), array.max()
         if np.isfinite([low, high]).all() and (low < 0 or high > 1):
             raise ImageError(f"{name}: the floats run from {low:g} to {high:g}; bring them into 0 to 1")
-        pixels, remark = eight_bits(array, name, 8 * array.itemsize)
-    else:
+    elif array.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         dtypes = "uint8, uint16, bool, or floats from 0 to 1"
         raise ImageError(f"{name}: an array of {array.dtype} is not an image; convert it to {dtypes}")
-    image = Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and channels == 1 else pixels)
+    if samples.dtype == np.uint8:
+        image = Image.fromarray(np.ascontiguousarray(samples[..., 0] if channels == 1 else samples))
+    else:
+        image, remark = eight_bit_image(samples, name, 8 * samples.itemsize, colors=min(channels, 3))
     return upright_srgb(image, name)[0], remark
 
 

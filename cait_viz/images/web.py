@@ -8,8 +8,8 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-import cait_viz
 from cait_viz._text import one_line
+from cait_viz._version import __version__
 from cait_viz.errors import ImageError
 from cait_viz.images.formats import require_format
 
@@ -58,7 +58,7 @@ def fetch(url: str, *, allow_private: bool) -> bytes:
         # A transport of its own keeps the client from the environment's proxies.
         transport=None if allow_private else httpx2.HTTPTransport(),
         timeout=MAX_SECONDS,
-        headers={"User-Agent": f"cait-viz/{cait_viz.__version__}", "Accept": "image/*"},
+        headers={"User-Agent": f"cait-viz/{__version__}", "Accept": "image/*"},
     )
     outcome: Future[bytes] = Future()
 

@@ -96,7 +96,9 @@ class Analysis(Result):
         return self._with_image(np.asarray(part), Box(0.0, 0.0, float(part.width), float(part.height)))
 
     def _with_image(self, image: np.ndarray, box: Box) -> "Analysis":
-        return replace(self, image=image, box=box, file_sha256=self.image_sha256)
+        # Its digest is that of what was given, and takes long: it is computed when it is asked for.
+        original = None if self.file_sha256 else self.image if self.original is None else self.original
+        return replace(self, image=image, box=box, original=original)
 
     def title(self, block: int | None = None, head: int | None = None) -> str:
         """What a map shows, in words: a title, or the text in place of the image."""
@@ -332,12 +334,12 @@ def _best_kind(analysis: Analysis) -> list[str]:
 
 def _heads_footer(analyses: Sequence[Analysis], scale: Scale) -> str:
     patches = sorted({analysis.attention().size - 1 for analysis in analyses})
-    shared = "All maps of an image share one color range."
+    shared = "All maps of an image share one color scale."
     return (
         "Where the class token looks, in each head of each class-attention (CA) block. Below each map: "
         "the share of its attention that the token pays to itself, and over how many patches, of "
         f"{' or '.join(map(str, patches))}, it spreads the rest (the exponential of the entropy). "
-        f"{shared if scale == 'shared' else 'Each map has a color range of its own.'}{_size_notes(analyses)}"
+        f"{shared if scale == 'shared' else 'Each map has a color scale of its own.'}{_size_notes(analyses)}"
     )
 
 

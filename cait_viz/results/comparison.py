@@ -85,26 +85,23 @@ def shared_limits(maps: Sequence[Map]) -> Range:
     return Range(min(low for low, _ in ranges), max(high for _, high in ranges))
 
 
-def draw_comparison(
-    maps: Sequence[Map], format: FigureFormat = "png", *, one_scale: bool = False, **appearance: Any
-) -> bytes:
-    """Maps beside each other as one figure file, each with its image, its network and its range of colors.
+def draw_comparison(maps: Sequence[Map], format: FigureFormat = "png", **appearance: Any) -> bytes:
+    """Maps beside each other as one figure file, each with its image, its network and its color scale.
 
     The same arguments give the same bytes.
 
     Args:
         maps: two of them, or more.
         format: "png" (200 dots an inch), "svg" or "pdf".
-        one_scale: whether one value has one color in all of them, which makes their values comparable; else
-            each goes from its own smallest to its own largest value.
-        **appearance: the fields of `Appearance`.
+        **appearance: the fields of `Appearance`; with the scale "shared", one value has one color in all of
+            them, which makes their values comparable.
 
     Raises:
         SelectionError: a choice that is not there.
     """
     check_choice("figure format", format, figures.FIGURE_FORMATS)
-    limits = shared_limits(maps) if one_scale else None
-    colors = Appearance(**appearance).colors
+    chosen = Appearance(**appearance)
+    limits = shared_limits(maps) if chosen.scale == "shared" else None
     panels = []
     for one in maps:
         small = one.analysis.reduced(figures.IMAGE_PIXELS)
@@ -116,13 +113,13 @@ def draw_comparison(
                 title=f"{one.analysis.image_name}  ·  {one.analysis.model.name}",
                 image=small.draw(one.grid, limits=limits, **appearance),
                 note=f"{one.name}\nSaid to be{size}: {label}, {percent(share)}",
-                colors=color_ramp(colors),
+                colors=color_ramp(chosen.colors),
                 limits=limits or value_range(one.grid),
             )
         )
     footer = (
         "Below each map: the colors from the least to the most, with the values of a patch. "
-        f"{'One value has one color in all maps.' if one_scale else 'Each map has a color range of its own.'}"
+        f"{'All maps share one color scale.' if limits else 'Each map has a color scale of its own.'}"
     )
     facts = [one.analysis.facts() | dict(one.facts) for one in maps]
     caption = Caption("Maps side by side", footer, json.dumps(facts, ensure_ascii=False))

@@ -78,8 +78,7 @@ class Result:
         image_name: the image's file name, or what it was called.
         file_sha256: SHA-256 of the bytes that were given, in hexadecimal; None where none were.
         model: the model that was asked.
-        view: "crop", the center square, or "whole", the whole image squashed to the shape
-            of the input.
+        view: "crop", the center, or "squash", all of the image squashed to the input's shape.
         box: the part of `image` that the network saw, in its pixels; the edges need not be whole.
         labels: name of each class, C of them.
         probabilities: `(C,)` float32, the softmax of the logits; of a single class, the sigmoid.
@@ -88,6 +87,7 @@ class Result:
             class token spreads its attention, `(heads, N + 1)` float32; index 0 is the token itself.
         class_kinds: the kind of each class in plain words, such as "dog", where these are known; else empty.
         image_remark: a sentence on what the image lacks or what was assumed of its pixels; else "".
+        original: the pixels that were given, where `image` is a part or a copy of them and no file was given.
 
     Raises:
         CheckpointError: numbers that are not finite, which is what damaged weights give.
@@ -105,6 +105,7 @@ class Result:
     class_attention: Mapping[str, Floats]
     class_kinds: tuple[str, ...] = ()
     image_remark: str = ""
+    original: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         attention = {key: _frozen(array, np.float32) for key, array in self.class_attention.items()}
@@ -119,7 +120,10 @@ class Result:
     def __reduce__(self) -> tuple[Callable[..., "Result"], tuple[Any, ...]]:
         # Through the constructor, so that the arrays are read-only on the other side too.
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return type(self), tuple((values | {"class_attention": dict(self.class_attention)}).values())
+        values["class_attention"] = dict(self.class_attention)
+        if self.original is not None:  # its digest is smaller
+            values |= {"file_sha256": self.image_sha256, "original": None}
+        return type(self), tuple(values.values())
 
     def __repr__(self) -> str:
         label, probability = self.predictions[0]
@@ -129,7 +133,8 @@ class Result:
     @cached_property
     def image_sha256(self) -> str:
         """SHA-256 of the bytes that were given, or of the pixels where none were, in hexadecimal."""
-        return self.file_sha256 or hashlib.sha256(self.image.tobytes()).hexdigest()
+        pixels = self.image if self.original is None else self.original
+        return self.file_sha256 or hashlib.sha256(pixels.tobytes()).hexdigest()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -140,7 +145,8 @@ class Result:
     def nbytes(self) -> int:
         """The memory that the arrays take, in bytes."""
         attention = sum(array.nbytes for array in self.class_attention.values())
-        return self.image.nbytes + self.probabilities.nbytes + self.logits.nbytes + attention
+        images = self.image.nbytes + (0 if self.original is None else self.original.nbytes)
+        return images + self.probabilities.nbytes + self.logits.nbytes + attention
 
     # What the network said
 

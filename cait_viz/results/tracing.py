@@ -175,7 +175,7 @@ class Trace:
         index = analysis.block_index(block)
         footer = (
             f"Maps: where class-attention block {index + 1} would have looked (mean of its heads) had the "
-            "patch stage stopped there, each with a color range of its own; below, the class that would have "
+            "patch stage stopped there, each with a color scale of its own; below, the class that would have "
             "been named. Left: the probability of the classes that the whole network finds most probable. "
             "The class stage was trained on the last depth alone. Right: how far a patch looks on average; "
             "a dot is a head, the line their mean."
@@ -279,9 +279,4 @@ class BlockAttention:
 def patch_at(grid_shape: tuple[int, int], row: int, column: int) -> int:
     """The index of the patch in a row and a column, both from 0; a SelectionError if there is none."""
     rows, columns = grid_shape
-    if not (0 <= row < rows and 0 <= column < columns):
-        raise SelectionError(
-            f"there is no patch in row {row} and column {column}; there are {rows} rows and {columns} "
-            "columns, counted from 0"
-        )
-    return row * columns + column
+    return check_index("row", row, rows) * columns + check_index("column", column, columns)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-import cait_viz
+from cait_viz._version import __version__
 from cait_viz.errors import CaitVizError
 from cait_viz.serving.state import Server, server
 
@@ -46,7 +46,7 @@ def health(server: Server) -> dict[str, Any]:
     analyzer = server.analyzer
     return {
         "status": "ok",
-        "version": cait_viz.__version__,
+        "version": __version__,
         "sessions": server.sessions,
         "queue": {name: len(worker.queue) for name, worker in analyzer.workers.items()},
         "workers": {

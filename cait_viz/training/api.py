@@ -13,7 +13,7 @@ from types import MappingProxyType
 import keras
 import numpy as np
 
-from cait_viz._checks import check_range
+from cait_viz._checks import check_number
 from cait_viz._text import listed, one_line, path_text
 from cait_viz.errors import CheckpointError, DatasetError, OutputError, SelectionError
 from cait_viz.images.folders import UNKNOWN, Example
@@ -69,7 +69,7 @@ def finetune(
     images, out = Path(images), Path(out)
     named = [Path(validation)] if isinstance(validation, str | Path) else []
     share = VALIDATION_SHARE if validation is None or isinstance(validation, str | Path) else validation
-    check_range("the share of images to validate with", share, "at least 0 and below 1")
+    check_number("the share of images to validate with", share, "at least 0 and below 1")
     _refuse_output_among_images(out, options.cache, [images, *named])
     skipped, note = _noted(options)
     folder, elsewhere, others = _parts(images, named, lambda _: validation is None, options.tell, note)

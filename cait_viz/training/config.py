@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import get_args
 
-from cait_viz._checks import check_choice, check_range
+from cait_viz._checks import check_choice, check_number
 from cait_viz.model.config import Precision
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -21,9 +21,9 @@ VALIDATION_SHARE = 0.1
 
 
 def _require(options: object, wanted: str, *names: str, whole: bool = False) -> None:
-    """Refuse options whose fields of those names are no numbers, or out of a range of `check_range`."""
+    """Refuse options whose fields of those names are no numbers, or out of a range of `check_number`."""
     for name in names:
-        check_range(name, getattr(options, name), wanted, whole=whole)
+        check_number(name, getattr(options, name), wanted, whole=whole)
 
 
 @dataclass(frozen=True)

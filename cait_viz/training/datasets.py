@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cait_viz._checks import check_range
+from cait_viz._checks import check_number
 from cait_viz._text import listed, one_line, path_text
 from cait_viz.errors import DatasetError
 from cait_viz.images.folders import (
@@ -171,7 +171,7 @@ def example_weights(examples: Sequence[Example], folder_weights: Mapping[Path, f
     folders = [innermost(example.path.parent) for example in examples]
     used = set(folders)
     for folder, weight in folder_weights.items():
-        check_range(f"{path_text(folder)}: a weight", weight, "at least 0")
+        check_number(f"{path_text(folder)}: a weight", weight, "at least 0")
         if folder.resolve() not in used:
             raise DatasetError(f"{path_text(folder)}: has a weight, but none of the images lies in it")
     return np.array([1.0 if folder is None else weights[folder] for folder in folders])

@@ -17,20 +17,26 @@ from cait_viz.errors import CheckpointError
 IMAGENET_CLASSES = 1000
 
 
-def class_names(num_classes: int, labels_file: Path | str | None = None) -> tuple[str, ...]:
+# A file of names, or the names themselves.
+Labels = Path | str | tuple[str, ...]
+
+
+def class_names(num_classes: int, labels: Labels | None = None) -> tuple[str, ...]:
     """Names of a model's classes, in the order of its head.
 
     Args:
         num_classes: how many there are.
-        labels_file: UTF-8 text with one name a line; or JSON: a list of names, `{"0": "cat"}`, or a
-            config.json with one of them as `id2label` or `label_names`. Without it: ImageNet-1k's 1000 names,
-            or "class 0", ….
+        labels: the names themselves, or a file: UTF-8 text with one name a line; or JSON: a list of names,
+            `{"0": "cat"}`, or a config.json with one of them as `id2label` or `label_names`. Without:
+            ImageNet-1k's 1000 names, or "class 0", ….
 
     Raises:
         CheckpointError: the file cannot be read, is of another kind, or names another number of classes.
     """
-    if labels_file is not None:
-        return _named_in(Path(labels_file).expanduser(), num_classes)
+    if isinstance(labels, tuple):
+        return labels
+    if labels is not None:
+        return _named_in(Path(labels).expanduser(), num_classes)
     if num_classes == IMAGENET_CLASSES:
         return imagenet_names()
     return tuple(f"class {index}" for index in range(num_classes))

@@ -24,7 +24,7 @@ Take = Callable[[str, Sequence[Any]], None]
 
 MEAN = "mean"
 # The part of the image: its center, all of it in its own shape, or squashed to a square.
-PARTS = ("crop", "fit", "whole")
+PARTS = ("crop", "fit", "squash")
 # Times the resolution that a network was trained at.
 DETAILS = ("1", "1.5", "2")
 

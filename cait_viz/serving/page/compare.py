@@ -168,7 +168,7 @@ def show_maps(
     shared = alike and state.ranges == "shared"
     same_image = result.image == second.image
     limits = shared_limits([one, other]) if shared else None
-    drawing = vars(appearance) | {"scale": "head"}
+    drawing = vars(appearance) | {"scale": "shared" if shared else "head"}
     pictures = [
         Picture(each.draw(limits, **drawing), f"{each.title}.", each.name, said(each.analysis))
         for each in (one, other)
@@ -194,7 +194,7 @@ def show_maps(
         download_button(
             f"Both as a figure ({kind.upper()})",
             f"{state.question}_{result.small.file_prefix}_{second.small.file_prefix}.{kind}",
-            lambda: draw_comparison([one, other], kind, one_scale=shared, **drawing),
+            lambda: draw_comparison([one, other], kind, **drawing),
         )
 
 

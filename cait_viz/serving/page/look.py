@@ -74,7 +74,7 @@ def what_was_seen(result: ScreenResult) -> str:
     """How much of the image the network saw."""
     left, top, right, bottom = result.seen
     width, height = result.size
-    if result.small.view == "whole":
+    if result.small.view == "squash":
         rows, columns = result.small.grid_shape
         squashed = ", squashed to a square" if rows == columns and width != height else ""
         return f"The network saw the whole image ({width} × {height} pixels){squashed}."

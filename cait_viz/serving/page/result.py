@@ -99,14 +99,14 @@ def _analyze(
         return key, request, _wait_for(key, request, image.sample)
 
     trained = None
-    found = answer("whole" if view == "whole" else "crop", None)
+    found = answer("squash" if view == "squash" else "crop", None)
     if view == "fit" or detail != DETAILS[0]:
         *_, trained = found
         patch = trained.model.patch_size
         side = round(float(detail) * trained.model.trained_size / patch) * patch
         size = fitted_size(trained.size, side, patch) if view == "fit" else side
         own = size == trained.model.trained_size
-        found = answer("crop" if view == "crop" else "whole", None if own else size)
+        found = answer("crop" if view == "crop" else "squash", None if own else size)
         trained = None if own else trained
     answer_key, request, analysis = found
     return ScreenResult(
