@@ -5,6 +5,7 @@ import socket
 from dataclasses import replace
 
 import numpy as np
+import pyarrow
 import pytest
 import streamlit as st
 from app_page import (
@@ -27,6 +28,9 @@ from hub_server import HubServer
 from reference import lively_weights, timm_shapes
 from safetensors.numpy import save, save_file
 
+from cait_viz._resources import SAMPLES
+from cait_viz.api import analyze, load_engine
+from cait_viz.drawing.figures import percent
 from cait_viz.model.config import CaiTConfig
 from cait_viz.serving import state
 from cait_viz.serving.engines import ModelChoice
@@ -58,6 +62,24 @@ def give(tmp_path, counted):
         return model
 
     return give
+
+
+def test_two_classes_of_one_name_are_told_apart_by_their_places(give, tmp_path):
+    own = give(names=["crane"] * 5)
+    page = visit(detail="2", sample="coffee")
+    weights = own.choice.checkpoint.path
+    large, small = (
+        analyze(SAMPLES / "coffee.jpg", load_engine(weights=weights, image_size=size)) for size in (96, 48)
+    )
+    expected = [f"{percent(p)} ({percent(q)})" for p, q in zip(
+        large.probabilities[large.ranking], small.probabilities[large.ranking], strict=True)]  # fmt: skip
+    assert len(set(expected)) > 1
+    assert [share for _, share, _ in predictions(page)] == expected
+    page = visit(question="path", sample="coffee")
+    [chart] = page.get("vega_lite_chart")[:1]
+    points = pyarrow.ipc.open_stream(chart.proto.data.data or chart.proto.datasets[0].data.data).read_all()
+    lines = set(points["class"].to_pylist())
+    assert lines == {"crane", *(f"crane ({number})" for number in range(2, 6))}
 
 
 def test_the_page_opens_on_a_persons_own_model_and_its_classes(asked, give):

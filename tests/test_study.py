@@ -35,7 +35,19 @@ def finished():
 
 
 @pytest.fixture
-def study(succeed, small, folder, tmp_path, finished):
+def trust(run):
+    """Run the command; gives the table. It fails where one of the files is no image, and says so."""
+
+    def trust(*arguments):
+        status, table, err = run("trust", *arguments)
+        assert status == ("1 file cannot be read as an image; " in err), err
+        return table
+
+    return trust
+
+
+@pytest.fixture
+def study(trust, small, folder, tmp_path, finished):
     """Run the command on that folder; gives the table and the lines of the file, which is out.jsonl."""
 
     def study(*options, images=folder):
@@ -43,7 +55,7 @@ def study(succeed, small, folder, tmp_path, finished):
         if key in finished:
             output.write_bytes(finished[key][1])
         else:
-            table = succeed("trust", images, *small, "--json", output, *options)
+            table = trust(images, *small, "--json", output, *options)
             finished[key] = table, output.read_bytes()
         return finished[key][0], output.read_text().splitlines()
 
@@ -77,30 +89,30 @@ def test_each_image_is_a_row_of_the_numbers_that_the_library_gives(study, folder
 
 @pytest.mark.parametrize("kept", [1, 2, 3, 2.5])
 def test_a_study_that_was_interrupted_and_resumed_is_as_one_that_was_not(
-    study, succeed, small, folder, tmp_path, kept
+    study, trust, small, folder, tmp_path, kept
 ):
     table, lines = study()
     part = "".join(f"{line}\n" for line in lines[: int(kept)])
     if kept != int(kept):
         part += lines[int(kept)][:40]
     (tmp_path / "part.jsonl").write_text(part)
-    again = succeed("trust", folder, *small, "--json", tmp_path / "part.jsonl", "--resume")
+    again = trust(folder, *small, "--json", tmp_path / "part.jsonl", "--resume")
     assert (tmp_path / "part.jsonl").read_text().splitlines() == lines
     assert again == table
 
 
-def test_what_is_there_is_not_measured_again(study, succeed, small, folder, tmp_path, monkeypatch):
+def test_what_is_there_is_not_measured_again(study, trust, small, folder, tmp_path, monkeypatch):
     table, _ = study()
     monkeypatch.setattr(cait_viz.questions, "trust", None)
-    assert succeed("trust", folder, *small, "--json", tmp_path / "out.jsonl", "--resume") == table
+    assert trust(folder, *small, "--json", tmp_path / "out.jsonl", "--resume") == table
 
 
-def test_the_output_of_a_study_may_lie_among_its_images(succeed, small, folder, tmp_path):
+def test_the_output_of_a_study_may_lie_among_its_images(trust, small, folder, tmp_path):
     images = shutil.copytree(folder, tmp_path / "images")
     output = images / "out.jsonl"
-    first = succeed("trust", images, *small, "--json", output)
+    first = trust(images, *small, "--json", output)
     before = output.read_bytes()
-    assert succeed("trust", images, *small, "--json", output, "--resume") == first
+    assert trust(images, *small, "--json", output, "--resume") == first
     assert output.read_bytes() == before
 
 
@@ -124,13 +136,22 @@ def test_a_study_of_no_image_that_can_be_read_fails(run, small, folder, tmp_path
     assert name in json.loads(output.read_text().splitlines()[1])["error"]
 
 
-def test_how_many_files_are_no_images_is_told_below_the_table(study):
+def test_a_file_that_is_no_image_is_told_after_the_table_of_the_others(run, small, folder, study, tmp_path):
     table, _ = study()
-    assert table.endswith("\n\nFiles that cannot be read as images: 1; their rows say why.\n")
+    output = tmp_path / "out.jsonl"
+    status, out, err = run("trust", folder, *small, "--json", output, "--resume")
+    assert (status, out) == (1, table)
+    assert err.endswith("1 file cannot be read as an image; out.jsonl says why\n")
+
+
+def test_of_one_image_a_mean_has_no_interval(trust, small, folder, tmp_path):
+    table = trust(folder / "cat.png", *small, "--json", tmp_path / "one.jsonl")
+    assert "[" not in table
+    assert "| attention |" in table
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux alone")
-def test_file_names_of_any_bytes_are_kept_and_resumed(study, succeed, small, folder, tmp_path, monkeypatch):
+def test_file_names_of_any_bytes_are_kept_and_resumed(study, trust, small, folder, tmp_path, monkeypatch):
     names = [b"\xff\xfe.png", "a\u2028b\x85c\n.png".encode()]
     (tmp_path / "odd").mkdir()
     for name in names:
@@ -139,14 +160,14 @@ def test_file_names_of_any_bytes_are_kept_and_resumed(study, succeed, small, fol
     found = {os.fsencode(Path(json.loads(line)["image"]).name) for line in lines[1:]}
     assert found == set(names)
     monkeypatch.setattr(cait_viz.questions, "trust", None)
-    again = succeed("trust", tmp_path / "odd", *small, "--json", tmp_path / "out.jsonl", "--resume")
+    again = trust(tmp_path / "odd", *small, "--json", tmp_path / "out.jsonl", "--resume")
     assert again == table
 
 
-def test_an_image_named_twice_is_measured_once(study, succeed, small, folder, tmp_path):
+def test_an_image_named_twice_is_measured_once(study, trust, small, folder, tmp_path):
     image = folder / "cat.png"
     output = tmp_path / "twice.jsonl"
-    table = succeed("trust", image, image, *small, "--json", output)
+    table = trust(image, image, *small, "--json", output)
     assert len(output.read_text().splitlines()) == 2
     assert table.startswith("| map, on 1 image |")
 

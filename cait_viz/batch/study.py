@@ -38,7 +38,7 @@ def study(
     seed: int = 0,
     resume: bool = False,
     step: Callable[[Path], object] = lambda path: None,
-) -> list[str]:
+) -> tuple[list[str], int]:
     """Measure maps on images, as `cait_viz.trust` does, and write JSON Lines: what made them, then the rows.
 
     A row has the image's path and, by measure and map, the numbers; of an image that cannot be read, the
@@ -58,7 +58,7 @@ def study(
         step: gets each image's path when it is done.
 
     Returns:
-        A table of means in Markdown, each with its bootstrap interval.
+        A table of means in Markdown, each with its bootstrap interval, and how many files could not be read.
 
     Raises:
         ImageError: none of the files can be read as an image.
@@ -89,9 +89,10 @@ def study(
                 step(path)
     except OSError as error:
         raise OutputError(f"{file_text(output)}: cannot be written ({error.strerror})") from None
-    if all("error" in entry for entry in rows):
+    unread = sum("error" in entry for entry in rows)
+    if unread == len(rows):
         raise ImageError(f"none of the files can be read as an image; {file_text(output)} says why")
-    return _table(rows, seed)
+    return _table(rows, seed), unread
 
 
 def _rows_of(output: Path, header: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -154,6 +155,4 @@ def _table(rows: Sequence[Mapping[str, Any]], seed: int) -> list[str]:
             values = [entry[measure][name] for entry in measured if name in entry[measure]]
             cells.append(mean_and_interval(np.array(values), seed) if values else "–")
         lines.append(row([name, *cells]))
-    if unread := len(rows) - len(measured):
-        lines += ["", f"Files that cannot be read as images: {unread}; their rows say why."]
     return lines

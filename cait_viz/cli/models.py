@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from cait_viz._backend import BACKENDS, import_keras, installed_backend
 from cait_viz._files import check_folder, check_output
-from cait_viz._text import one_line
+from cait_viz._text import file_text, one_line
 from cait_viz.batch.study import study
 from cait_viz.cli.main import complain
 from cait_viz.cli.options import (
@@ -28,7 +28,7 @@ from cait_viz.cli.options import (
     tell,
 )
 from cait_viz.engine import graphs
-from cait_viz.errors import CheckpointError, SelectionError
+from cait_viz.errors import CheckpointError, ImageError, SelectionError
 from cait_viz.images.folders import files_below
 from cait_viz.model.export import FORMATS, WITH_TENSORFLOW, export_model, require_packages
 from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
@@ -151,11 +151,14 @@ def trust(
     engine = model_options.load_engine()
     bar = tqdm(files, leave=False, file=sys.stderr, disable=None, unit=" images")
     with bar:
-        lines = study(
+        table, unread = study(
             files, engine, list(dict.fromkeys(method)), json,
             view=model_options.view, seed=seed, resume=resume, step=lambda _: bar.update(),
         )  # fmt: skip
-    print("\n".join(lines))
+    print("\n".join(table))
+    if unread:
+        files_text = "1 file" if unread == 1 else f"{unread} files"
+        raise ImageError(f"{files_text} cannot be read as an image; {file_text(json)} says why")
 
 
 def export(

@@ -5,6 +5,7 @@ networks of a program share it.
 """
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -90,6 +91,7 @@ def require_memory(name: str, config: CaiTConfig) -> None:
 @lru_cache(_KEPT)
 def _network(checkpoint: Checkpoint) -> Any:
     import_keras("tensorflow")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of inputs of five sizes
     from cait_viz.engine.keras import load_network
 
     network = load_network(checkpoint)

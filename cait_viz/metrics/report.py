@@ -84,7 +84,9 @@ def verdict(areas: Areas, block: str, seed: int) -> str:
 
 
 def mean_and_interval(values: NDArray[np.float64], seed: int, sign: str = "") -> str:
-    """The mean of (n,) numbers and its bootstrap interval: "0.213 [0.190, 0.237]"."""
+    """The mean of (n,) numbers and its bootstrap interval, "0.213 [0.190, 0.237]"; of one number only it."""
+    if len(values) == 1:  # which says nothing about how others scatter
+        return f"{values[0]:{sign}.3f}"
     low, high = bootstrap_interval(values, np.random.default_rng(seed))
     return f"{values.mean():{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 

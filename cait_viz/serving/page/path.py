@@ -127,16 +127,20 @@ def show_blocks(
 ) -> None:
     """The same patch in every self-attention block; each can be chosen."""
     ask_block = trace.looked_at_by if incoming else trace.looks_at
+    where = DIRECTIONS["in" if incoming else "out"]
 
     def option(block: int) -> Option:
         name = f"SA block {block + 1}"
         drawn = result.tile.draw(ask_block(block, patch), **vars(appearance))
-        return Option(str(block), drawn, f"{name}, mean of the heads", name, str(block + 1))
+        return Option(
+            str(block), drawn, f"{where}: attention, {name}, mean of the heads", name, str(block + 1)
+        )
 
     st.header(
         "The same patch in every block",
         anchor=False,
-        help="The mean of the heads. Choose one to see it large.",
+        help=f"{where}: the attention (softmax), mean of the heads, whatever head and scores are chosen "
+        "above. Choose one to see it large.",
     )
     options = [option(block) for block in range(trace.blocks)]
     choose_in_strip("SA block", "sa_block", options, st.session_state.sa_block)
@@ -162,9 +166,15 @@ def show_depths(
         "trained on the last depth alone.",
     )
     followed = trace.lens_leading()
+    labels = [label for label, _ in followed]
+    # Two classes may have one name, and are two lines.
+    names = [
+        f"{label} ({before + 1})" if (before := labels[:place].count(label)) else label
+        for place, label in enumerate(labels)
+    ]
     points = [
-        {"depth": depth, "share": float(share), "class": label}
-        for label, shares in followed
+        {"depth": depth, "share": float(share), "class": name}
+        for name, (_, shares) in zip(names, followed, strict=True)
         for depth, share in enumerate(shares)
     ]
     chart = alt.Chart(alt.Data(values=points)).mark_line(point=True)
@@ -174,7 +184,7 @@ def show_depths(
         "class:N",
         title=None,
         legend=alt.Legend(orient="bottom", columns=1, labelLimit=300),
-        sort=[label for label, _ in followed],
+        sort=names,
     )
     st.altair_chart(chart.encode(depth, share, label).properties(height=PLOT + LINE * len(followed)))
 

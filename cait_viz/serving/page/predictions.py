@@ -1,7 +1,8 @@
 """What the model says is in the image."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterable
+from itertools import repeat
 
 import streamlit as st
 
@@ -19,14 +20,14 @@ def show_predictions(result: ScreenResult, model: AvailableModel) -> None:
     st.header(f"What {model.name if model.variant else verbatim(model.name)} says", anchor=False)
     kinds = analysis.kinds()
     best = analysis.top(max(5, len(analysis.confident())))
-    classes = ranked_list(best, "predictions", "Classes", dict(trained.predictions) if trained else None)
-    before = dict(trained.kinds()) if trained else None
+    # By their places: two classes may have one name.
+    before = trained.probabilities[analysis.ranking] if trained else None
+    lists = ranked_list(best, "predictions", "Classes", before)
     if kinds and model.variant is BUNDLED:  # it is better at kinds than at classes
-        st.html(
-            f'<div class="lists">{ranked_list(kinds[:3], "kinds", "Kinds of things", before)}{classes}</div>'
-        )
-    else:
-        st.html(f'<div class="lists">{classes}</div>')
+        shares = dict(trained.kinds()) if trained else None
+        of_kinds = shares and [shares[kind] for kind, _ in kinds[:3]]
+        lists = ranked_list(kinds[:3], "kinds", "Kinds of things", of_kinds) + lists
+    st.html(f'<div class="lists">{lists}</div>')
     if trained is not None:
         [(label, share)] = trained.top(1)
         of_center = " of the center" if result.view == "fit" else ""
@@ -45,21 +46,19 @@ def show_predictions(result: ScreenResult, model: AvailableModel) -> None:
 
 
 def ranked_list(
-    shares: list[tuple[str, float]], name: str, heading: str, trained: Mapping[str, float] | None = None
+    shares: list[tuple[str, float]], name: str, heading: str, trained: Iterable[float] | None = None
 ) -> str:
     """Names with their probabilities and bars under a heading, those above the mark in bold.
 
-    `trained` are the probabilities at the size that the network was trained for, shown in parentheses.
+    `trained` are their probabilities, in the same order and perhaps more, at the size that the network was
+    trained for; they are shown in parentheses.
     """
-
-    def numbers(label: str, share: float) -> str:
-        return percent(share) if trained is None else f"{percent(share)} ({percent(trained[label])})"
-
+    before = repeat("") if trained is None else (f" ({percent(share)})" for share in trained)
     rows = [
         f'<li class="{"confident" if share > CONFIDENT else ""}"><div class="line"><span>{html.escape(label)}'
-        f'</span><span class="share">{numbers(label, share)}</span></div>'
+        f'</span><span class="share">{percent(share)}{at_size}</span></div>'
         f'<div class="bar" style="width:{100 * share:.1f}%"></div></li>'
-        for label, share in shares
+        for (label, share), at_size in zip(shares, before, strict=False)
     ]
     return f'<section><h3>{heading}</h3><ol class="ranked {name}">{"".join(rows)}</ol></section>'
 
