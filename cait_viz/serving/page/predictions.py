@@ -24,8 +24,8 @@ def show_predictions(result: ScreenResult, model: AvailableModel) -> None:
     before = trained.probabilities[analysis.ranking] if trained else None
     lists = ranked_list(best, "predictions", "Classes", before)
     if kinds and model.variant is BUNDLED:  # it is better at kinds than at classes
-        shares = dict(trained.kinds()) if trained else None
-        of_kinds = shares and [shares[kind] for kind, _ in kinds[:3]]
+        shares = dict(trained.kinds()) if trained else {}
+        of_kinds = [shares[kind] for kind, _ in kinds[:3]] if trained else None
         lists = ranked_list(kinds[:3], "kinds", "Kinds of things", of_kinds) + lists
     st.html(f'<div class="lists">{lists}</div>')
     if trained is not None:
