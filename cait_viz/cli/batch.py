@@ -7,9 +7,11 @@ from typing import Annotated
 from cyclopts import Parameter
 from tqdm import tqdm
 
+from cait_viz.batch.index import Index
 from cait_viz.batch.listing import list_images
-from cait_viz.batch.local import BatchOptions, run_batch
+from cait_viz.batch.local import run_batch
 from cait_viz.batch.store import ROWS
+from cait_viz.batch.work import BatchOptions
 from cait_viz.cli.images import Block, Drawing
 from cait_viz.cli.main import complain
 from cait_viz.cli.options import Count, Head, ManyImagesModel, ModelOptions, report
@@ -59,7 +61,7 @@ def batch(
         head=model_options.head_index(head),
         appearance=appearance,
     )
-    files = list_images(images)
+    files = Index(list_images(images))
     engine = model_options.load_engine()
     bar = tqdm(total=len(files), leave=False, file=sys.stderr, disable=None, unit=" images")
 
