@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from image_helpers import blobs
@@ -20,6 +21,7 @@ import cait_viz
 from cait_viz.batch.index import Index
 from cait_viz.batch.listing import list_images
 from cait_viz.batch.local import run_batch
+from cait_viz.batch.store import Store
 from cait_viz.errors import OutputError, SelectionError
 
 
@@ -278,3 +280,47 @@ def test_a_folder_that_cannot_be_made_is_refused(folder, tiny_weights, tmp_path)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="is a file"):
         run_batch(["x.png"], cait_viz.load_engine(weights=tiny_weights), tmp_path / "file")
+
+
+def test_without_ray_one_line_tells_how_to_install_it(run, folder, small, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    status, _, err = run("batch", folder, *small, "-o", tmp_path / "out", "--ray", "auto")
+    assert status == 1
+    assert err.count("\n") == 1
+    assert 'pip install "ray[data]"' in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_on_this_machine_does_not_import_ray(run_python, folder, small, tmp_path):
+    script = (
+        "import sys; from cait_viz.cli.main import main\n"
+        "assert main(['batch', *sys.argv[1:]]) == 0; print('ray' in sys.modules)"
+    )
+    out, _ = run_python(script, folder / "odd" / "033.png", "-o", tmp_path / "out", *small)
+    assert out.splitlines()[-1] == "False"
+
+
+def test_many_rows_come_in_any_order_and_are_written_in_that_of_the_list(tmp_path):
+    schema = pa.schema([pa.field("image", pa.string(), nullable=False), ("error", pa.string())])
+    names = [f"{number:06}.png" for number in range(20_000)]
+    shuffled = np.random.default_rng(0).permutation(names)
+
+    def fill(images, shown, *, resume):
+        store = Store(tmp_path / "out", {}, schema, Index(images), resume=resume)
+        for start in range(0, len(shown), 300):
+            part = shown[start : start + 300]
+            store.add(pa.table({"image": part, "error": part}, schema))
+        return store
+
+    fill(names, shuffled[:9_000], resume=False).flush()
+    assert len(list((tmp_path / "out" / "unfinished").iterdir())) < 30
+    store = fill(names, shuffled[9_000:], resume=True)
+    assert store.images.done() == 20_000
+    store.finish()
+    table = pq.read_table(tmp_path / "out" / "images.parquet")
+    assert table["image"].to_pylist() == table["error"].to_pylist() == names
+    assert store.errors() == 20_000
+    some = fill(names[::3], [], resume=True)
+    assert some.images.done() == len(some.images)
+    some.finish()
+    assert pq.read_table(tmp_path / "out" / "images.parquet")["error"].to_pylist() == names[::3]

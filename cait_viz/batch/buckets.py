@@ -2,11 +2,13 @@
 
 import io
 import posixpath
+import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, TextIO
 
 import pyarrow as pa
+from pyarrow import fs
 
 from cait_viz._text import one_line
 from cait_viz.errors import DatasetError, ImageError
@@ -29,7 +31,7 @@ def read_bytes(address: str) -> bytes:
     name = one_line(posixpath.basename(address), 255)
     try:
         files, path = _opened(address)
-        with files.open(path, "rb") as file:
+        with files.open_input_file(path) as file:
             return bytes(file.read(MAX_FILE_BYTES + 1))
     except FileNotFoundError:
         raise ImageError(f"{name}: there is no such file; check its name and folder") from None
@@ -40,48 +42,55 @@ def read_bytes(address: str) -> bytes:
 def open_list(address: str) -> TextIO:
     """A list to read, as text in UTF-8; what goes wrong is an OSError."""
     files, path = _opened(address)
-    return io.TextIOWrapper(files.fs.open_input_stream(path), encoding="utf-8")
+    return io.TextIOWrapper(files.open_input_stream(path), encoding="utf-8")
 
 
 def is_folder(address: str) -> bool:
     """Whether there are files below an address; DatasetError if its bucket cannot be asked."""
-    try:
-        files, path = _opened(address)
-        return bool(files.isdir(path))
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise _unreachable(address, error) from None
+    return _kind(address) == fs.FileType.Directory
 
 
 def files_below(address: str) -> Iterator[str]:
-    """The files in a folder at any depth, sorted folder by folder; hidden ones are ignored.
+    """The files in a folder at any depth, sorted; hidden ones are ignored.
 
     Raises:
         DatasetError: the folder cannot be read.
     """
     try:
         files, path = _opened(address)
-        found = sorted(files.ls(path, detail=True), key=lambda entry: str(entry["name"]))
+        # Arrow lists the folders of Google's only where somebody made an object of their name.
+        selector = fs.FileSelector(path, recursive=not isinstance(files, fs.S3FileSystem))
+        found = sorted(files.get_file_info(selector), key=lambda entry: str(entry.path).split("/"))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _unreachable(address, error) from None
     for entry in found:
-        below = f"{address.partition('://')[0]}://{entry['name']}"
-        if posixpath.basename(below).startswith("."):
+        below = entry.path.removeprefix(path).lstrip("/")
+        if any(part.startswith(".") for part in below.split("/")):
             continue
-        if entry["type"] == "directory":
-            yield from files_below(below)
-        else:
-            yield below
+        if entry.type == fs.FileType.File:
+            yield _beginning(address) + entry.path
+        elif not selector.recursive:
+            yield from files_below(_beginning(address) + entry.path)
 
 
 def matches(pattern: str) -> Iterator[str]:
     """The files that a pattern means, sorted, or the one that is called so; see `files_below`."""
+    from fsspec.utils import glob_translate
+
+    if _kind(pattern) == fs.FileType.File:
+        yield pattern
+        return
+    fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0]
+    wanted = re.compile(glob_translate(pattern))
+    yield from (address for address in files_below(fixed) if wanted.match(address))
+
+
+def _kind(address: str) -> Any:
     try:
-        files, path = _opened(pattern)
-        found = {path: files.info(path)} if files.isfile(path) else files.glob(path, detail=True)
+        files, path = _opened(address)
+        return files.get_file_info(path).type
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise _unreachable(pattern, error) from None
-    scheme = pattern.partition("://")[0]
-    yield from (f"{scheme}://{name}" for name, entry in found.items() if entry["type"] == "file")
+        raise _unreachable(address, error) from None
 
 
 def _unreachable(address: str, error: Exception) -> DatasetError:
@@ -95,14 +104,19 @@ def _reason(error: Exception) -> str:
 
 
 def _opened(address: str) -> tuple[Any, str]:
-    """The file system of an address, with fsspec's methods, and the path in it."""
-    scheme, _, path = address.partition("://")
-    return _bucket(scheme, path.partition("/")[0]), path
+    """The file system of an address, and the path in it."""
+    beginning = _beginning(address)
+    path = address.removeprefix(beginning)
+    return _file_system(beginning + path.partition("/")[0]), path
+
+
+def _beginning(address: str) -> str:
+    """What stands before the bucket: "s3://", or with the user that Arrow takes, "gs://anonymous@"."""
+    scheme, _, rest = address.partition("://")
+    user, at, _ = rest.partition("/")[0].rpartition("@")
+    return f"{scheme}://{user}{at}"
 
 
 @cache
-def _bucket(scheme: str, bucket: str) -> Any:
-    from fsspec.implementations.arrow import ArrowFSWrapper
-    from pyarrow.fs import FileSystem
-
-    return ArrowFSWrapper(FileSystem.from_uri(f"{scheme}://{bucket}")[0])
+def _file_system(bucket: str) -> Any:
+    return fs.FileSystem.from_uri(bucket)[0]

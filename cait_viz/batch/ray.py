@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from cait_viz import __version__
+from cait_viz._backend import stderr_held
 from cait_viz._sizes import ImageSize
 from cait_viz._text import one_line
 from cait_viz.api import labels_of
@@ -153,15 +154,8 @@ def _connected(address: str) -> Iterator[None]:
     # Ray prints what happens to processes on the standard output.
     with contextlib.redirect_stdout(io.StringIO()):
         begun = not ray.is_initialized()
-        try:
-            if begun:
-                _check_address(address)
-                ray.init(address, log_to_driver=False)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ClusterError(
-                f"--ray {one_line(address)}: no connection ({one_line(str(error), 300)}); start Ray on this "
-                "machine with `ray start`, or use --ray local"
-            ) from None
+        if begun:
+            _connect(address)
         try:
             yield
         except ray.exceptions.RayError as error:
@@ -171,6 +165,22 @@ def _connected(address: str) -> Iterator[None]:
         finally:
             if begun:
                 ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    import ray
+
+    with stderr_held():
+        try:
+            _check_address(address)
+            ray.init(address, log_to_driver=False)
+            return
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = one_line(str(error), 300)
+    raise ClusterError(
+        f"--ray {one_line(address)}: no connection ({reason}); start Ray on this machine with `ray "
+        "start`, or use --ray local"
+    )
 
 
 def _check_address(address: str) -> None:
