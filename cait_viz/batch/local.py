@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from cait_viz.batch.index import Index
 from cait_viz.batch.output import Output, Step
 from cait_viz.batch.work import BatchOptions, Made, Worker
 from cait_viz.engine.base import Engine
@@ -13,7 +14,7 @@ from cait_viz.images.preprocess import View
 
 
 def run_batch(
-    images: Iterable[str],
+    images: Iterable[str] | Index,
     engine: Engine,
     output: Path,
     options: BatchOptions = BatchOptions(),

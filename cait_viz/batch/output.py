@@ -41,7 +41,7 @@ class Output:
 
     def __init__(
         self,
-        images: Iterable[str],
+        images: Iterable[str] | Index,
         engine: Engine,
         folder: Path,
         options: BatchOptions,

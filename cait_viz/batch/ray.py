@@ -22,6 +22,7 @@ from cait_viz._backend import stderr_held
 from cait_viz._sizes import ImageSize
 from cait_viz._text import one_line
 from cait_viz.api import labels_of
+from cait_viz.batch.index import Index
 from cait_viz.batch.output import Output, Step
 from cait_viz.batch.work import BATCH, BatchOptions, Made, Worker
 from cait_viz.engine import memory
@@ -66,7 +67,7 @@ class ModelSpec:
 
 
 def run_on_ray(
-    images: Iterable[str],
+    images: Iterable[str] | Index,
     model: ModelSpec,
     engine: Engine,
     output: Path,
@@ -128,8 +129,8 @@ def run_on_ray(
 
         def answers(missing: Iterator[str]) -> Iterator[pa.Table]:
             tasks = iter(lambda: list(islice(missing, size)), [])
-            while part := list(islice(tasks, tasks_at_once)):
-                for table in _asked(part, order, resources):
+            while references := _put(islice(tasks, tasks_at_once)):
+                for table in _asked(references, order, resources):
                     if _FILES in table.column_names:
                         for files in table[_FILES].to_pylist():
                             place.write_files({file["name"]: file["content"] for file in files})
@@ -194,16 +195,23 @@ def _check_address(address: str) -> None:
         socket.create_connection((host, int(port)), _CONNECTION_SECONDS).close()
 
 
-def _asked(tasks: list[list[str]], order: "_Order", resources: Mapping[str, Any]) -> Iterator[pa.Table]:
-    """What the actors answer to tasks, each a list of images, as it comes."""
+def _put(tasks: Iterable[list[str]]) -> list[Any]:
+    """Hand tasks, each a list of images, to Ray; what its object store cannot hold goes to the disk."""
+    import ray
+
+    encoded = ([image.encode("utf-8", "surrogatepass") for image in task] for task in tasks)
+    return [ray.put(pa.table({"image": task})) for task in encoded]
+
+
+def _asked(references: list[Any], order: "_Order", resources: Mapping[str, Any]) -> Iterator[pa.Table]:
+    """What the actors answer to tasks, as it comes."""
     import ray.data
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = _DEATHS_AT_START
     context.target_max_block_size = _PIECE
-    names = [[name.encode("utf-8", "surrogatepass") for name in task] for task in tasks]
-    dataset = ray.data.from_arrow([pa.table({"image": task}) for task in names]).map_batches(
+    dataset = ray.data.from_arrow_refs(references).map_batches(
         _Actor,
         fn_constructor_args=(order,),
         batch_size=None,
@@ -211,7 +219,8 @@ def _asked(tasks: list[list[str]], order: "_Order", resources: Mapping[str, Any]
         compute=ray.data.ActorPoolStrategy(),
         **resources,
     )
-    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        table: Any = batch
         if _REFUSED in table.column_names:
             raise CheckpointError(table[_REFUSED][0].as_py())
         yield table

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from tqdm import tqdm
@@ -78,7 +78,7 @@ def batch(
             bar.initial = count
         bar.update(count)
 
-    how = {"view": model_options.view, "resume": resume, "step": step}
+    how: dict[str, Any] = {"view": model_options.view, "resume": resume, "step": step}
     with bar:
         if ray is None:
             unread = run_batch(files, engine, output, options, **how)
