@@ -47,7 +47,8 @@ def prepare_forward(name: str, folder: Path) -> Callable[[], object]:
 def prepare_batch(name: str, folder: Path, *, draws: bool = False) -> Callable[[], object]:
     """`cait-viz batch`, without the start of its process."""
     from cait_viz.batch.listing import list_images
-    from cait_viz.batch.local import BatchOptions, run_batch
+    from cait_viz.batch.local import run_batch
+    from cait_viz.batch.work import BatchOptions
 
     engine = load_ours(name, engine="openvino")
     options = BatchOptions(maps=draws, npz=draws, sheet=draws)

@@ -64,3 +64,7 @@ class MemoryShortageError(EngineError):
 
 class ProcessDiedError(CaitVizError):
     """A process of this program's own that ended before it was done."""
+
+
+class ClusterError(CaitVizError):
+    """A Ray cluster that cannot be reached, or cannot do the work."""

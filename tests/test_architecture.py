@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "torch": {"_backend", "engine/keras", "training/trainer", "weights/pytorch"},
     "jax": set(),
     "openvino": {"_backend"},
+    "ray": {"batch/ray"},
     "cait_viz._backend.import_keras": {"engine", "cli"},
     "cait_viz._backend.import_openvino": {"engine"},
     "cait_viz._backend.openvino_core": {"engine", "training/teacher"},
@@ -58,7 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pylab": set(),
 }
 # These libraries are imported in functions alone, but for those named after them.
-HEAVY = {"keras", "tensorflow", "torch", "jax", "openvino"}
+HEAVY = {"keras", "tensorflow", "torch", "jax", "openvino", "ray"}
 MAY_IMPORT_AT_ONCE = {"keras": {"model", "training", "tutorial", "engine/keras"}}
 LIGHT = {"numpy", "PIL", "matplotlib", "pillow_heif", "httpx2"}
 

@@ -12,14 +12,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from image_helpers import blobs
 from PIL import Image
 
 import cait_viz
+from cait_viz.batch.index import Index
 from cait_viz.batch.listing import list_images
 from cait_viz.batch.local import run_batch
+from cait_viz.batch.store import Store
 from cait_viz.errors import OutputError, SelectionError
 
 
@@ -47,6 +50,10 @@ def batch(run, small, tmp_path):
         return status, err, pq.read_table(output / "images.parquet").to_pylist()
 
     return batch
+
+
+def listed(sources):
+    return list(Index(list_images(sources)).missing())
 
 
 def written(folder):
@@ -151,7 +158,7 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("after", [0, 1, 40, 70, 101])
 def test_a_run_that_was_interrupted_and_resumed_writes_the_same_bytes(folder, tiny_weights, tmp_path, after):
-    engine, images = cait_viz.load_engine(weights=tiny_weights), list_images([str(folder)])
+    engine, images = cait_viz.load_engine(weights=tiny_weights), listed([str(folder)])
     run_batch(images, engine, tmp_path / "whole")
     seen = []
 
@@ -210,7 +217,7 @@ def test_a_run_that_was_killed_is_resumed(folder, small, tmp_path, environment, 
 
 def test_what_is_there_is_not_asked_again_and_what_is_new_is_put_in_its_place(folder, tiny_weights, tmp_path):
     engine = cait_viz.load_engine(weights=tiny_weights)
-    images = list_images([str(folder / "odd")])
+    images = listed([str(folder / "odd")])
     run_batch(images[10:], engine, tmp_path / "out")
     counts = []
     run_batch(
@@ -251,15 +258,15 @@ def test_rows_that_are_damaged_are_told(batch, run, folder, small, tmp_path):
 def test_images_are_listed_once_in_their_order(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     (tmp_path / "list.txt").write_text("odd/003.png\n\neven\nhttps://example.org/x.png\n")
-    listed = list_images(["odd/0*1.png", str(tmp_path / "list.txt"), "odd/001.png", "no such.png"])
-    assert listed[:10] == [f"odd/0{tens}1.png" for tens in range(10)]
-    assert listed[10:12] == ["odd/003.png", "even/000.png"]
-    assert listed[-2:] == ["https://example.org/x.png", "no such.png"]
-    assert len(listed) == len(set(listed)) == 10 + 1 + 51 + 2
+    names = listed(["odd/0*1.png", str(tmp_path / "list.txt"), "odd/001.png", "no such.png"])
+    assert names[:10] == [f"odd/0{tens}1.png" for tens in range(10)]
+    assert names[10:12] == ["odd/003.png", "even/000.png"]
+    assert names[-2:] == ["https://example.org/x.png", "no such.png"]
+    assert len(names) == len(set(names)) == 10 + 1 + 51 + 2
     monkeypatch.setattr(sys, "stdin", io.StringIO("odd/001.png\neven/000.png\n"))
-    assert list_images(["-"]) == ["odd/001.png", "even/000.png"]
-    assert len(list_images(["**/*.png"])) == 101
-    assert list_images([str(folder / "od?" / "001.png")]) == [str(folder / "odd" / "001.png")]
+    assert listed(["-"]) == ["odd/001.png", "even/000.png"]
+    assert len(listed(["**/*.png"])) == 101
+    assert listed([str(folder / "od?" / "001.png")]) == [str(folder / "odd" / "001.png")]
 
 
 @pytest.mark.parametrize("name", ["*.bmp", "no such list.txt", "empty"])
@@ -275,10 +282,54 @@ def test_a_name_that_means_no_image_is_wrong_usage(run, small, tmp_path, monkeyp
 def test_a_list_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SelectionError, match="it is no UTF-8 text"):
-        list_images([str(tmp_path / "list.txt")])
+        listed([str(tmp_path / "list.txt")])
 
 
 def test_a_folder_that_cannot_be_made_is_refused(folder, tiny_weights, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="is a file"):
         run_batch(["x.png"], cait_viz.load_engine(weights=tiny_weights), tmp_path / "file")
+
+
+def test_without_ray_one_line_tells_how_to_install_it(run, folder, small, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    status, _, err = run("batch", folder, *small, "-o", tmp_path / "out", "--ray", "auto")
+    assert status == 1
+    assert err.count("\n") == 1
+    assert 'pip install "ray[data]"' in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_on_this_machine_does_not_import_ray(run_python, folder, small, tmp_path):
+    script = (
+        "import sys; from cait_viz.cli.main import main\n"
+        "assert main(['batch', *sys.argv[1:]]) == 0; print('ray' in sys.modules)"
+    )
+    out, _ = run_python(script, folder / "odd" / "033.png", "-o", tmp_path / "out", *small)
+    assert out.splitlines()[-1] == "False"
+
+
+def test_many_rows_come_in_any_order_and_are_written_in_that_of_the_list(tmp_path):
+    schema = pa.schema([pa.field("image", pa.string(), nullable=False), ("error", pa.string())])
+    names = [f"{number:06}.png" for number in range(20_000)]
+    shuffled = np.random.default_rng(0).permutation(names)
+
+    def fill(images, shown, *, resume):
+        store = Store(tmp_path / "out", {}, schema, Index(images), resume=resume)
+        for start in range(0, len(shown), 300):
+            part = shown[start : start + 300]
+            store.add(pa.table({"image": part, "error": part}, schema))
+        return store
+
+    fill(names, shuffled[:9_000], resume=False).flush()
+    assert len(list((tmp_path / "out" / "unfinished").iterdir())) < 30
+    store = fill(names, shuffled[9_000:], resume=True)
+    assert store.images.done() == 20_000
+    store.finish()
+    table = pq.read_table(tmp_path / "out" / "images.parquet")
+    assert table["image"].to_pylist() == table["error"].to_pylist() == names
+    assert store.errors() == 20_000
+    some = fill(names[::3], [], resume=True)
+    assert some.images.done() == len(some.images)
+    some.finish()
+    assert pq.read_table(tmp_path / "out" / "images.parquet")["error"].to_pylist() == names[::3]

@@ -1,65 +1,101 @@
-"""The images that a command is given: files, folders, patterns, web addresses and lists of them."""
+"""The images that a command is given: files, folders, patterns, addresses and lists of them."""
 
 import glob
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from cait_viz._text import one_line, path_text
+from cait_viz.batch import buckets
+from cait_viz.batch.index import in_order
 from cait_viz.errors import SelectionError
-from cait_viz.images.folders import files_below
+from cait_viz.images.folders import walk
 from cait_viz.images.web import is_web_address
 
 # The standard input, and the ending of a file, that holds a list.
 STANDARD_INPUT, LIST = "-", ".txt"
 
 
-def list_images(sources: Iterable[str]) -> list[str]:
-    """Every image that is meant, once, in the order in which they were given.
+def list_images(sources: Iterable[str]) -> Iterator[str]:
+    """Every image that is meant, in the order in which they were given; one may come twice.
+
+    No more than a folder's own names are in memory.
 
     Args:
-        sources: paths and web addresses of images; folders, for the files in them at any depth, sorted;
-            patterns with * or ?, ** for any depth; text files (.txt) of all these, one a line; "-" for such
-            lines from the standard input.
+        sources: paths and addresses (https://, s3://, gs://) of images; folders, for the files in them at any
+            depth, sorted; patterns with * or ?, ** for any depth; text files (.txt) of all these, one a line;
+            "-" for such lines from the standard input. In a list, a folder of a bucket ends in "/".
 
     Raises:
         SelectionError: no image is meant, or a list cannot be read.
         DatasetError: a folder cannot be read.
     """
-    found = list(dict.fromkeys(image for source in sources for image in _listed(source)))
+    found = False
+    for source in sources:
+        for image in _listed(source):
+            found = True
+            yield image
     if not found:
         raise SelectionError("there are no images in what was given")
-    return found
 
 
 def _listed(source: str) -> Iterator[str]:
     if source == STANDARD_INPUT:
         for line in sys.stdin:
-            yield from _named(line.rstrip("\r\n"))
+            yield from _named(line.rstrip("\r\n"), in_list=True)
     elif source.lower().endswith(LIST) and not is_web_address(source):
-        try:
-            lines = Path(source).read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-            raise SelectionError(f"{path_text(Path(source))}: the list cannot be read ({reason})") from None
-        for line in lines:
-            yield from _named(line)
+        for line in _lines(source):
+            yield from _named(line, in_list=True)
     else:
         yield from _named(source)
 
 
-def _named(name: str) -> Iterator[str]:
+def _lines(source: str) -> Iterator[str]:
+    try:
+        with (
+            buckets.open_list(source) if buckets.in_bucket(source) else Path(source).open(encoding="utf-8")
+        ) as lines:
+            yield from (line.rstrip("\n") for line in lines)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise SelectionError(f"{path_text(Path(source))}: the list cannot be read ({reason})") from None
+
+
+def _named(name: str, *, in_list: bool = False) -> Iterator[str]:
     """The images of one name that is no list; none of an empty line."""
     if not name.strip():
         return
     if is_web_address(name):
         yield name
+    elif buckets.in_bucket(name):
+        yield from _in_bucket(name, in_list=in_list)
     elif Path(name).is_dir():
-        yield from map(str, files_below(Path(name)))
-    elif any(letter in name for letter in "*?") and not Path(name).exists():
-        matches = sorted(glob.iglob(name, recursive=True))  # noqa: PTH207 - Path's takes no absolute pattern
-        if not matches:
-            raise SelectionError(f"no file matches {one_line(name)}")
-        yield from (match for match in matches if Path(match).is_file())
+        yield from map(str, walk(Path(name)))
+    elif _is_pattern(name) and not Path(name).exists():
+        matches = in_order(glob.iglob(name, recursive=True))  # noqa: PTH207 - Path's takes no absolute pattern
+        yield from (match for match in _some(matches, name) if Path(match).is_file())
     else:
         yield name
+
+
+def _in_bucket(name: str, *, in_list: bool) -> Iterator[str]:
+    # To ask for each name of a list whether it is a folder would take longer than to read the images.
+    if name.endswith("/") or (not in_list and buckets.is_folder(name)):
+        yield from buckets.files_below(name.rstrip("/"))
+    elif _is_pattern(name):
+        yield from _some(buckets.matches(name), name)
+    else:
+        yield name
+
+
+def _is_pattern(name: str) -> bool:
+    return any(letter in name for letter in "*?")
+
+
+def _some(matches: Iterator[str], pattern: str) -> Iterator[str]:
+    """What matches a pattern; an error if nothing does."""
+    first = next(matches, None)
+    if first is None:
+        raise SelectionError(f"no file matches {one_line(pattern)}")
+    yield from chain([first], matches)

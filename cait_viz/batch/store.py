@@ -2,10 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
-from itertools import count
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,26 @@ import pyarrow.parquet as pq
 
 from cait_viz._files import atomic_path, atomic_write, check_folder, remove_remains
 from cait_viz._text import path_text
+from cait_viz.batch.index import Index
 from cait_viz.errors import OutputError
 
 ROWS, RUN = "images.parquet", "run.json"
 
 # Holds the rows until all are there, a file for each few.
 _UNFINISHED = "unfinished"
-# Rows in a file: what a run that is killed loses at most.
+# Rows in a file: what a run that is killed loses at most. Such files are joined into larger ones.
 _KEPT_TOGETHER = 64
 _ROW_GROUP = 8192
 
 
 class Store:
-    """A folder of rows, of which each is written once.
+    """A folder of rows, of which each is written once. No more than a row group is in memory.
 
     Args:
         folder: where the rows go; it is made if it is not there.
         run: what makes them, ready for JSON; the same for all rows of a folder.
         schema: their columns, of which "image" tells one from another.
+        images: what there is to be a row of each; those that the folder has are placed in it.
         resume: keep the rows that the folder has.
 
     Raises:
@@ -39,55 +41,59 @@ class Store:
             rows of another run.
     """
 
-    def __init__(self, folder: Path, run: Mapping[str, Any], schema: pa.Schema, *, resume: bool) -> None:
-        self.folder, self._run = folder, dict(run)
+    def __init__(
+        self, folder: Path, run: Mapping[str, Any], schema: pa.Schema, images: Index, *, resume: bool
+    ) -> None:
+        self.folder, self.images, self._run = folder, images, dict(run)
         self._schema = schema.with_metadata({"cait-viz": json.dumps(self._run)})
-        self._waiting: list[Mapping[str, Any]] = []
-        self._places: dict[str, tuple[Path, int]] = {}  # of each image's row: the file, and the row in it
+        self._read = lru_cache(maxsize=8)(self._table)
+        self._waiting: list[pa.Table] = []
+        self._small: dict[int, int] = {}  # files that are to be joined, and how many rows they have
         if not (resume and self._is_of_this_run()):
             check_folder(folder)
             folder.mkdir(exist_ok=True)
             with atomic_write(folder / RUN) as file:
                 file.write(json.dumps(self._run, indent=2).encode())
-        self._unfinished.mkdir(exist_ok=True)
+        remove_remains(folder)
         remove_remains(self._unfinished)
         self._take_up_finished()
+        self._unfinished.mkdir(exist_ok=True)
+        self._next = 0
         for path in sorted(self._unfinished.glob("*.arrow")):
-            images = _read(path)["image"].to_pylist()
-            self._places |= {image: (path, row) for row, image in enumerate(images)}
-        self._numbers = count(len(list(self._unfinished.iterdir())))
+            self._next = int(path.stem) + 1
+            self._place(int(path.stem))
 
-    def __contains__(self, image: str) -> bool:
-        return image in self._places
-
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, rows: pa.Table) -> None:
         """Keep rows; they are on the disk after `flush`, or when there are enough of them."""
-        self._waiting += rows
-        if len(self._waiting) >= _KEPT_TOGETHER:
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= _KEPT_TOGETHER:
             self.flush()
 
     def flush(self) -> None:
         """Write the rows that wait."""
-        if not self._waiting:
-            return
-        table = pa.Table.from_pylist(self._waiting, self._schema)
-        path = self._unfinished / f"{next(self._numbers):08}.arrow"
-        with atomic_write(path) as file, pa.ipc.new_file(file, self._schema) as writer:
-            writer.write_table(table)
-        self._places |= {row["image"]: (path, number) for number, row in enumerate(self._waiting)}
-        self._waiting = []
+        if self._waiting:
+            self._write(self._waiting)
+            self._waiting = []
+        if sum(self._small.values()) >= _ROW_GROUP:
+            joined = list(self._small)
+            self._small = {}
+            self._write([self._read(number) for number in joined])
+            self._read.cache_clear()
+            for number in joined:
+                self._path(number).unlink()
 
-    def finish(self, images: Sequence[str]) -> None:
-        """Write the rows of these images, in this order, as one Parquet file."""
+    def finish(self) -> None:
+        """Write the rows of the images, in their order, as one Parquet file."""
         self.flush()
+        places = self.images.places()
         with (
             atomic_path(self.folder / ROWS) as part,
             pq.ParquetWriter(part, self._schema, compression="zstd") as writer,
         ):
-            for start in range(0, len(images), _ROW_GROUP):
-                runs = self._runs(images[start : start + _ROW_GROUP])
-                table = pa.concat_tables(runs).combine_chunks()
+            while group := list(islice(places, _ROW_GROUP)):
+                table = pa.concat_tables(self._runs(group)).combine_chunks()
                 writer.write_table(table, row_group_size=_ROW_GROUP)
+        self._read.cache_clear()
         shutil.rmtree(self._unfinished)
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -98,21 +104,40 @@ class Store:
 
     def errors(self) -> int:
         """How many rows of a finished run are of files that could not be read."""
-        errors = pq.read_table(self.folder / ROWS, columns=["error"])["error"]
-        return len(errors) - int(errors.null_count)
+        with pq.ParquetFile(self.folder / ROWS) as file:
+            batches = file.iter_batches(_ROW_GROUP, columns=["error"])
+            return sum(len(batch) - int(batch["error"].null_count) for batch in batches)
 
     @property
     def _unfinished(self) -> Path:
         return self.folder / _UNFINISHED
 
-    def _runs(self, images: Sequence[str]) -> Iterator[pa.Table]:
-        """The rows of these images; those that lie behind each other in a file come together."""
+    def _path(self, number: int) -> Path:
+        return self._unfinished / f"{number:08}.arrow"
+
+    def _write(self, tables: list[pa.Table]) -> None:
+        """Write rows into the next file."""
+        number = self._next
+        with atomic_write(self._path(number)) as file, pa.ipc.new_file(file, self._schema) as writer:
+            for table in tables:
+                writer.write_table(table.cast(self._schema))
+        self._next += 1
+        self._place(number)
+
+    def _place(self, number: int) -> None:
+        """Tell the index which rows lie in a file."""
+        names = self._read(number)["image"].to_pylist()
+        self.images.place(names, number)
+        if len(names) < _ROW_GROUP:
+            self._small[number] = len(names)
+
+    def _runs(self, places: list[tuple[int, int]]) -> Iterator[pa.Table]:
+        """The rows at these places; those that lie behind each other in a file come together."""
         start = 0
-        places = [self._places[image] for image in images]
         for place in range(1, len(places) + 1):
-            path, first = places[start]
-            if place == len(places) or places[place] != (path, first + place - start):
-                yield _read(path).slice(first, place - start)
+            number, first = places[start]
+            if place == len(places) or places[place] != (number, first + place - start):
+                yield self._read(number).slice(first, place - start)
                 start = place
 
     def _is_of_this_run(self) -> bool:
@@ -136,20 +161,16 @@ class Store:
         if not path.exists() or any(self._unfinished.glob("*.arrow")):
             return
         try:
-            with (
-                pq.ParquetFile(path) as file,
-                atomic_write(self._unfinished / "00000000.arrow") as part,
-                pa.ipc.new_file(part, self._schema) as writer,
-            ):
-                for batch in file.iter_batches(_ROW_GROUP):
-                    writer.write_batch(batch.cast(self._schema))
+            with pq.ParquetFile(path) as file, atomic_path(self._unfinished) as part:
+                part.mkdir()
+                for number, batch in enumerate(file.iter_batches(_ROW_GROUP)):
+                    with pa.ipc.new_file(str(part / f"{number:08}.arrow"), self._schema) as writer:
+                        writer.write_batch(batch.cast(self._schema))
         except (pa.ArrowException, ValueError):
             raise OutputError(f"{path_text(path)}: is damaged; remove it, or choose another folder") from None
 
-
-@lru_cache(maxsize=8)
-def _read(path: Path) -> pa.Table:
-    """The rows of a file, which stay on the disk until they are used."""
-    with suppress(pa.ArrowException), pa.memory_map(str(path)) as file:
-        return pa.ipc.open_file(file).read_all()
-    raise OutputError(f"{path_text(path)}: is damaged; remove it, and resume")
+    def _table(self, number: int) -> pa.Table:
+        """The rows of a file, which stay on the disk until they are used."""
+        with suppress(pa.ArrowException), pa.memory_map(str(self._path(number))) as file:
+            return pa.ipc.open_file(file).read_all()
+        raise OutputError(f"{path_text(self._path(number))}: is damaged; remove it, and resume")

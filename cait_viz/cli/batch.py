@@ -1,14 +1,17 @@
 """`cait-viz batch`."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from tqdm import tqdm
 
+from cait_viz.batch.index import Index
 from cait_viz.batch.listing import list_images
-from cait_viz.batch.local import BatchOptions, run_batch
+from cait_viz.batch.local import run_batch
+from cait_viz.batch.ray import ModelSpec, run_on_ray
 from cait_viz.batch.store import ROWS
+from cait_viz.batch.work import BatchOptions
 from cait_viz.cli.images import Drawing
 from cait_viz.cli.main import complain
 from cait_viz.cli.options import Block, Count, Head, ManyImagesModel, Output, report
@@ -25,6 +28,8 @@ def batch(
     npz: bool = False,
     sheet: bool = False,
     resume: bool = False,
+    ray: str | None = None,
+    ray_cores: Count = 1,
     block: Block = None,
     head: Head = "mean",
     appearance: Drawing = Appearance(),
@@ -38,14 +43,19 @@ def batch(
     then 1.
 
     Args:
-        images: images, folders, patterns such as "photos/**/*.jpg", web addresses, text files (.txt) of all
-            these, and - for a list from the standard input.
+        images: images, folders, patterns such as "photos/**/*.jpg", addresses of images (https://), of images
+            and folders in buckets (s3://, gs://), text files (.txt) of all these, and - for a list from the
+            standard input. In a list, a folder of a bucket ends in /.
         output: the folder to write; a new or empty one.
         top: how many classes and kinds a row lists.
         maps: write an overlay of each image, of at most 1024 pixels, into the folder maps.
         npz: write the class attention of each image as a NumPy archive into the folder npz.
         sheet: write index.html, a page to look through all images and their maps.
         resume: go on with a run that was interrupted; do what is missing and no more.
+        ray: look at the images on a Ray cluster, with the same output: auto for the one that this machine is
+            part of, local for a new one on this machine, or HOST:PORT. All its machines see the images and
+            the weights at the same paths.
+        ray_cores: cores of a machine for each copy of the network on a Ray cluster.
     """
     model_options.check_block(block)
     options = BatchOptions(
@@ -57,7 +67,7 @@ def batch(
         head=model_options.head_index(head),
         appearance=appearance,
     )
-    files = list_images(images)
+    files = Index(list_images(images))
     engine = model_options.load_engine()
     bar = tqdm(total=len(files), leave=False, file=sys.stderr, disable=None, unit=" images")
 
@@ -66,8 +76,14 @@ def batch(
             bar.initial = count
         bar.update(count)
 
+    how: dict[str, Any] = {"view": model_options.view, "resume": resume, "step": step}
     with bar:
-        unread = run_batch(files, engine, output, options, view=model_options.view, resume=resume, step=step)
+        if ray is None:
+            unread = run_batch(files, engine, output, options, **how)
+        else:
+            weights = model_options.weights and model_options.weights.expanduser().absolute()
+            spec = ModelSpec(name=model_options.model, weights=weights, image_size=model_options.image_size)
+            unread = run_on_ray(files, spec, engine, output, options, address=ray, cores=ray_cores, **how)
     report(output / ROWS, f"{len(files)} rows, by {engine.source.name}")
     if unread:
         complain(f"{unread} of {len(files)} images could not be read; their rows say why")

@@ -164,6 +164,15 @@ class OpenVINOEngine(Engine):
         return _core().compile_model(model, "CPU", options)
 
 
+def limit_threads(count: int) -> None:
+    """Use no more than so many cores, in all networks that this process compiles after.
+
+    Raises:
+        EngineError: OpenVINO is missing.
+    """
+    _core().set_property("CPU", {"INFERENCE_NUM_THREADS": count})
+
+
 def _core() -> Any:
     try:
         return openvino_core()

@@ -123,7 +123,7 @@ def read_images(
 
 def files_below(folder: Path) -> list[Path]:
     """The files in a folder at any depth, sorted; hidden ones are ignored. Raises as `class_folders` does."""
-    return sorted(_walk(folder, frozenset()))
+    return sorted(walk(folder))
 
 
 def folder_prefix(path: Path) -> str:
@@ -131,14 +131,17 @@ def folder_prefix(path: Path) -> str:
     return f"{one_line(path.parent.name, 80)}/" if path.parent.name else ""
 
 
-def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    """The files below a folder. Links are followed, except back to one of the folders `above`."""
+def walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """The files that `files_below` gives, one after the other, sorted folder by folder.
+
+    Links are followed, except back to one of the folders `above`. Raises as `class_folders` does.
+    """
     real = folder.resolve()
     if real in above:
         return
     for entry in _visible(folder):
         if entry.is_dir():
-            yield from _walk(Path(entry.path), above | {real})
+            yield from walk(Path(entry.path), above | {real})
         elif entry.is_file():
             yield Path(entry.path)
 
