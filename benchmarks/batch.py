@@ -55,7 +55,7 @@ def prepare_batch(name: str, folder: Path, *, draws: bool = False) -> Callable[[
 
     def run() -> object:
         with tempfile.TemporaryDirectory() as out:
-            return run_batch(list_images([str(folder)]), engine, Path(out) / "out", options)
+            return run_batch(list_images([str(folder)], Path(out)), engine, Path(out) / "out", options)
 
     return run
 

@@ -120,6 +120,13 @@ def remove_remains(folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder at once, and its files after that: if killed, what is left are remains."""
+    part = folder.with_name(_PART.format(secrets.token_hex(8)))
+    folder.rename(part)
+    shutil.rmtree(part)
+
+
 def user_cache() -> Path:
     """The program's folder in the user's cache; it may not be there yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cait-viz"

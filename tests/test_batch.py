@@ -53,7 +53,7 @@ def batch(run, small, tmp_path):
 
 
 def listed(sources):
-    return list(Index(list_images(sources)).missing())
+    return list(Index(list_images(sources, Path("no such folder"))).missing())
 
 
 def written(folder):
@@ -212,7 +212,7 @@ def test_a_run_that_was_killed_is_resumed(folder, small, tmp_path, environment, 
         Image.open(path).load()
     assert 0 < len(left) < 404
     assert run("batch", many, "-o", parts, *small, "--maps", "--resume")[0] == 1
-    assert {name: data for name, data in written(parts).items() if ".part" not in name} == written(whole)
+    assert written(parts) == written(whole)
 
 
 def test_what_is_there_is_not_asked_again_and_what_is_new_is_put_in_its_place(folder, tiny_weights, tmp_path):
@@ -232,8 +232,13 @@ def test_what_is_there_is_not_asked_again_and_what_is_new_is_put_in_its_place(fo
     assert written(tmp_path / "out") == written(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("options", [["--top", 3], ["--maps"], ["--view", "squash"]])
-def test_another_run_is_not_gone_on_with(batch, run, folder, small, tmp_path, options):
+@pytest.mark.parametrize(
+    "options",
+    [["--top", 3], ["--maps"], ["--view", "squash"], ["--engine", "keras"], ["--labels", "names.txt"]],
+)
+def test_another_run_is_not_gone_on_with(batch, run, folder, small, tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_text("".join(f"{index}\n" for index in range(10)))
     image = folder / "odd" / "033.png"
     batch(image)
     before = written(tmp_path / "out")
@@ -242,8 +247,27 @@ def test_another_run_is_not_gone_on_with(batch, run, folder, small, tmp_path, op
     assert "holds the rows of another model or other options" in err
     status, _, err = run("batch", image, "-o", tmp_path / "out", *small)
     assert status == 1
-    assert "is there already and not empty" in err
+    assert "has a run, which --resume would go on with" in err
     assert written(tmp_path / "out") == before
+
+
+def test_with_keras_too_an_interrupted_run_gives_the_same_numbers(folder, tiny_weights, tmp_path):
+    engine = cait_viz.load_engine(weights=tiny_weights, engine="keras")
+    images = listed([str(folder / "odd")])
+    run_batch(images[:45], engine, tmp_path / "out")
+    run_batch(images, engine, tmp_path / "out", resume=True)
+    run_batch(images, engine, tmp_path / "whole")
+    assert written(tmp_path / "out") == written(tmp_path / "whole")
+
+
+def test_what_a_run_wrote_among_its_images_is_none_of_them(run, small, folder, tmp_path):
+    (tmp_path / "images").mkdir()
+    shutil.copy(folder / "odd" / "033.png", tmp_path / "images")
+    output = tmp_path / "images" / "out"
+    command = ["batch", tmp_path / "images", "-o", output, *small, "--maps"]
+    for more in ([], ["--resume"]):
+        assert run(*command, *more)[0] == 0
+        assert len(list((output / "maps").iterdir())) == 1
 
 
 def test_rows_that_are_damaged_are_told(batch, run, folder, small, tmp_path):
@@ -257,7 +281,8 @@ def test_rows_that_are_damaged_are_told(batch, run, folder, small, tmp_path):
 
 def test_images_are_listed_once_in_their_order(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
-    (tmp_path / "list.txt").write_text("odd/003.png\n\neven\nhttps://example.org/x.png\n")
+    # As Windows' Notepad writes it, with a mark at its beginning.
+    (tmp_path / "list.txt").write_text("odd/003.png\n\neven\nhttps://example.org/x.png\n", "utf-8-sig")
     names = listed(["odd/0*1.png", str(tmp_path / "list.txt"), "odd/001.png", "no such.png"])
     assert names[:10] == [f"odd/0{tens}1.png" for tens in range(10)]
     assert names[10:12] == ["odd/003.png", "even/000.png"]

@@ -42,7 +42,7 @@ def read_bytes(address: str) -> bytes:
 def open_list(address: str) -> TextIO:
     """A list to read, as text in UTF-8; what goes wrong is an OSError."""
     files, path = _opened(address)
-    return io.TextIOWrapper(files.open_input_stream(path), encoding="utf-8")
+    return io.TextIOWrapper(files.open_input_stream(path), encoding="utf-8-sig")
 
 
 def is_folder(address: str) -> bool:

@@ -1,6 +1,7 @@
 """The images that a command is given: files, folders, patterns, addresses and lists of them."""
 
 import glob
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -17,7 +18,7 @@ from cait_viz.images.web import is_web_address
 STANDARD_INPUT, LIST = "-", ".txt"
 
 
-def list_images(sources: Iterable[str]) -> Iterator[str]:
+def list_images(sources: Iterable[str], output: Path) -> Iterator[str]:
     """Every image that is meant, in the order in which they were given; one may come twice.
 
     No more than a folder's own names are in memory.
@@ -26,16 +27,18 @@ def list_images(sources: Iterable[str]) -> Iterator[str]:
         sources: paths and addresses (https://, s3://, gs://) of images; folders, for the files in them at any
             depth, sorted; patterns with * or ?, ** for any depth; text files (.txt) of all these, one a line;
             "-" for such lines from the standard input. In a list, a folder of a bucket ends in "/".
+        output: a folder whose files are not meant, wherever it lies.
 
     Raises:
         SelectionError: no image is meant, or a list cannot be read.
         DatasetError: a folder cannot be read.
     """
-    found = False
+    found, written = False, f"{output.absolute()}{os.sep}"
     for source in sources:
         for image in _listed(source):
-            found = True
-            yield image
+            if is_web_address(image) or not os.path.abspath(image).startswith(written):  # noqa: PTH100 - quicker
+                found = True
+                yield image
     if not found:
         raise SelectionError("there are no images in what was given")
 
@@ -54,7 +57,9 @@ def _listed(source: str) -> Iterator[str]:
 def _lines(source: str) -> Iterator[str]:
     try:
         with (
-            buckets.open_list(source) if buckets.in_bucket(source) else Path(source).open(encoding="utf-8")
+            buckets.open_list(source)
+            if buckets.in_bucket(source)
+            else Path(source).open(encoding="utf-8-sig")
         ) as lines:
             yield from (line.rstrip("\n") for line in lines)
     except (OSError, ValueError) as error:

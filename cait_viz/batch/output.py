@@ -1,13 +1,14 @@
 """What a run on many images leaves: a folder with the rows, what made them, and files beside them."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from cait_viz._files import atomic_write
-from cait_viz.api import describe
+from cait_viz._files import atomic_write, remove_remains
+from cait_viz.api import describe, labels_of
 from cait_viz.batch.index import Index
 from cait_viz.batch.rows import Rows
 from cait_viz.batch.sheet import write_page
@@ -15,6 +16,7 @@ from cait_viz.batch.store import Store
 from cait_viz.batch.work import BatchOptions, file_stem
 from cait_viz.drawing.export import SOFTWARE
 from cait_viz.engine.base import Engine
+from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.images.preprocess import View
 
 # Gets a number of images that are done, and whether they were done before.
@@ -55,6 +57,7 @@ class Output:
         self._store = Store(folder, _made_by(engine, options, view), self.schema, index, resume=resume)
         for name in options.folders:
             (folder / name).mkdir(exist_ok=True)
+            remove_remains(folder / name)
 
     def write_files(self, files: Mapping[str, bytes]) -> None:
         """Write the files of an image; its row may follow. Safe for several threads."""
@@ -95,6 +98,8 @@ def _made_by(engine: Engine, options: BatchOptions, view: View) -> dict[str, Any
         "weights_sha256": model.weights_sha256,
         "input_size": list(model.input_shape[::-1]),
         "trained_size": model.trained_size,
+        "classes_sha256": hashlib.sha256("\n".join(labels_of(engine)).encode()).hexdigest(),
+        "engine": "openvino" if isinstance(engine, OpenVINOEngine) else "keras",
         "precision": engine.precision,
         "view": view,
         "classes_listed": options.top,

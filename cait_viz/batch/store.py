@@ -1,7 +1,6 @@
 """The rows of a run on many images: kept as they come, so that it can be resumed; at the end one Parquet."""
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -12,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cait_viz._files import atomic_path, atomic_write, check_folder, remove_remains
+from cait_viz._files import atomic_path, atomic_write, check_folder, remove_folder, remove_remains
 from cait_viz._text import path_text
 from cait_viz.batch.index import Index
 from cait_viz.errors import OutputError
@@ -49,12 +48,16 @@ class Store:
         self._read = lru_cache(maxsize=8)(self._table)
         self._waiting: list[pa.Table] = []
         self._small: dict[int, int] = {}  # files that are to be joined, and how many rows they have
+        remove_remains(folder)
+        if not resume and (folder / RUN).exists():
+            raise OutputError(
+                f"{path_text(folder)}: has a run, which --resume would go on with; or name a new folder"
+            )
         if not (resume and self._is_of_this_run()):
             check_folder(folder)
             folder.mkdir(exist_ok=True)
             with atomic_write(folder / RUN) as file:
                 file.write(json.dumps(self._run, indent=2).encode())
-        remove_remains(folder)
         remove_remains(self._unfinished)
         self._take_up_finished()
         self._unfinished.mkdir(exist_ok=True)
@@ -94,7 +97,7 @@ class Store:
                 table = pa.concat_tables(self._runs(group)).combine_chunks()
                 writer.write_table(table, row_group_size=_ROW_GROUP)
         self._read.cache_clear()
-        shutil.rmtree(self._unfinished)
+        remove_folder(self._unfinished)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of a finished run, one after the other."""

@@ -27,6 +27,7 @@ from cait_viz.batch.sheet import SHEET, thumbnail
 from cait_viz.drawing.export import png_bytes, safe_name
 from cait_viz.drawing.overlay import Appearance
 from cait_viz.engine.base import Engine
+from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.errors import ImageError
 from cait_viz.images.preprocess import View, normalize, resize_and_crop, seen_box
 from cait_viz.images.read import LoadedImage, load_image
@@ -219,8 +220,11 @@ def _ask(engine: Engine, decoded: Sequence[Decoded]) -> list[tuple[Floats, dict[
     inputs = [one.pixels for one in decoded if one.pixels is not None]
     if not inputs:
         return [() for _ in decoded]
-    # A single image would run on another graph, whose numbers may differ in their last digits.
-    logits, _, attention = engine.forward(np.stack(inputs if len(inputs) > 1 else inputs * 2))
+    # In OpenVINO a single image runs on another graph; elsewhere the numbers' last digits depend on how many
+    # images are asked about at once.
+    least = 2 if isinstance(engine, OpenVINOEngine) else BATCH
+    asked = inputs + inputs[-1:] * (least - len(inputs))
+    logits, _, attention = engine.forward(np.stack(asked))
     check_finite(engine.source.file, logits, *attention.values())
     places = iter(range(len(inputs)))
     answers: list[tuple[Floats, dict[str, Floats]] | tuple[()]] = []

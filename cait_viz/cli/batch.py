@@ -67,7 +67,7 @@ def batch(
         head=model_options.head_index(head),
         appearance=appearance,
     )
-    files = Index(list_images(images))
+    files = Index(list_images(images, output))
     engine = model_options.load_engine()
     bar = tqdm(total=len(files), leave=False, file=sys.stderr, disable=None, unit=" images")
 
