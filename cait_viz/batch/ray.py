@@ -147,7 +147,7 @@ def _connected(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
-        import ray.data
+        import ray.data.exceptions
     except ImportError as error:
         raise ClusterError(
             f'--ray: Ray cannot be imported ({error}); install it with: pip install "ray[data]"'
@@ -159,7 +159,7 @@ def _connected(address: str) -> Iterator[None]:
             _connect(address)
         try:
             yield
-        except ray.exceptions.RayError as error:
+        except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
             # Ray's messages end with what happened, behind the traceback of another process.
             reason = str(error).strip().rpartition("\n")[2]
             raise ClusterError(f"Ray gives up: {one_line(reason, 500)}; go on with --resume") from None
