@@ -304,6 +304,19 @@ def test_a_name_that_means_no_image_is_wrong_usage(run, small, tmp_path, monkeyp
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_no_image_by_its_ending_is_left_out_of_a_folder_and_named(batch, folder, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("033.png", "photo of no ending", "README.md", "labels.csv", "Thumbs.db", "notes.csv"):
+        shutil.copy(folder / "odd" / "033.png", tmp_path / "photos" / name)
+    status, err, rows = batch(tmp_path / "photos")
+    assert (status, [Path(row["image"]).name for row in rows]) == (0, ["033.png", "photo of no ending"])
+    assert "left out of folders, no images by their endings: 2 .csv, 1 .md, 1 .db" in err.replace(
+        "1 .db, 1 .md", "1 .md, 1 .db"
+    )
+    _, _, rows = batch(tmp_path / "photos" / "README.md", output=tmp_path / "named")
+    assert len(rows) == 1
+
+
 def test_a_list_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SelectionError, match="it is no UTF-8 text"):

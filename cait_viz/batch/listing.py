@@ -1,11 +1,12 @@
 """The images that a command is given: files, folders, patterns, addresses and lists of them."""
 
 import glob
+import mimetypes
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from cait_viz._text import one_line, path_text
 from cait_viz.batch import buckets
@@ -17,17 +18,28 @@ from cait_viz.images.web import is_web_address
 # The standard input, and the ending of a file, that holds a list.
 STANDARD_INPUT, LIST = "-", ".txt"
 
+# Windows puts them into folders of images.
+_WINDOWS_FILES = ("thumbs.db", "desktop.ini")
 
-def list_images(sources: Iterable[str], output: Path) -> Iterator[str]:
+
+# Gets the name of a file that is left out.
+LeaveOut = Callable[[str], object]
+
+
+def list_images(
+    sources: Iterable[str], output: Path, leave_out: LeaveOut = lambda name: None
+) -> Iterator[str]:
     """Every image that is meant, in the order in which they were given; one may come twice.
 
     No more than a folder's own names are in memory.
 
     Args:
         sources: paths and addresses (https://, s3://, gs://) of images; folders, for the files in them at any
-            depth, sorted; patterns with * or ?, ** for any depth; text files (.txt) of all these, one a line;
-            "-" for such lines from the standard input. In a list, a folder of a bucket ends in "/".
+            depth, sorted, but for what by its ending is no image, such as .csv; patterns with * or ?, ** for
+            any depth; text files (.txt) of all these, one a line; "-" for such lines from the standard input.
+            In a list, a folder of a bucket ends in "/".
         output: a folder whose files are not meant, wherever it lies.
+        leave_out: gets the name of each file in a folder that is no image by its ending.
 
     Raises:
         SelectionError: no image is meant, or a list cannot be read.
@@ -35,7 +47,7 @@ def list_images(sources: Iterable[str], output: Path) -> Iterator[str]:
     """
     found, written = False, f"{output.absolute()}{os.sep}"
     for source in sources:
-        for image in _listed(source):
+        for image in _listed(source, leave_out):
             if is_web_address(image) or not os.path.abspath(image).startswith(written):  # noqa: PTH100 - quicker
                 found = True
                 yield image
@@ -43,15 +55,15 @@ def list_images(sources: Iterable[str], output: Path) -> Iterator[str]:
         raise SelectionError("there are no images in what was given")
 
 
-def _listed(source: str) -> Iterator[str]:
+def _listed(source: str, leave_out: LeaveOut) -> Iterator[str]:
     if source == STANDARD_INPUT:
         for line in sys.stdin:
-            yield from _named(line.rstrip("\r\n"), in_list=True)
+            yield from _named(line.rstrip("\r\n"), leave_out, in_list=True)
     elif source.lower().endswith(LIST) and not is_web_address(source):
         for line in _lines(source):
-            yield from _named(line, in_list=True)
+            yield from _named(line, leave_out, in_list=True)
     else:
-        yield from _named(source)
+        yield from _named(source, leave_out)
 
 
 def _lines(source: str) -> Iterator[str]:
@@ -67,16 +79,16 @@ def _lines(source: str) -> Iterator[str]:
         raise SelectionError(f"{path_text(Path(source))}: the list cannot be read ({reason})") from None
 
 
-def _named(name: str, *, in_list: bool = False) -> Iterator[str]:
+def _named(name: str, leave_out: LeaveOut, *, in_list: bool = False) -> Iterator[str]:
     """The images of one name that is no list; none of an empty line."""
     if not name.strip():
         return
     if is_web_address(name):
         yield name
     elif buckets.in_bucket(name):
-        yield from _in_bucket(name, in_list=in_list)
+        yield from _in_bucket(name, leave_out, in_list=in_list)
     elif Path(name).is_dir():
-        yield from map(str, walk(Path(name)))
+        yield from _of_folder(map(str, walk(Path(name))), leave_out)
     elif _is_pattern(name) and not Path(name).exists():
         matches = in_order(glob.iglob(name, recursive=True))  # noqa: PTH207 - Path's takes no absolute pattern
         yield from (match for match in _some(matches, name) if Path(match).is_file())
@@ -84,10 +96,20 @@ def _named(name: str, *, in_list: bool = False) -> Iterator[str]:
         yield name
 
 
-def _in_bucket(name: str, *, in_list: bool) -> Iterator[str]:
+def _of_folder(files: Iterable[str], leave_out: LeaveOut) -> Iterator[str]:
+    """The files but for those that by their ending are no images; one without a known ending may be one."""
+    for file in files:
+        kind, _ = mimetypes.guess_type(PurePath(file).name)
+        if (kind and not kind.startswith("image/")) or file.lower().endswith(_WINDOWS_FILES):
+            leave_out(file)
+        else:
+            yield file
+
+
+def _in_bucket(name: str, leave_out: LeaveOut, *, in_list: bool) -> Iterator[str]:
     # To ask for each name of a list whether it is a folder would take longer than to read the images.
     if name.endswith("/") or (not in_list and buckets.is_folder(name)):
-        yield from buckets.files_below(name.rstrip("/"))
+        yield from _of_folder(buckets.files_below(name.rstrip("/")), leave_out)
     elif _is_pattern(name):
         yield from _some(buckets.matches(name), name)
     else:

@@ -1,6 +1,8 @@
 """`cait-viz batch`."""
 
 import sys
+from collections import Counter
+from pathlib import PurePath
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -14,7 +16,7 @@ from cait_viz.batch.store import ROWS
 from cait_viz.batch.work import BatchOptions
 from cait_viz.cli.images import Drawing
 from cait_viz.cli.main import complain
-from cait_viz.cli.options import Block, Count, Head, ManyImagesModel, Output, report
+from cait_viz.cli.options import Block, Count, Head, ManyImagesModel, Output, report, tell
 from cait_viz.drawing.overlay import Appearance
 
 
@@ -67,7 +69,11 @@ def batch(
         head=model_options.head_index(head),
         appearance=appearance,
     )
-    files = Index(list_images(images, output))
+    left_out: Counter[str] = Counter()
+    files = Index(list_images(images, output, lambda name: left_out.update([PurePath(name).suffix])))
+    if left_out:
+        endings = ", ".join(f"{count} {ending}" for ending, count in left_out.most_common())
+        tell(f"left out of folders, no images by their endings: {endings}")
     engine = model_options.load_engine()
     bar = tqdm(total=len(files), leave=False, file=sys.stderr, disable=None, unit=" images")
 
