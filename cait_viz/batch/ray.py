@@ -8,6 +8,7 @@ them as a run on one machine does.
 import contextlib
 import io
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ def _connected(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray
-        import ray.data
+        import ray.data.exceptions
     except ImportError as error:
         raise ClusterError(
             f'--ray: Ray cannot be imported ({error}); install it with: pip install "ray[data]"'
@@ -159,9 +160,10 @@ def _connected(address: str) -> Iterator[None]:
             _connect(address)
         try:
             yield
-        except ray.exceptions.RayError as error:
-            # Ray's messages end with what happened, behind the traceback of another process.
-            reason = str(error).strip().rpartition("\n")[2]
+        except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
+            # What happened stands behind the traceback of another process, and before advice of Ray's.
+            text = str(error).strip()
+            reason = [*text.splitlines()[-1:], *re.findall(r"^[\w.]+(?:Error|Exception): .+", text, re.M)][-1]
             raise ClusterError(f"Ray gives up: {one_line(reason, 500)}; go on with --resume") from None
         finally:
             if begun:

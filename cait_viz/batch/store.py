@@ -86,12 +86,13 @@ class Store:
         """Write the rows of the images, in their order, as one Parquet file."""
         self.flush()
         places = self.images.places()
+        pool = pa.system_memory_pool()  # Arrow's own would keep what each row group freed
         with (
             atomic_path(self.folder / ROWS) as part,
-            pq.ParquetWriter(part, self._schema, compression="zstd") as writer,
+            pq.ParquetWriter(part, self._schema, compression="zstd", memory_pool=pool) as writer,
         ):
             while group := list(islice(places, _ROW_GROUP)):
-                table = pa.concat_tables(self._runs(group)).combine_chunks()
+                table = pa.concat_tables(self._runs(group)).combine_chunks(pool)
                 writer.write_table(table, row_group_size=_ROW_GROUP)
         self._read.cache_clear()
         shutil.rmtree(self._unfinished)
