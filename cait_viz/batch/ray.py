@@ -8,6 +8,7 @@ them as a run on one machine does.
 import contextlib
 import io
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -160,8 +161,9 @@ def _connected(address: str) -> Iterator[None]:
         try:
             yield
         except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
-            # Ray's messages end with what happened, behind the traceback of another process.
-            reason = str(error).strip().rpartition("\n")[2]
+            # What happened stands behind the traceback of another process, and before advice of Ray's.
+            text = str(error).strip()
+            reason = [*text.splitlines()[-1:], *re.findall(r"^[\w.]+(?:Error|Exception): .+", text, re.M)][-1]
             raise ClusterError(f"Ray gives up: {one_line(reason, 500)}; go on with --resume") from None
         finally:
             if begun:
