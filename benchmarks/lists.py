@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from itertools import islice
 from pathlib import Path
@@ -73,6 +74,28 @@ def index_bytes() -> int:
     return sum(link.stat().st_size for link in links if "etilqs" in str(link.readlink()))
 
 
+class Peak(threading.Thread):
+    """Follows the own memory of a process until it ends, or until it is told to stop."""
+
+    def __init__(self, process: int) -> None:
+        super().__init__(daemon=True)
+        self.own = self.whole = 0
+        self._process, self._end = process, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        """Look again and again."""
+        while not self._end.wait(0.02):
+            own, whole = memory(self._process)
+            self.own, self.whole = max(self.own, own), max(self.whole, whole)
+
+    def stop(self) -> "Peak":
+        """Look no more."""
+        self._end.set()
+        self.join()
+        return self
+
+
 def run(side: str, count: int, folder: Path) -> str:
     """A row of the table of whole runs."""
     images, weights = folder / f"{count}", folder / "tiny.safetensors"
@@ -86,16 +109,14 @@ def run(side: str, count: int, folder: Path) -> str:
         environment = os.environ | {"XDG_CACHE_HOME": str(folder), "PYTHONPATH": root}
         begun = time.perf_counter()
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        own = whole = 0
-        while process.poll() is None:
-            now = memory(process.pid)
-            own, whole = max(own, now[0]), max(whole, now[1])
-            time.sleep(0.05)
+        peak = Peak(process.pid)
+        process.wait()
+        peak.stop()
         taken = time.perf_counter() - begun
         if process.returncode:
             sys.exit(f"{side}, {count} images: status {process.returncode}")
     cells = [side, f"{count:,}", f"{taken:.0f} s", f"{count / taken:.0f}"]
-    cells += [f"{own / 1e3:.0f} MB", f"{whole / 1e3:.0f} MB"]
+    cells += [f"{peak.own / 1e3:.0f} MB", f"{peak.whole / 1e3:.0f} MB"]
     return f"| {' | '.join(cells)} |"
 
 
@@ -125,20 +146,19 @@ def write_rows(count: int) -> str:
     listed = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "out", {}, rows.schema, index, resume=False)
-        own = 0
+        peak = Peak(os.getpid())
         missing = index.missing()
         while names_now := list(islice(missing, 8 * TOGETHER)):
             parts = [names_now[start : start + TOGETHER] for start in range(0, len(names_now), TOGETHER)]
             for part in reversed(parts):  # as actors are done, before one another
                 table = ready.slice(random.integers(ROWS - TOGETHER), len(part))
                 store.add(table.add_column(0, "image", pa.array(part)))
-            own = max(own, memory(os.getpid())[0])
         store.flush()
         kept = time.perf_counter()
         on_disk = sum(path.stat().st_size for path in (Path(folder) / "out" / "unfinished").iterdir())
         store.finish()
-        own = max(own, memory(os.getpid())[0])
         done = time.perf_counter()
+        own = peak.stop().own
         size = (Path(folder) / "out" / "images.parquet").stat().st_size
         listing = index_bytes()
     rates = [f"{count / seconds:,.0f}" for seconds in (listed - begun, kept - listed, done - kept)]
