@@ -155,7 +155,7 @@ def test_images_of_any_shape_are_drawn(size):
         ({"interpolation": "x"}, "there is no interpolation 'x'; choose one of bicubic, nearest"),
         ({"scale": "x"}, "there is no scale 'x'; choose one of head, shared"),
         ({"alpha": 2}, "alpha must be from 0 to 1, not 2"),
-        ({"max_side": 0}, "max_side must be a whole number of at least 1, not 0"),
+        ({"max_side": 0}, "max_side must be at least 1, not 0"),
     ],
 )
 def test_a_view_that_is_not_there_is_refused(analysis, options, sentence):

@@ -158,9 +158,9 @@ def test_own_weights_that_are_no_longer_those_of_the_start_are_told_in_a_sentenc
     page = visit()
     shown = maps(page)
     if then == "vanished":
-        own.choice.weights.unlink()
+        own.choice.checkpoint.path.unlink()
     else:
-        save_file(lively_weights(timm_shapes(replace(OWN_CONFIG, num_heads=3))), own.choice.weights)
+        save_file(lively_weights(timm_shapes(replace(OWN_CONFIG, num_heads=3))), own.choice.checkpoint.path)
     choose_sample(page, "rocket")
     assert is_usable(page)
     [sentence] = notices(page)
@@ -173,7 +173,7 @@ def test_own_weights_that_are_no_longer_those_of_the_start_are_told_in_a_sentenc
 
 
 def test_own_weights_that_have_vanished_before_the_first_image_leave_the_gallery(give):
-    give().choice.weights.unlink()
+    give().choice.checkpoint.path.unlink()
     page = visit()
     assert is_usable(page)
     assert len(notices(page)) == 1

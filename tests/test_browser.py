@@ -117,11 +117,10 @@ def test_back_faster_than_the_page_goes_back_as_often(visitor, pause):
         pause,
     )
     page.wait_for_url("**block=1&head=mean&style=overlay**")
+    expected = "Where bundled looked in rocket.jpg: class-attention block 2, mean of the heads."
+    page.get_by_alt_text(expected).first.wait_for()
     visitor.rest()
-    visitor.calm(lambda: visitor.maps)
-    assert (
-        visitor.maps[0] == "Where bundled looked in rocket.jpg: class-attention block 2, mean of the heads."
-    )
+    assert visitor.maps[0] == expected
     assert "style=overlay" in page.url
     assert page.evaluate("history.length") == steps
     page.evaluate("history.go(2)")

@@ -56,7 +56,7 @@ def batch(
         resume: go on with a run that was interrupted; do what is missing and no more.
         ray: look at the images on a Ray cluster, with the same output: auto for the one that this machine is
             part of, local for a new one on this machine, or HOST:PORT. All its machines see the images and
-            the weights at the same paths.
+            the weights at the same paths (default: none, this machine alone looks at them).
         ray_cores: cores of a machine for each copy of the network on a Ray cluster.
     """
     model_options.check_block(block)
