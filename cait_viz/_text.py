@@ -1,6 +1,7 @@
 """Pieces of the sentences that errors are made of."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -55,6 +56,21 @@ def _ranges(numbers: Iterable[int]) -> str:
         else:
             runs.append([number])
     return ",".join("-".join(map(str, run)) for run in runs)
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number with the word that follows it: "1 image", "2 images"; `several` where an "s" does not do."""
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
+
+
+def told_apart(names: Iterable[str]) -> list[str]:
+    """The names, of which each that came before gets its number: "cat", "cat (2)"."""
+    met: Counter[str] = Counter()
+    apart = []
+    for name in names:
+        met[name] += 1
+        apart.append(f"{name} ({met[name]})" if met[name] > 1 else name)
+    return apart
 
 
 def path_text(path: Path) -> str:

@@ -14,6 +14,16 @@ def blobs(seed):
     return file.getvalue()
 
 
+def many_images(folder, count):
+    """Write images of as many shapes into the folders even and odd, and a file that is none."""
+    for number in range(count):
+        path = folder / ("even" if number % 2 == 0 else "odd") / f"{number:03}.png"
+        path.parent.mkdir(exist_ok=True)
+        with Image.open(io.BytesIO(blobs(number))) as image:
+            image.resize((40 + number, 60)).save(path)
+    (folder / "even" / "044 notes.jpg").write_text("no image")
+
+
 def pixels_of(source):
     """The pixels of an image's path or bytes."""
     return np.asarray(Image.open(io.BytesIO(source) if isinstance(source, bytes) else source))

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from image_helpers import blobs
+from image_helpers import blobs, many_images
 from PIL import Image
 
 import cait_viz
@@ -30,12 +30,7 @@ from cait_viz.errors import OutputError, SelectionError
 def folder(tmp_path_factory):
     """A hundred small images of many shapes, in two folders, and files that are none."""
     place = tmp_path_factory.mktemp("many")
-    for number in range(100):
-        path = place / ("even" if number % 2 == 0 else "odd") / f"{number:03}.png"
-        path.parent.mkdir(exist_ok=True)
-        with Image.open(io.BytesIO(blobs(number))) as image:
-            image.resize((40 + number, 60)).save(path)
-    (place / "even" / "044 notes.jpg").write_text("no image")
+    many_images(place, 100)
     (place / "odd" / ".hidden").write_text("hidden")
     (place / "odd" / os.fsdecode(b"100 \xff.png")).write_bytes((place / "even" / "000.png").read_bytes())
     return place

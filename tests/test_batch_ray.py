@@ -1,12 +1,10 @@
 """The same rows from a Ray cluster of two machines, whoever dies on the way."""
 
-import io
 import shutil
 
 import psutil
 import pytest
-from image_helpers import blobs
-from PIL import Image
+from image_helpers import many_images
 from safetensors.numpy import save_file
 
 import cait_viz
@@ -38,12 +36,7 @@ def cluster(environment):
 def folder(tmp_path_factory):
     """Images of many shapes in two folders, and a file that is none."""
     place = tmp_path_factory.mktemp("many")
-    for number in range(150):
-        path = place / ("even" if number % 2 == 0 else "odd") / f"{number:03}.png"
-        path.parent.mkdir(exist_ok=True)
-        with Image.open(io.BytesIO(blobs(number))) as image:
-            image.resize((40 + number, 60)).save(path)
-    (place / "even" / "044 notes.jpg").write_text("no image")
+    many_images(place, 150)
     return place
 
 

@@ -21,7 +21,6 @@ STANDARD_INPUT, LIST = "-", ".txt"
 # Windows puts them into folders of images.
 _WINDOWS_FILES = ("thumbs.db", "desktop.ini")
 
-
 # Gets the name of a file that is left out.
 LeaveOut = Callable[[str], object]
 

@@ -16,7 +16,6 @@ from cait_viz.batch.store import Store
 from cait_viz.batch.work import BatchOptions, file_stem
 from cait_viz.drawing.export import SOFTWARE
 from cait_viz.engine.base import Engine
-from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.images.preprocess import View
 
 # Gets a number of images that are done, and whether they were done before.
@@ -99,7 +98,7 @@ def _made_by(engine: Engine, options: BatchOptions, view: View) -> dict[str, Any
         "input_size": list(model.input_shape[::-1]),
         "trained_size": model.trained_size,
         "classes_sha256": hashlib.sha256("\n".join(labels_of(engine)).encode()).hexdigest(),
-        "engine": "openvino" if isinstance(engine, OpenVINOEngine) else "keras",
+        "engine": engine.name,
         "precision": engine.precision,
         "view": view,
         "classes_listed": options.top,

@@ -29,7 +29,7 @@ from cait_viz.batch.work import BATCH, BatchOptions, Made, Worker
 from cait_viz.engine import memory
 from cait_viz.engine.base import Engine, EngineName
 from cait_viz.engine.load import load_engine
-from cait_viz.engine.openvino import OpenVINOEngine, limit_threads
+from cait_viz.engine.openvino import limit_threads
 from cait_viz.errors import CaitVizError, CheckpointError, ClusterError
 from cait_viz.images.preprocess import View
 from cait_viz.model.config import Precision
@@ -113,7 +113,7 @@ def run_on_ray(
     order = _Order(
         model=model,
         sha256=engine.source.sha256,
-        engine="openvino" if isinstance(engine, OpenVINOEngine) else "keras",
+        engine=engine.name,
         precision=engine.precision,
         labels=labels_of(engine),
         options=options,

@@ -9,7 +9,7 @@ import numpy as np
 
 from cait_viz import questions
 from cait_viz._files import atomic_write
-from cait_viz._text import file_text, one_line
+from cait_viz._text import counted, file_text, one_line
 from cait_viz.api import analyze
 from cait_viz.attention.maps import Floats
 from cait_viz.drawing.export import SOFTWARE
@@ -147,8 +147,7 @@ def _measured(path: Path, engine: Engine, names: Sequence[MapName], view: View, 
 
 def _table(rows: Sequence[Mapping[str, Any]], seed: int) -> list[str]:
     measured = [entry for entry in rows if "error" not in entry]
-    images = "1 image" if len(measured) == 1 else f"{len(measured)} images"
-    lines = [*table_head(f"map, on {images}", *_MEASURES.values())]
+    lines = [*table_head(f"map, on {counted(len(measured), 'image')}", *_MEASURES.values())]
     for name in measured[0]["deletion"]:
         cells = []
         for measure in _MEASURES:

@@ -27,7 +27,6 @@ from cait_viz.batch.sheet import SHEET, thumbnail
 from cait_viz.drawing.export import png_bytes, safe_name
 from cait_viz.drawing.overlay import Appearance
 from cait_viz.engine.base import Engine
-from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.errors import ImageError
 from cait_viz.images.preprocess import View, normalize, resize_and_crop, seen_box
 from cait_viz.images.read import LoadedImage, load_image
@@ -222,7 +221,7 @@ def _ask(engine: Engine, decoded: Sequence[Decoded]) -> list[tuple[Floats, dict[
         return [() for _ in decoded]
     # In OpenVINO a single image runs on another graph; elsewhere the numbers' last digits depend on how many
     # images are asked about at once.
-    least = 2 if isinstance(engine, OpenVINOEngine) else BATCH
+    least = 2 if engine.name == "openvino" else BATCH
     asked = inputs + inputs[-1:] * (least - len(inputs))
     logits, _, attention = engine.forward(np.stack(asked))
     check_finite(engine.source.file, logits, *attention.values())

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from cait_viz._backend import BACKENDS, import_keras, installed_backend
 from cait_viz._files import check_folder, check_output
-from cait_viz._text import file_text, one_line
+from cait_viz._text import counted, file_text, one_line
 from cait_viz.batch.study import study
 from cait_viz.cli.main import complain
 from cait_viz.cli.options import (
@@ -157,8 +157,7 @@ def trust(
         )  # fmt: skip
     print("\n".join(table))
     if unread:
-        files_text = "1 file" if unread == 1 else f"{unread} files"
-        raise ImageError(f"{files_text} cannot be read as an image; {file_text(json)} says why")
+        raise ImageError(f"{counted(unread, 'file')} cannot be read as an image; {file_text(json)} says why")
 
 
 def export(

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, SupportsIndex
+from typing import ClassVar, Literal, SupportsIndex
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class Engine(ABC):
     """A network that is ready to run; safe for several threads.
 
     Attributes:
+        name: which engine it is, "openvino" or "keras".
         config: its architecture.
         source: where its weights came from, and what results call it.
         labels: the name of each class; empty where they are not known.
@@ -29,6 +30,7 @@ class Engine(ABC):
         on_gpu: whether a GPU computes.
     """
 
+    name: ClassVar[EngineName]
     config: CaiTConfig
     source: WeightsSource
     labels: tuple[str, ...]

@@ -66,6 +66,8 @@ class KerasEngine(Engine):
         model: the network.
     """
 
+    name = "keras"
+
     def __init__(self, model: CaiT) -> None:
         self.model = model
         self.config, self.labels = model.config, model.labels

@@ -48,6 +48,8 @@ class OpenVINOEngine(Engine):
         EngineError: OpenVINO is missing, or refuses the network.
     """
 
+    name = "openvino"
+
     def __init__(
         self,
         checkpoint: Checkpoint,

@@ -34,6 +34,8 @@ class KerasProcess(Engine):
         ProcessDiedError: the process ended, now or at a later question.
     """
 
+    name = "keras"
+
     def __init__(
         self, checkpoint: Checkpoint, labels: Labels | None = None, precision: Precision = "float32"
     ) -> None:

@@ -147,8 +147,8 @@ def eight_bit_image(
     Whole numbers without a sign run from 0 to the end of their bits; where they do not reach a quarter of
     that, to the end of the fewest of 8, 10, 12, … bits that hold them, as cameras and microscopes write them;
     but 8 bits that were made 16, 257 for each level, stay as dark as they were. Floats within 0 to 1 are
-    fractions. All else has no stated range: floats within 0 to 255 are taken as
-    8 bits, and what remains is stretched from its smallest to its largest value. Opacity has its own range.
+    fractions. All else has no stated range: floats within 0 to 255 are taken as 8 bits, and what remains is
+    stretched from its smallest to its largest value. Opacity has its own range.
 
     Args:
         samples: integers or floats, (H, W, S): the colors, and where there are more, the opacity.

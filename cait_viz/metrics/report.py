@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cait_viz._text import counted
 from cait_viz.metrics import faithfulness
 from cait_viz.metrics.faithfulness import CENTER, RANDOM, Areas, block_name, bootstrap_interval
 
@@ -44,7 +45,7 @@ def faithfulness_lines(areas: Areas, saliency_block: int, seed: int) -> Iterator
     blocks = [name for name in areas if name not in (RANDOM, CENTER)]
     titles = {name: f"{name}, mean of the heads" for name in blocks}
     titles |= {RANDOM: f"{RANDOM}, mean of {faithfulness.RANDOM_MAPS}", CENTER: CENTER}
-    images = "1 image" if len(areas[CENTER]) == 1 else f"{len(areas[CENTER])} images"
+    images = counted(len(areas[CENTER]), "image")
     yield (
         f"Faithfulness on {images} spread evenly over the classes (seed {seed}): the area under the "
         f"predicted class's probability, {faithfulness.STEPS} steps; its mean and, in brackets, the mean's "

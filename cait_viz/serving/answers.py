@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
+from cait_viz._text import counted
 from cait_viz.errors import CaitVizError
 from cait_viz.serving.queue import FairQueue, Place
 
@@ -141,7 +142,7 @@ def _in_words(place: Place) -> str:
     """How many are before it, and how long they take."""
     if not place.ahead:
         return "Yours is next"
-    before = f"{place.ahead} {'image' if place.ahead == 1 else 'images'} before yours"
+    before = f"{counted(place.ahead, 'image')} before yours"
     if place.seconds is None:
         return before
     seconds = max(1, round(place.seconds))

@@ -50,6 +50,7 @@ def user_model(checkpoint: Checkpoint, labels: Path | None = None) -> AvailableM
     # A link keeps the name that the user gave, and not that of what it points to.
     path = checkpoint.origin.parent.resolve() / checkpoint.origin.name
     name, variant = _name_after(path), checkpoint.variant
+    _ = checkpoint.sha256  # from here on a change of the file is noticed
     known = variant.accuracy if variant and checkpoint.as_published else None
     return AvailableModel(
         name=name,

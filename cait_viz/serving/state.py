@@ -164,7 +164,7 @@ def server() -> Server:
 def start(*arguments: Any, **named: Any) -> Server:
     """Make the server's state anew. Arguments and errors as for `Server`."""
     global _server
-    _server = None
+    _server = None  # also where the new one is refused: what is asked next says why
     _server = Server(*arguments, **named)
     return _server
 

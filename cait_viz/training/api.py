@@ -14,13 +14,13 @@ import keras
 import numpy as np
 
 from cait_viz._checks import check_number
-from cait_viz._text import listed, one_line, path_text
+from cait_viz._text import counted, listed, one_line, path_text
 from cait_viz.errors import CheckpointError, DatasetError, OutputError, SelectionError
 from cait_viz.images.folders import UNKNOWN, Example
 from cait_viz.model.config import CaiTConfig
 from cait_viz.training import datasets
 from cait_viz.training.config import DISTILLATION, FINETUNING, VALIDATION_SHARE, RunOptions, TrainingConfig
-from cait_viz.training.datasets import PrintLine, counted, is_image
+from cait_viz.training.datasets import PrintLine, is_image
 from cait_viz.training.job import Job
 from cait_viz.training.run import Outcome, train
 from cait_viz.training.teacher import Teacher
@@ -271,7 +271,7 @@ def _hold_back(
         unlabeled = (example.path for example in examples if example.label < 0)
         unknown = [str(path.relative_to(folder)) for path in unlabeled if is_image(path, lambda _: None)]
         if unknown:
-            images = counted(len(unknown), "image", "images")
+            images = counted(len(unknown), "image")
             note(f"{path_text(folder)}: {images} of no known class ({listed(unknown)}); skipped")
     training = datasets.exclude(found, inside)
     if left_out := len(found) - len(training):

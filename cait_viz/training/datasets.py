@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cait_viz._checks import check_number
-from cait_viz._text import listed, one_line, path_text
+from cait_viz._text import counted, listed, one_line, path_text
 from cait_viz.errors import DatasetError
 from cait_viz.images.folders import (
     UNKNOWN,
@@ -220,13 +220,8 @@ def report_classes(
     print_line(f"{classes}: {_numbers(len(training), len(validation))}{unlabeled}")
 
 
-def counted(number: int, one: str, several: str) -> str:
-    """A number with the word that follows it: "1 image", "2 images"."""
-    return f"{number} {one if number == 1 else several}"
-
-
 def _numbers(training: int, validation: int) -> str:
-    return f"{counted(training, 'image', 'images')} to train on, {validation} to validate with"
+    return f"{counted(training, 'image')} to train on, {validation} to validate with"
 
 
 def report_loose_images(folder: Path, print_line: PrintLine) -> None:

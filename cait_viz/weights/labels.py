@@ -16,7 +16,6 @@ from cait_viz.errors import CheckpointError
 
 IMAGENET_CLASSES = 1000
 
-
 # A file of names, or the names themselves.
 Labels = Path | str | tuple[str, ...]
 

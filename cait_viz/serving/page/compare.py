@@ -1,11 +1,11 @@
 """The question *Side by side*: two maps of one image, or of two, by one network or two."""
 
-from collections import Counter
 from dataclasses import replace
 
 import streamlit as st
 
 from cait_viz import questions
+from cait_viz._text import told_apart
 from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Appearance
 from cait_viz.errors import CaitVizError
@@ -128,11 +128,9 @@ def choose_other_image(result: ScreenResult) -> ChosenImage:
     """The same image, a sample, or another image that the person gave."""
     own = {key: image for key, image in own_images().items() if image != result.image}
     names = {SAME: "The same", **{slug: sample.title for slug, sample in samples().items()}}
-    called: Counter[str] = Counter()
-    for key, image in reversed(own.items()):  # the newest first; the page tells options by their text
-        called[image.name] += 1
-        again = f" ({called[image.name]})" if called[image.name] > 1 else ""
-        names[key] = f"Yours: {image.name}{again}"
+    newest = list(reversed(own))  # first; the page tells options by their text
+    called = told_apart(own[key].name for key in newest)
+    names |= {key: f"Yours: {name}" for key, name in zip(newest, called, strict=True)}
     choice: str = st.selectbox(
         "Image",
         list(names),

@@ -3,6 +3,7 @@
 import streamlit as st
 from PIL import Image
 
+from cait_viz._text import counted
 from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Appearance
 from cait_viz.results.analysis import Analysis
@@ -201,8 +202,3 @@ def show_reading_guide(model: AvailableModel) -> None:
         "not have changed the answer. "
         f"[Going deeper with Image Transformers]({PAPER}) (Touvron et al. 2021), Figures 6 and 7."
     )
-
-
-def counted(number: int, thing: str) -> str:
-    """So many of a thing, in words."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

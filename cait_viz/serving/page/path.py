@@ -8,6 +8,7 @@ import streamlit as st
 from PIL import Image
 
 from cait_viz import questions
+from cait_viz._text import told_apart
 from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Appearance
 from cait_viz.results.tracing import BlockAttention, Trace
@@ -166,12 +167,7 @@ def show_depths(
         "trained on the last depth alone.",
     )
     followed = trace.lens_leading()
-    labels = [label for label, _ in followed]
-    # Two classes may have one name, and are two lines.
-    names = [
-        f"{label} ({before + 1})" if (before := labels[:place].count(label)) else label
-        for place, label in enumerate(labels)
-    ]
+    names = told_apart(label for label, _ in followed)  # two classes of one name are two lines
     points = [
         {"depth": depth, "share": float(share), "class": name}
         for name, (_, shares) in zip(names, followed, strict=True)
