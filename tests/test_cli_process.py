@@ -57,7 +57,8 @@ started = []
 def run_module(name, **_):
     from cait_viz.serving.state import server
     first = server().models[server().first_model].choice
-    started.append([sys.argv[2:], logging.root.manager.disable, str(first)])
+    files = [str(first.checkpoint and first.checkpoint.file.path), str(first.labels)]
+    started.append([sys.argv[2:], logging.root.manager.disable, files])
 runpy.run_module = run_module
 from cait_viz.cli.main import main
 for arguments in json.loads(sys.argv[1]):
@@ -91,12 +92,11 @@ def test_app_opens_on_the_weights_that_were_given_with_their_labels(launched, ti
     labels = tmp_path / "names.txt"
     labels.write_text("".join(f"name {index}\n" for index in range(10)))
     given = ["--weights", tiny_weights, "--labels", labels]
-    [(arguments, _, first)] = launched([*given, "--port", "8502", "--", "--theme.base=dark"])
+    [(arguments, _, files)] = launched([*given, "--port", "8502", "--", "--theme.base=dark"])
     assert arguments[1:] == ["--server.port=8502", "--theme.base=dark"]
-    assert str(tiny_weights) in first
-    assert str(labels) in first
-    [(_, _, first)] = launched(["--weights", tiny_weights])
-    assert str(tiny_weights) in first
+    assert files == [str(tiny_weights), str(labels)]
+    [(_, _, files)] = launched(["--weights", tiny_weights])
+    assert files == [str(tiny_weights), "None"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
