@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from folder_server import serving
 from image_helpers import blobs, many_images
 from PIL import Image
 
@@ -227,6 +228,23 @@ def test_what_is_there_is_not_asked_again_and_what_is_new_is_put_in_its_place(fo
     assert written(tmp_path / "out") == written(tmp_path / "whole")
 
 
+def test_an_address_that_failed_is_tried_again_when_the_run_is_resumed(batch, tmp_path):
+    """A file that is none is not: its row says so."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    with serving(tmp_path / "site") as site:
+        images = [f"{site}/late.png", tmp_path / "bad.png", f"{site}/never.png"]
+        before = batch(*images)[2]
+        (tmp_path / "site" / "late.png").write_bytes(blobs(1))
+        (tmp_path / "bad.png").write_bytes(blobs(1))
+        after = batch(*images, options=["--resume"])[2]
+    assert [bool(row["error"]) for row in before] == [True, True, True]
+    assert [row["image"] for row in after] == list(map(str, images))
+    assert after[0]["labels"]
+    assert after[0]["error"] is None
+    assert after[1:] == before[1:]
+
+
 @pytest.mark.parametrize(
     "options",
     [["--top", 3], ["--maps"], ["--view", "squash"], ["--engine", "keras"], ["--labels", "names.txt"]],
@@ -283,7 +301,7 @@ def test_images_are_listed_once_in_their_order(folder, tmp_path, monkeypatch):
     assert names[10:12] == ["odd/003.png", "even/000.png"]
     assert names[-2:] == ["https://example.org/x.png", "no such.png"]
     assert len(names) == len(set(names)) == 10 + 1 + 51 + 2
-    monkeypatch.setattr(sys, "stdin", io.StringIO("odd/001.png\neven/000.png\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\ufeffodd/001.png\neven/000.png\n"))
     assert listed(["-"]) == ["odd/001.png", "even/000.png"]
     assert len(listed(["**/*.png"])) == 101
     assert listed([str(folder / "od?" / "001.png")]) == [str(folder / "odd" / "001.png")]

@@ -4,13 +4,11 @@ import json
 import re
 import shlex
 import struct
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from folder_server import serving
 from reference import timm_shapes
 from safetensors.numpy import load_file, save_file
 
@@ -212,28 +210,13 @@ print(opened[image], opened[weights])
     assert out.splitlines()[-1] == "1 2"
 
 
-class SilentHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def web_server():
-    """The address of a server on this machine that has the samples."""
-    handler = partial(SilentHandler, directory=str(SAMPLES))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-def test_an_image_may_be_a_web_address(run, small, small_cat, web_server):
-    address = f"{web_server}/cat.jpg"
-    status, out, _ = run("predict", address, *small, "--json")
-    answer = json.loads(out)
-    assert (status, answer["image"]) == (0, address)
-    assert answer["predictions"][0]["label"] == small_cat.predictions[0][0]
-    status, _, err = run("predict", f"{web_server}/dog.jpg", *small)
+def test_an_image_may_be_a_web_address(run, small, small_cat):
+    with serving(SAMPLES) as site:
+        status, out, _ = run("predict", f"{site}/cat.jpg", *small, "--json")
+        answer = json.loads(out)
+        assert (status, answer["image"]) == (0, f"{site}/cat.jpg")
+        assert answer["predictions"][0]["label"] == small_cat.predictions[0][0]
+        status, _, err = run("predict", f"{site}/dog.jpg", *small)
     assert (status, err.count("\n")) == (1, 1)
     assert "404" in err
 

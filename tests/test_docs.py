@@ -7,17 +7,15 @@ import re
 import shlex
 import sys
 import typing
-from functools import partial
 from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from subprocess import run
-from threading import Thread
 from types import ModuleType
 from urllib.parse import urlsplit
 
 import pytest
 from browser_visitor import PATIENCE, PHONE
 from conftest import ROOT
+from folder_server import serving
 
 import cait_viz
 from cait_viz import training
@@ -61,13 +59,6 @@ class Page(HTMLParser):
             self.alts.append(values.get("alt"))
         if values.get("rel") != "canonical" and (address := values.get(FETCHED.get(tag))):
             self.fetched.append(address)
-
-
-class Silent(SimpleHTTPRequestHandler):
-    """A server of files that writes no log."""
-
-    def log_message(self, *_):
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +135,8 @@ def test_in_a_browser_no_page_is_wider_than_a_phone_or_asks_another_host(scheme,
     context = browser.new_context(viewport=PHONE, color_scheme=scheme)
     page, outside, complaints = context.new_page(), [], []
     page.set_default_timeout(PATIENCE)
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=site)) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        own = f"http://127.0.0.1:{server.server_port}/"
+    with serving(site) as address:
+        own = f"{address}/"
         page.on("request", lambda asked: asked.url.startswith((own, "data:")) or outside.append(asked.url))
         page.on("console", lambda told: told.type == "error" and complaints.append(told.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -164,7 +154,6 @@ def test_in_a_browser_no_page_is_wider_than_a_phone_or_asks_another_host(scheme,
         page.get_by_role("textbox", name="Search").press_sequentially("rollout")  # it listens to keys
         page.locator(".md-search-result__item").first.wait_for(state="attached")
         context.close()
-        server.shutdown()
     assert outside == []
     assert complaints == []
 

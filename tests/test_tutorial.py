@@ -1,13 +1,10 @@
 """The Keras tutorial's own calls, from top to bottom, give what the tutorial shows."""
 
-import functools
-import http.server
-import threading
-
 import keras
 import matplotlib as mpl
 import numpy as np
 import pytest
+from folder_server import serving
 from keras import ops
 from PIL import Image
 
@@ -34,16 +31,8 @@ BLOCK = {
 @pytest.fixture
 def photo_url():
     """The web address of a sample photograph."""
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    handler = functools.partial(Handler, directory=SAMPLES)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/{PHOTO.name}"
-        server.shutdown()
+    with serving(SAMPLES) as site:
+        yield f"{site}/{PHOTO.name}"
 
 
 def test_the_tutorial_runs_from_top_to_bottom(bundled, photo_url, tmp_path):

@@ -13,6 +13,7 @@ from pyarrow import fs
 from cait_viz._text import one_line
 from cait_viz.errors import DatasetError, ImageError
 from cait_viz.images.read import MAX_FILE_BYTES
+from cait_viz.images.web import is_web_address
 
 _SCHEMES = ("s3://", "gs://")
 
@@ -20,6 +21,11 @@ _SCHEMES = ("s3://", "gs://")
 def in_bucket(name: str) -> bool:
     """Whether a name is an address in a bucket."""
     return name.startswith(_SCHEMES)
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is that of no file of this machine: a web address or one in a bucket."""
+    return is_web_address(name) or in_bucket(name)
 
 
 def read_bytes(address: str) -> bytes:

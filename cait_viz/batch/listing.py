@@ -47,7 +47,7 @@ def list_images(
     found, written = False, f"{output.absolute()}{os.sep}"
     for source in sources:
         for image in _listed(source, leave_out):
-            if is_web_address(image) or not os.path.abspath(image).startswith(written):  # noqa: PTH100 - quicker
+            if buckets.is_address(image) or not os.path.abspath(image).startswith(written):  # noqa: PTH100 - quicker
                 found = True
                 yield image
     if not found:
@@ -57,7 +57,8 @@ def list_images(
 def _listed(source: str, leave_out: LeaveOut) -> Iterator[str]:
     if source == STANDARD_INPUT:
         for line in sys.stdin:
-            yield from _named(line.rstrip("\r\n"), leave_out, in_list=True)
+            # A list that Windows' PowerShell hands over may begin with a byte order mark.
+            yield from _named(line.rstrip("\r\n").removeprefix("\ufeff"), leave_out, in_list=True)
     elif source.lower().endswith(LIST) and not is_web_address(source):
         for line in _lines(source):
             yield from _named(line, leave_out, in_list=True)

@@ -96,7 +96,8 @@ def run_on_ray(
         address: of the cluster: "auto" for the one that this machine is part of, "local" for a new one on
             this machine, or HOST:PORT.
         view: what the network sees.
-        resume: do what is missing and no more, whether this or `run_batch` began.
+        resume: do what is missing and no more, whether this or `run_batch` began; an address that could not
+            be read before is tried again.
         step: gets a number of images that are done, and whether they were done before.
         cores: how many an actor has; there are as many actors as cores and memory allow.
         images_per_task: what is done anew when a process dies; by default it follows the network's size.

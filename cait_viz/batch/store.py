@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from cait_viz._files import atomic_path, atomic_write, check_folder, remove_folder, remove_remains
 from cait_viz._text import path_text
+from cait_viz.batch.buckets import is_address
 from cait_viz.batch.index import Index
 from cait_viz.errors import OutputError
 
@@ -33,7 +34,7 @@ class Store:
         run: what makes them, ready for JSON; the same for all rows of a folder.
         schema: their columns, of which "image" tells one from another.
         images: what there is to be a row of each; those that the folder has are placed in it.
-        resume: keep the rows that the folder has.
+        resume: keep the rows that the folder has, but for those of addresses that failed.
 
     Raises:
         OutputError: the folder cannot be written, holds something and is not to be resumed, or holds the
@@ -64,6 +65,7 @@ class Store:
         self._next = 0
         for path in sorted(self._unfinished.glob("*.arrow")):
             self._next = int(path.stem) + 1
+            self._drop_failed_downloads(int(path.stem))
             self._place(int(path.stem))
 
     def add(self, rows: pa.Table) -> None:
@@ -122,11 +124,15 @@ class Store:
     def _write(self, tables: list[pa.Table]) -> None:
         """Write rows into the next file."""
         number = self._next
+        self._write_file(number, tables)
+        self._next += 1
+        self._place(number)
+
+    def _write_file(self, number: int, tables: list[pa.Table]) -> None:
         with atomic_write(self._path(number)) as file, pa.ipc.new_file(file, self._schema) as writer:
             for table in tables:
                 writer.write_table(table.cast(self._schema))
-        self._next += 1
-        self._place(number)
+        self._read.cache_clear()
 
     def _place(self, number: int) -> None:
         """Tell the index which rows lie in a file."""
@@ -134,6 +140,16 @@ class Store:
         self.images.place(names, number)
         if len(names) < _ROW_GROUP:
             self._small[number] = len(names)
+
+    def _drop_failed_downloads(self, number: int) -> None:
+        """Remove the rows of addresses that failed: the network may be back."""
+        table = self._read(number)
+        if table["error"].null_count == len(table):
+            return
+        columns = zip(table["image"].to_pylist(), table["error"].to_pylist(), strict=True)
+        kept = table.filter([not (error and is_address(image)) for image, error in columns])
+        if len(kept) < len(table):
+            self._write_file(number, [kept])
 
     def _runs(self, places: list[tuple[int, int]]) -> Iterator[pa.Table]:
         """The rows at these places; those that lie behind each other in a file come together."""

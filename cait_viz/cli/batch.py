@@ -53,7 +53,8 @@ def batch(
         maps: write an overlay of each image, of at most 1024 pixels, into the folder maps.
         npz: write the class attention of each image as a NumPy archive into the folder npz.
         sheet: write index.html, a page to look through all images and their maps.
-        resume: go on with a run that was interrupted; do what is missing and no more.
+        resume: go on with a run that was interrupted: do what is missing and no more. An address that could
+            not be read before is tried again.
         ray: look at the images on a Ray cluster, with the same output: auto for the one that this machine is
             part of, local for a new one on this machine, or HOST:PORT. All its machines see the images and
             the weights at the same paths (default: none, this machine alone looks at them).
