@@ -58,6 +58,11 @@ def _ranges(numbers: Iterable[int]) -> str:
     return ",".join("-".join(map(str, run)) for run in runs)
 
 
+def number_text(number: float, pattern: str) -> str:
+    """A number with the sign for minus in place of a hyphen: "−0.70". `pattern` is as in an f-string."""
+    return f"{number:{pattern}}".replace("-", "−")
+
+
 def counted(number: int, one: str, several: str = "") -> str:
     """A number with the word that follows it: "1 image", "2 images"; `several` where an "s" does not do."""
     return f"{number} {one if number == 1 else several or f'{one}s'}"

@@ -74,7 +74,7 @@ def test_a_block_does_not_beat_what_scores_as_well_or_better(center):
 
 def test_on_all_of_imagenets_classes_the_published_top1_stands_beside_the_measured():
     sentence = published_remark("cait_xxs24_224", 78.4, Path("val"), 78.13, classes=1000)
-    assert sentence == "val: top-1 78.1 %, published 78.4 %, a difference of -0.3 points."
+    assert sentence == "val: top-1 78.1 %, published 78.4 %, a difference of −0.3 points."
 
 
 def test_on_fewer_classes_the_published_top1_is_said_to_be_for_all():

@@ -86,6 +86,8 @@ def test_the_table_names_each_step_once(found):
         "| nothing", "| the classifier", "| and CA block 2", "| and CA block 1"
     ]  # fmt: skip
     assert lines[2].count("1.00") == 4
+    assert "| −0." in "".join(lines)
+    assert "-" not in "".join(lines[2:])
 
 
 def test_progress_is_told_and_what_it_raises_ends_the_test(engine):

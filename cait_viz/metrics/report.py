@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cait_viz._text import counted
+from cait_viz._text import counted, number_text
 from cait_viz.metrics import faithfulness
 from cait_viz.metrics.faithfulness import CENTER, RANDOM, Areas, block_name, bootstrap_interval
 
@@ -33,7 +33,7 @@ def published_remark(name: str, published: float, folder: Path, top1: float, cla
             f"{name}'s published top-1, {published:.1f} %, is for all of ImageNet's validation set; {folder} "
             f"holds {classes} of its {_IMAGENET_CLASSES} classes, so the two cannot be compared."
         )
-    difference = f"a difference of {top1 - published:+.1f} points"
+    difference = f"a difference of {number_text(top1 - published, '+z.1f')} points"
     return f"{folder}: top-1 {top1:.1f} %, published {published:.1f} %, {difference}."
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cait_viz._checks import check_choice, check_index
-from cait_viz._text import one_line
+from cait_viz._text import number_text, one_line
 from cait_viz.attention.maps import Floats
 from cait_viz.drawing.figures import FIGURE_FORMATS, Caption, FigureFormat, draw_heads
 from cait_viz.drawing.overlay import Appearance
@@ -86,5 +86,5 @@ class Ablation:
 
 def signed(change: float) -> str:
     """A change as a person reads it: "+0.25", "−1.30", "0.00"."""
-    rounded = f"{change:+.2f}".replace("-", "−")
-    return "0.00" if rounded in ("+0.00", "−0.00") else rounded
+    rounded = number_text(change, "+z.2f")
+    return "0.00" if rounded == "+0.00" else rounded

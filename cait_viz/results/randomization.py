@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cait_viz._text import number_text
 from cait_viz.attention.maps import Floats
 from cait_viz.metrics.report import row, table_head
 from cait_viz.results.analysis import Analysis
@@ -49,7 +50,8 @@ class Randomization:
         columns = [self.correlations(name) for name in self.grids]
         lines = [*table_head("re-initialized", *self.grids)]
         for step, name in enumerate(self.steps):
-            cells = ["–" if np.isnan(column[step]) else f"{column[step]:.2f}" for column in columns]
+            numbers = [column[step] for column in columns]
+            cells = ["–" if np.isnan(number) else number_text(number, "z.2f") for number in numbers]
             lines.append(row([name if step < 2 else f"and {name}", *cells]))
         return lines
 

@@ -8,7 +8,7 @@ import streamlit as st
 from PIL import Image
 
 from cait_viz import questions
-from cait_viz._text import told_apart
+from cait_viz._text import number_text, told_apart
 from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Appearance
 from cait_viz.results.tracing import BlockAttention, Trace
@@ -112,7 +112,7 @@ def about_patch(attention: BlockAttention, patch: int, head: int | None, incomin
         return (
             "**Mixed scores** are what the patches' values are multiplied by, after the heads are mixed. "
             "They may be negative (blue), have colors of their own, and are no distribution: here from "
-            f"{grid.min():.3f} to {grid.max():.3f}."
+            f"{number_text(grid.min(), 'z.3f')} to {number_text(grid.max(), 'z.3f')}."
         )
     if incoming:
         return (
