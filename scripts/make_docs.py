@@ -13,7 +13,7 @@ import cait_viz
 from cait_viz._resources import SAMPLES
 from cait_viz.images.preprocess import fitted_size
 from cait_viz.metrics.faithfulness import CENTER, RANDOM
-from cait_viz.results.tracing import patch_at
+from cait_viz.results.tracing import Trace, patch_at
 from cait_viz.results.trustworthiness import Trust
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -39,12 +39,13 @@ def main() -> None:
     save("saliency", Image.open(io.BytesIO(on.figure("saliency"))))
     beside("rollout", on.overlay(), on.draw(trace.rollout()))
     save("trace", Image.open(io.BytesIO(trace.figure())))
+    save("distance", distances(trace))
     save("ablation", Image.open(io.BytesIO(cait_viz.ablate(image, engine).figure())))
     barn, church = (cait_viz.explain(image, engine, name) for name in ("barn", "church"))
     beside("relevance", on.draw(barn.grid()), on.draw(church.grid()))
     beside("gradient", on.draw(barn.grid("gradient")), on.draw(church.grid("gradient")))
     grids = {"attention": on.saliency(), "rollout": trace.rollout(), "relevance": barn.grid()}
-    save("trust", plot(cait_viz.trust(image, engine, grids)))
+    save("trust", curves(cait_viz.trust(image, engine, grids)))
     forgotten = cait_viz.randomize(image, engine)
     small = on.seen().reduced(THUMBNAIL)
     for name in ("attention", "relevance"):
@@ -66,7 +67,19 @@ def beside(name: str, *images: Image.Image) -> None:
     save(name, sheet)
 
 
-def plot(trust: Trust) -> Image.Image:
+def distances(trace: Trace) -> Image.Image:
+    """How far each head of each block looks."""
+    figure = Figure((10, 3.2), dpi=150, layout="constrained")
+    axes, blocks = figure.subplots(), range(1, trace.blocks + 1)
+    axes.plot(blocks, trace.distances, ".", color="C0", alpha=0.6)
+    axes.plot(blocks, trace.distances.mean(axis=1), color="C0")
+    axes.set(
+        xlabel="Self-attention block", ylabel="Mean attention distance, pixels", xticks=blocks, ylim=(0, None)
+    )
+    return drawn(figure)
+
+
+def curves(trust: Trust) -> Image.Image:
     """The curves of deletion and of insertion."""
     figure = Figure((10, 3.6), dpi=150, layout="constrained")
     for axes, which in zip(figure.subplots(1, 2), ("deletion", "insertion"), strict=True):
@@ -76,6 +89,11 @@ def plot(trust: Trust) -> Image.Image:
             axes.plot(100 * curve.fractions, 100 * curve.probabilities, style, label=name)
         axes.set(title=which.capitalize(), xlabel="Pixels replaced, %", ylabel="Probability, %")
     axes.legend()
+    return drawn(figure)
+
+
+def drawn(figure: Figure) -> Image.Image:
+    """A figure as an image."""
     file = io.BytesIO()
     figure.savefig(file)
     return Image.open(file)

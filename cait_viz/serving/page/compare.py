@@ -28,7 +28,7 @@ from cait_viz.serving.page.address import (
 from cait_viz.serving.page.components.divider import divide
 from cait_viz.serving.page.components.patches import Picture
 from cait_viz.serving.page.files import choose_format, download_button
-from cait_viz.serving.page.markup import notice, verbatim
+from cait_viz.serving.page.markup import notice, ratio_of, verbatim
 from cait_viz.serving.page.options import choose, head_name
 from cait_viz.serving.page.result import ScreenResult, answer_beside, ask
 from cait_viz.serving.page.source import ChosenImage, own_images, samples
@@ -178,7 +178,8 @@ def show_maps(
         with st.container(horizontal=True, gap="medium", key="compared"):
             for number, picture in enumerate(pictures):
                 with st.container(key=f"compared_{number}"):
-                    st.image(picture.image, alt=picture.alt, output_format="JPEG")
+                    st.html(ratio_of(picture.image.size, f".st-key-compared_{number}"))
+                    st.image(picture.image, alt=picture.alt, output_format="JPEG", width="stretch")
                     st.markdown(f"**{verbatim(picture.caption)}**  \n{picture.note}")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         if same_image:

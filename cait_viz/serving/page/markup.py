@@ -6,9 +6,9 @@ from pathlib import Path
 STYLE = f"<style>{Path(__file__).with_name('style.css').read_text(encoding='utf-8')}</style>"
 
 
-def ratio_of(size: tuple[int, int]) -> str:
-    """An image's width by its height, for the style sheet."""
-    return f"<style>:root {{--ratio: {size[0] / size[1]:.4f};}}</style>"
+def ratio_of(size: tuple[int, int], where: str = ":root") -> str:
+    """An image's width by its height, for the style sheet; `where` selects the elements that it is for."""
+    return f"<style>{where} {{--ratio: {size[0] / size[1]:.4f};}}</style>"
 
 
 def notice(sentence: str) -> str:
