@@ -59,7 +59,8 @@ def load_engine(
         precision: type of the arithmetic, "float32" or "bfloat16"; the weights and the outputs are float32.
         download: whether weights that are not on this machine may be downloaded.
         progress: whether a download shows a bar, or a function of (bytes so far, bytes in all).
-        tell: gets a sentence where Keras runs the network although nobody asked for it.
+        tell: gets a sentence where Keras runs the network although nobody asked for it, and where of the
+            weights in a file the averaged ones (EMA) are taken.
 
     Raises:
         UnknownModelError: there is no variant of that name.
@@ -69,6 +70,8 @@ def load_engine(
         SelectionError: an image size that the patches do not divide.
     """
     checkpoint = resolve(name, weights, download=download, progress=progress).at(image_size)
+    if checkpoint.remark:
+        tell(checkpoint.remark)
     return load.load_engine(checkpoint, labels, engine=engine, precision=precision, tell=tell)
 
 

@@ -26,29 +26,34 @@ image_size = 224
 patch_size = 16
 imagenet_labels = list(class_names(1000))
 
-crop_layer = keras.layers.CenterCrop(image_size, image_size)
+# As the networks' weights are, whatever `keras.config.floatx` says.
+_FLOAT32 = {"dtype": "float32"}
+
+crop_layer = keras.layers.CenterCrop(image_size, image_size, **_FLOAT32)
 norm_layer = keras.layers.Normalization(
-    mean=[255 * mean for mean in IMAGENET_MEAN], variance=[(255 * std) ** 2 for std in IMAGENET_STD]
+    mean=[255 * mean for mean in IMAGENET_MEAN],
+    variance=[(255 * std) ** 2 for std in IMAGENET_STD],
+    **_FLOAT32,
 )
 
 
 def LayerScale(init_values: float, projection_dim: int, **kwargs: Any) -> layers.LayerScale:  # noqa: N802
     """A learned factor for each channel of a residual branch, (…, C) -> (…, C)."""
-    layer = layers.LayerScale(init_values, **kwargs)
+    layer = layers.LayerScale(init_values, **_FLOAT32 | kwargs)
     layer.build((None, projection_dim))
     return layer
 
 
 def StochasticDepth(drop_prob: float, **kwargs: Any) -> layers.StochasticDepth:  # noqa: N802
     """Drop the residual branch of random samples while training, (B, …) -> (B, …)."""
-    return layers.StochasticDepth(drop_prob, **kwargs)
+    return layers.StochasticDepth(drop_prob, **_FLOAT32 | kwargs)
 
 
 def ClassAttention(  # noqa: N802
     projection_dim: int, num_heads: int, dropout_rate: float, **kwargs: Any
 ) -> layers.ClassAttention:
     """Attention of the class token, (B, 1 + N, C) -> (B, 1, C) and scores (B, H, 1, 1 + N)."""
-    layer = layers.ClassAttention(num_heads, dropout_rate, **kwargs)
+    layer = layers.ClassAttention(num_heads, dropout_rate, **_FLOAT32 | kwargs)
     layer.build((None, None, projection_dim))
     return layer
 
@@ -57,7 +62,7 @@ def TalkingHeadAttention(  # noqa: N802
     projection_dim: int, num_heads: int, dropout_rate: float, **kwargs: Any
 ) -> layers.TalkingHeadAttention:
     """Self-attention with talking heads, (B, N, C) -> (B, N, C) and scores (B, H, N, N)."""
-    layer = layers.TalkingHeadAttention(num_heads, dropout_rate, **kwargs)
+    layer = layers.TalkingHeadAttention(num_heads, dropout_rate, **_FLOAT32 | kwargs)
     layer.build((None, None, projection_dim))
     return layer
 
@@ -65,8 +70,8 @@ def TalkingHeadAttention(  # noqa: N802
 def mlp(x: Any, dropout_rate: float, hidden_units: Sequence[int]) -> Any:
     """The feed-forward network of a block: a dense layer for each width, the exact GELU after the first."""
     for index, units in enumerate(hidden_units):
-        x = keras.layers.Dense(units, activation="gelu" if index == 0 else None)(x)
-        x = keras.layers.Dropout(dropout_rate)(x)
+        x = keras.layers.Dense(units, activation="gelu" if index == 0 else None, **_FLOAT32)(x)
+        x = keras.layers.Dropout(dropout_rate, **_FLOAT32)(x)
     return x
 
 
@@ -84,12 +89,13 @@ def LayerScaleBlockClassAttention(  # noqa: N802
 
     [patches (B, N, C), class token (B, 1, C)] -> [class token (B, 1, C), scores (B, H, 1, 1 + N)].
     """
-    patches, class_token = keras.Input((None, projection_dim)), keras.Input((None, projection_dim))
-    tokens = keras.layers.Concatenate(axis=1)([class_token, patches])
-    normed = keras.layers.LayerNormalization(epsilon=layer_norm_eps)(tokens)
+    patches = keras.Input((None, projection_dim), **_FLOAT32)
+    class_token = keras.Input((None, projection_dim), **_FLOAT32)
+    tokens = keras.layers.Concatenate(axis=1, **_FLOAT32)([class_token, patches])
+    normed = _layer_norm(tokens, layer_norm_eps)
     branch, scores = ClassAttention(projection_dim, num_heads, dropout_rate)(normed)
     x = _add_branch(class_token, branch, init_values, sd_prob)
-    branch = mlp(keras.layers.LayerNormalization(epsilon=layer_norm_eps)(x), dropout_rate, mlp_units)
+    branch = mlp(_layer_norm(x, layer_norm_eps), dropout_rate, mlp_units)
     x = _add_branch(x, branch, init_values, sd_prob)
     return keras.Model([patches, class_token], [x, scores], name=name)
 
@@ -105,13 +111,17 @@ def LayerScaleBlock(  # noqa: N802
     name: str,
 ) -> keras.Model:
     """A block of the patch stage, as a functional model: (B, N, C) -> [(B, N, C), scores (B, H, N, N)]."""
-    patches = keras.Input((None, projection_dim))
-    normed = keras.layers.LayerNormalization(epsilon=layer_norm_eps)(patches)
+    patches = keras.Input((None, projection_dim), **_FLOAT32)
+    normed = _layer_norm(patches, layer_norm_eps)
     branch, scores = TalkingHeadAttention(projection_dim, num_heads, dropout_rate)(normed)
     x = _add_branch(patches, branch, init_values, sd_prob)
-    branch = mlp(keras.layers.LayerNormalization(epsilon=layer_norm_eps)(x), dropout_rate, mlp_units)
+    branch = mlp(_layer_norm(x, layer_norm_eps), dropout_rate, mlp_units)
     x = _add_branch(x, branch, init_values, sd_prob)
     return keras.Model(patches, [x, scores], name=name)
+
+
+def _layer_norm(x: Any, epsilon: float) -> Any:
+    return keras.layers.LayerNormalization(epsilon=epsilon, **_FLOAT32)(x)
 
 
 def _add_branch(x: Any, branch: Any, init_values: float | None, sd_prob: float) -> Any:
@@ -120,7 +130,7 @@ def _add_branch(x: Any, branch: Any, init_values: float | None, sd_prob: float) 
         branch = LayerScale(init_values, x.shape[-1])(branch)
     if sd_prob:
         branch = StochasticDepth(sd_prob)(branch)
-    return keras.layers.Add()([x, branch])
+    return keras.layers.Add(**_FLOAT32)([x, branch])
 
 
 def get_config(

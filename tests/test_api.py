@@ -258,3 +258,9 @@ def test_a_head_of_one_class_is_a_sigmoid_and_not_sure_of_everything(tmp_path, p
     assert label == "class 0"
     assert probability == pytest.approx(1 / (1 + np.exp(-float(analysis.logits[0]))))
     assert 0 < probability < 0.5
+
+
+def test_a_part_of_the_package_is_there_without_an_import_of_its_own(run_python):
+    script = "import cait_viz\nprint(cait_viz.training.Stage(96, 1), hasattr(cait_viz, 'nothing'))"
+    out, _ = run_python(script)
+    assert out == "Stage(image_size=96, epochs=1) False\n"

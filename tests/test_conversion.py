@@ -195,6 +195,23 @@ def test_of_weights_and_their_average_the_average_is_taken_as_of_a_safetensors_f
         )
 
 
+@pytest.mark.parametrize("package", ["ema_pytorch", "torch_ema"])
+def test_the_average_that_a_package_saved_beside_the_weights_is_taken(package, state, tmp_path, tiny_model):
+    import torch
+
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    online = {f"online_model.{name}": tensor for name, tensor in zeros.items()}
+    named = {f"ema_model.{name}": tensor for name, tensor in state.items()}
+    average = {
+        "ema_pytorch": {**online, **named, "initted": torch.tensor(True), "step": torch.tensor(9)},
+        "torch_ema": {"decay": 0.9, "num_updates": 9, "shadow_params": [*state.values()]},
+    }
+    torch.save({"model": zeros, "ema": average[package]}, tmp_path / "both.pth")
+    assert_same_weights(tmp_path / "both.pth", tiny_model)
+    remark = resolve(weights=tmp_path / "both.pth").remark
+    assert remark == "The file holds a model and its EMA; the EMA is used."
+
+
 def nested(keys, content):
     """The content within dictionaries of these keys."""
     return {keys[0]: nested(keys[1:], content)} if keys else content

@@ -63,6 +63,19 @@ def test_a_folder_of_other_files_is_not_a_class_and_each_file_is_named_with_its_
     assert "no images in bird" in lines[2]
 
 
+@pytest.mark.parametrize("others", [["fold1/cat", "fold1/dog", "fold2/dog", "fold2/cat"],
+                                    ["cat/train", "cat/test", "dog/train", "dog/test"]])  # fmt: skip
+def test_classes_that_hold_folders_of_the_same_names_are_remarked_on(tmp_path, others):
+    said = []
+    _, names = find_classes(make_folders(tmp_path, *others), said.append)
+    assert len(names) == 2
+    [sentence] = said
+    assert f"with all that is in {', '.join(sorted({path.split('/')[1] for path in others}))}" in sentence
+    said.clear()
+    find_classes(make_folders(tmp_path / "other", "cat/a", "cat/b", "dog/a"), said.append)
+    assert said == []
+
+
 def test_a_folder_that_was_excluded_is_not_a_class(folder):
     save(folder / "val" / "cat" / "0.png")
     assert find_classes(folder, print)[1] == ("cat", "dog", "val")
@@ -194,6 +207,8 @@ def test_a_split_is_found_by_the_usual_names_of_folders_with_the_same_classes(
             ["seg_train/seg_train/a", "seg_train/seg_train/b", "seg_test/seg_test/a", "seg_pred/seg_pred"],
             ("seg_train/seg_train", "seg_test/seg_test", {"seg_pred"}),
         ),
+        (["traindata/a", "traindata/b", "testdata/a"], ("traindata", "testdata", set())),
+        (["tr/a", "tr/b", "te/b", "more/a"], ("tr", "te", {"more"})),
         # Images without labels to test with, or of other classes.
         (["train/a", "train/b", "test"], ("train", None, {"test"})),
         (["train/a", "train/b", "test/unknown", "val/images"], ("train", None, {"test", "val"})),

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from image_helpers import blobs
 from PIL import Image
-from safetensors.numpy import load_file, save_file
 
 import cait_viz
 from cait_viz.batch.evaluation import evaluate
@@ -63,14 +62,6 @@ def test_the_model_that_was_measured_is_described(measure, kinds_folder, tiny_mo
 
 def test_weights_of_ones_own_have_no_published_accuracy(measure, kinds_folder):
     assert not any("published" in line for line in measure(kinds_folder))
-
-
-def test_that_the_ema_of_a_file_is_measured_is_said(tiny_weights, kinds_file, kinds_folder, tmp_path, capsys):
-    tensors = load_file(tiny_weights)
-    pair = {f"{part}.{name}": tensor for part in ("model", "ema") for name, tensor in tensors.items()}
-    save_file(pair, tmp_path / "both.safetensors")
-    next(evaluate([kinds_folder], resolve(weights=tmp_path / "both.safetensors"), kinds_file))
-    assert "The file holds a model and its EMA; the EMA is used." in capsys.readouterr().err
 
 
 def test_a_folder_may_be_named_after_a_wordnet_id(make_small_weights, tmp_path):

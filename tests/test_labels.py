@@ -176,6 +176,14 @@ def test_text_that_begins_as_json_and_is_none_is_no_list_of_names(write, content
     assert "labels.txt: is not valid JSON (" in refusal(3, write(content))
 
 
+def test_a_list_of_names_may_begin_with_one_in_brackets(write):
+    assert class_names(3, write("[background]\ncat\ndog\n")) == ("[background]", "cat", "dog")
+
+
+def test_json_that_is_too_deep_is_refused(write):
+    assert "labels.txt: is not valid JSON (" in refusal(3, write("[" * 100_000 + "]" * 100_000))
+
+
 def test_rare_characters_do_not_part_a_name(write):
     assert class_names(1, write("one\u2028name\u00a0👩‍🌾")) == ("one\u2028name\u00a0👩‍🌾",)
 

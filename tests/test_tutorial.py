@@ -185,6 +185,25 @@ def test_layers_and_mlp_take_the_tutorials_arguments():
     assert tutorial.mlp(x, dropout_rate=0.0, hidden_units=[96, 48]).shape == (2, 5, 48)
 
 
+def test_every_part_is_float32_whatever_the_users_keras_settings_say():
+    usual = keras.config.floatx()
+    keras.config.set_floatx("float16")
+    try:
+        parts = [
+            tutorial.LayerScale(0.1, 8),
+            tutorial.StochasticDepth(0.1),
+            tutorial.ClassAttention(8, 2, 0.0),
+            tutorial.TalkingHeadAttention(8, 2, 0.0),
+            *tutorial.LayerScaleBlock(**BLOCK).layers,
+            *tutorial.LayerScaleBlockClassAttention(**BLOCK).layers,
+        ]
+        outputs = [*tutorial.LayerScaleBlock(**BLOCK).outputs, tutorial.mlp(keras.Input((8,)), 0.1, [8, 8])]
+    finally:
+        keras.config.set_floatx(usual)
+    assert {part.compute_dtype for part in parts} == {part.variable_dtype for part in parts} == {"float32"}
+    assert {output.dtype for output in outputs} == {"float32"}
+
+
 def test_pooling_the_patches_works():
     config = tutorial.get_config(
         image_size=32, projection_dim=8, sa_ffn_layers=1, global_pool="avg", pre_logits=True

@@ -82,8 +82,6 @@ def evaluate(
     index = class_index(classes)
     others = 1 if config.num_classes == 1 else UNKNOWN
     found = {folder: _labeled(folder, index, others) for folder in folders}
-    if checkpoint.remark:
-        _note(checkpoint.remark)
     for folder in found:
         if loose := loose_files(folder):
             names = listed(path.name for path in loose)

@@ -80,13 +80,15 @@ def write_page(
 def _figure(row: Mapping[str, Any], name: str) -> str:
     image = html.escape(row["image"])
     if row["error"] is not None:
-        said, shown = [f"<b>{html.escape(row['error'])}</b>"], ""
+        said, picture = [f"<b>{html.escape(row['error'])}</b>"], ""
     else:
         said = [f"<b>{html.escape(row['labels'][0])}</b> {_share(row['probabilities'])}"]
-        shown = f'<img loading="lazy" alt="" src="{SHEET}/{html.escape(name)}">'
+        picture = f'<img loading="lazy" alt="" src="{SHEET}/{html.escape(name)}">'
     if row["kinds"]:
         said.append(f"{html.escape(row['kinds'][0])} {_share(row['kind_probabilities'])}")
-    return f"<figure>{shown}<figcaption>{' · '.join(said)}<br><small>{image}</small></figcaption></figure>\n"
+    return (
+        f"<figure>{picture}<figcaption>{' · '.join(said)}<br><small>{image}</small></figcaption></figure>\n"
+    )
 
 
 def _share(shares: Sequence[float]) -> str:

@@ -42,8 +42,9 @@ def study(
     """Measure maps on images, as `cait_viz.trust` does, and write JSON Lines: what made them, then the rows.
 
     A row has the image's path and, by measure and map, the numbers; of an image that cannot be read, the
-    error. A study that was interrupted and is resumed writes the same bytes as one that was not; until its
-    next row is measured, the file stays as it was.
+    error; and a remark on what an image lacks or was assumed of its pixels. A study that was interrupted and
+    is resumed writes the same bytes as one that was not; until its next row is measured, the file stays as it
+    was.
 
     Args:
         images: the files; one that is named twice is measured once.
@@ -124,6 +125,7 @@ def _measured(path: Path, engine: Engine, names: Sequence[MapName], view: View, 
         image = load_image(path)
     except ImageError as error:
         return {"error": one_line(str(error), 300)}
+    remark = {"remark": image.remark} if image.remark else {}
     analysis = analyze(image, engine, view)
     grids: dict[str, Floats] = {}
     explanation = None
@@ -137,7 +139,7 @@ def _measured(path: Path, engine: Engine, names: Sequence[MapName], view: View, 
             grids[name] = explanation.grid(name)
     # The same random maps for an image wherever it lies, and whatever else is measured.
     trust = questions.trust(image, engine, grids, view, seed=[seed, int((image.file_sha256 or "0")[:8], 16)])
-    return {
+    return remark | {
         "deletion": {name: both.deletion.area for name, both in trust.curves.items()},
         "insertion": {name: both.insertion.area for name, both in trust.curves.items()},
         "drop": {name: left.drop for name, left in trust.confidence.items()},

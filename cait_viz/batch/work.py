@@ -198,9 +198,9 @@ class Worker:
         if options.npz:
             yield f"{ARRAYS}/{stem}.npz", whole.npz()
         if options.sheet:
-            shown = small.reduced(THUMBNAIL_SIDE)
-            drawn = shown.overlay(options.block, options.head, **vars(options.appearance))
-            yield f"{SHEET}/{stem}.jpg", thumbnail(Image.fromarray(shown.image), drawn)
+            reduced = small.reduced(THUMBNAIL_SIDE)
+            drawn = reduced.overlay(options.block, options.head, **vars(options.appearance))
+            yield f"{SHEET}/{stem}.jpg", thumbnail(Image.fromarray(reduced.image), drawn)
 
     def _whole(self, decoded: Decoded, small: Analysis) -> Analysis:
         """The result of the image itself, whose pixels are gone: only its numbers can be asked for."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from tqdm import tqdm
 
+from cait_viz._text import counted
 from cait_viz.batch.index import Index
 from cait_viz.batch.listing import list_images
 from cait_viz.batch.local import run_batch
@@ -91,7 +92,7 @@ def batch(
             weights = model_options.weights and model_options.weights.expanduser().absolute()
             spec = ModelSpec(name=model_options.model, weights=weights, image_size=model_options.image_size)
             unread = run_on_ray(files, spec, engine, output, options, address=ray, cores=ray_cores, **how)
-    report(output / ROWS, f"{len(files)} rows, by {engine.source.name}")
+    report(output / ROWS, f"{counted(len(files), 'row')}, by {engine.source.name}")
     if unread:
         complain(f"{unread} of {len(files)} images could not be read; their rows say why")
     return int(bool(unread))

@@ -25,7 +25,6 @@ from cait_viz.cli.options import (
     Output,
     TeacherSize,
     report,
-    tell,
 )
 from cait_viz.engine import graphs
 from cait_viz.errors import CheckpointError, ImageError, SelectionError
@@ -188,8 +187,6 @@ def export(
     import_keras("tensorflow" if format in WITH_TENSORFLOW else installed_backend((*BACKENDS, "openvino")))
     from cait_viz.engine.keras import load_network
 
-    if model_options.checkpoint.remark:
-        tell(model_options.checkpoint.remark)
     export_model(
         load_network(model_options.checkpoint, model_options.labels), path, format, model_options.inputs()
     )

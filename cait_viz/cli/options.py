@@ -114,8 +114,11 @@ class ModelOptions:
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """The weights, downloaded if need be."""
-        return resolve(self.model, self.weights).at(self.image_size)
+        """The weights, downloaded if need be; how their file was understood is told."""
+        checkpoint = resolve(self.model, self.weights).at(self.image_size)
+        if checkpoint.remark:
+            tell(checkpoint.remark)
+        return checkpoint
 
     @property
     def config(self) -> CaiTConfig:
@@ -172,8 +175,6 @@ class ModelOptions:
 
     def engine_for(self, *images: LoadedImage) -> Engine:
         """The network, ready to run on images; what a person should know of it is told."""
-        if self.checkpoint.remark:
-            tell(self.checkpoint.remark)
         fitted = {self.fitted(image) for image in images} if self.view == "fit" else {None}
         if len(fitted) > 1:
             raise UsageError(
@@ -231,10 +232,29 @@ class ManyImagesModel(ModelOptions):
     view: View = "crop"
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudentModel(ModelOptions):
+    """Which network a teacher teaches.
+
+    Attributes:
+        model: a name that `cait-viz models` lists, of which the architecture is taken (default: bundled, or
+            the architecture that --weights show).
+        weights: what to start from: a file or folder as for the other commands, with as many classes as the
+            teacher (default: random weights).
+        labels: the names of the teacher's classes, one a line or as JSON (default: the model's own).
+    """
+
+    model: str | None = None
+    weights: Path | None = None
+    labels: Path | None = None
+
+
 # What a command leaves out that makes no sense for it.
 EvaluatedModel = Annotated[ModelOptions, Parameter(parse="^(?!view$)")]
 ServedModel = Annotated[ModelOptions, Parameter(parse="^(?!(view|image_size|model)$)")]
-TrainedModel = Annotated[ModelOptions, Parameter(parse="^(?!(view|image_size|engine|precision)$)")]
+_FOR_TRAINING = Parameter(parse="^(?!(view|image_size|engine|precision)$)")
+TrainedModel = Annotated[ModelOptions, _FOR_TRAINING]
+TaughtModel = Annotated[StudentModel, _FOR_TRAINING]
 ExportedModel = Annotated[ModelOptions, Parameter(parse="^(?!(view|model|engine|precision)$)")]
 
 

@@ -11,7 +11,15 @@ from cyclopts.validators import mutually_exclusive
 
 from cait_viz._backend import BACKENDS
 from cait_viz._checks import check_choice
-from cait_viz.cli.options import ModelOptions, Output, TeacherSize, TrainedModel, report
+from cait_viz.cli.options import (
+    ModelOptions,
+    Output,
+    StudentModel,
+    TaughtModel,
+    TeacherSize,
+    TrainedModel,
+    report,
+)
 from cait_viz.errors import UsageError
 from cait_viz.training.config import (
     VALIDATION_SHARE,
@@ -102,6 +110,13 @@ class Training:
         return {"out": self.output, "config": config, "options": options, **given}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Distillation(Training):
+    """What a distillation takes of it, with another start."""
+
+    start: TaughtModel = StudentModel()
+
+
 def finetune(
     images: Annotated[Path, Parameter(name="FOLDER")],
     /,
@@ -143,7 +158,7 @@ def distil(
     epochs: Epochs = DistillationConfig.stages,
     stages: Stages = (),
     config: Annotated[DistillationConfig, _CONFIG] = DistillationConfig(),
-    training: Training,
+    training: Distillation,
     command_line: Annotated[str, Parameter(parse=False)],
 ) -> None:
     """Train a CaiT to give the answers of a teacher.

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cait_viz._text import listed, one_line, path_text
 from cait_viz.errors import DatasetError, ImageError
-from cait_viz.images.read import read_image
+from cait_viz.images.read import load_image
 
 UNKNOWN = -1
 _NAMED = 3  # unknown folders in an error message
@@ -100,7 +100,8 @@ def read_images(
 ) -> Iterator[tuple[Image.Image, Example]]:
     """Each image, upright, mode "RGB", and what it is an example of.
 
-    Files that cannot be read as images are skipped; `tell` is called with a sentence on each.
+    Files that cannot be read as images are skipped. `tell` is called with a sentence on each, and on what an
+    image lacks or was assumed of its pixels.
 
     Raises:
         DatasetError: none of the files can be read.
@@ -108,12 +109,14 @@ def read_images(
     count = 0
     for example in examples:
         try:
-            image = read_image(example.path)
+            loaded = load_image(example.path)
         except ImageError as error:
             tell(f"{folder_prefix(example.path)}{error}; skipped")
             continue
+        if loaded.remark:
+            tell(f"{folder_prefix(example.path)}{loaded.remark}")
         count += 1
-        yield image, example
+        yield loaded.image, example
     if not count:
         raise DatasetError(
             f"{path_text(examples[0].path.parent)}: none of the {len(examples)} files here and in the other "

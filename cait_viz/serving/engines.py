@@ -188,8 +188,8 @@ class Analyzer:
         if engine is not None:
             self._turn(answer, request, engine)
         else:
-            told = "Waiting for a model that is loaded before it."
-            self.workers["loading"].put(answer, told, partial(self._load_and_look, answer, request))
+            status = "Waiting for a model that is loaded before it."
+            self.workers["loading"].put(answer, status, partial(self._load_and_look, answer, request))
         return answer
 
     def stop(self) -> None:

@@ -23,7 +23,7 @@ from cait_viz._text import path_text
 from cait_viz.errors import DatasetError, ImageError
 from cait_viz.images.folders import folder_prefix
 from cait_viz.images.preprocess import resized_size
-from cait_viz.images.read import read_image
+from cait_viz.images.read import load_image
 from cait_viz.training.datasets import PrintLine
 
 _INDEX, _VALUES, _LOCK = "images.json", "images.bin", "lock"
@@ -87,14 +87,15 @@ def _decode_rest(
 ) -> None:
     """Decode the files that the index does not have yet."""
 
-    def read(path: Path) -> np.ndarray | str:
+    def read(path: Path) -> tuple[np.ndarray | None, str]:
         try:
-            image = read_image(path)
+            loaded = load_image(path)
         except ImageError as error:
-            return f"{folder_prefix(path)}{error}; skipped"
+            return None, f"{folder_prefix(path)}{error}; skipped"
+        image = loaded.image
         if min(image.size) > side:  # as for the network's evaluation, which then resizes it no more
             image = image.resize(resized_size(image.size, side), Image.Resampling.BICUBIC)
-        return np.asarray(image)
+        return np.asarray(image), loaded.remark and f"{folder_prefix(path)}{loaded.remark}"
 
     def save_index() -> None:
         values.flush()
@@ -107,13 +108,14 @@ def _decode_rest(
         try:
             # Some at a time, so that few wait in memory to be written.
             for start in range(len(index), len(files), _READ_AHEAD):
-                for result in pool.map(read, files[start : start + _READ_AHEAD]):
-                    if isinstance(result, str):
-                        print_line(result)
-                        index.append(result)
+                for pixels, remark in pool.map(read, files[start : start + _READ_AHEAD]):
+                    if remark:
+                        print_line(remark)
+                    if pixels is None:
+                        index.append(remark)
                     else:
-                        values.write(result.tobytes())
-                        index.append(list(result.shape[:2]))
+                        values.write(pixels.tobytes())
+                        index.append(list(pixels.shape[:2]))
                     bar.update()
                     if len(index) % _INDEXED == 0:
                         save_index()

@@ -32,10 +32,10 @@ _BEGINNING = 4096
 # Classes that are listed one by one before a training.
 _CLASSES_LISTED = 20
 # What the parts of a split are called, in order of preference.
-_TRAINING_WORDS = ("train", "training", "trainval")
+_TRAINING_WORDS = ("train", "training", "trainval", "tr")
 _VALIDATION_WORDS = (
     *("val", "valid", "validate", "validation", "dev", "eval", "evaluation"),
-    *("test", "testing", "holdout"),
+    *("test", "testing", "holdout", "va", "te", "ts"),
 )
 
 
@@ -70,6 +70,7 @@ def find_classes(
     if empty:
         print_line(f"{path_text(folder)}: no images in {listed(empty)}; skipped")
     names = tuple(name for name in classes if name not in empty)
+    _report_folders_alike(folder, names, print_line)
     for name in names:
         if not name.isprintable() or name != name.strip():
             raise DatasetError(
@@ -82,6 +83,17 @@ def find_classes(
             "training needs at least two, each in a folder of its own"
         )
     return [Example(path, label) for label, name in enumerate(names) for path in classes[name]], names
+
+
+def _report_folders_alike(folder: Path, names: Sequence[str], print_line: PrintLine) -> None:
+    """Name the folders that all classes have within: they may be the classes, or the parts of a split."""
+    within = {frozenset(path.name for path in subfolders(folder / name)) for name in names}
+    alike = sorted(within.pop()) if len(within) == 1 else []
+    if len(alike) > 1 and len(names) > 1:
+        print_line(
+            f"{path_text(folder)}: each of its folders is a class, with all that is in {listed(alike)}; if "
+            "those are the classes, or one is not to be trained on, arrange the folders anew"
+        )
 
 
 def find_split(folder: Path) -> Split | None:
@@ -122,7 +134,7 @@ def _named(folders: Sequence[Path], words: Sequence[str]) -> list[Path]:
 
     def rank(folder: Path) -> int:
         parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", folder.name)
-        found = {part.lower().removesuffix("set") for part in parts}
+        found = {re.sub("(set|data|images)$", "", part.lower()) for part in parts}
         return next((place for place, word in enumerate(words) if word in found), len(words))
 
     named = [folder for folder in folders if rank(folder) < len(words)]

@@ -56,8 +56,8 @@ class Log:
         self._rows.append({"epochs": epochs, **row})
         self._save()
         validated = "".join(f", validation {name} {100 * share:.1f} %" for name, share in accuracy.items())
-        shown = trainer.step / trainer.loader.steps_per_epoch
-        done = f"{shown:.3g} epoch{'' if shown == 1 else 's'}, step {trainer.step} of {trainer.steps}"
+        passed = trainer.step / trainer.loader.steps_per_epoch
+        done = f"{passed:.3g} epoch{'' if passed == 1 else 's'}, step {trainer.step} of {trainer.steps}"
         self._print_line(f"{done}: loss {means['loss']:.3f}{validated}")
 
     def close(self) -> None:

@@ -174,6 +174,8 @@ def unwrapped(file: TensorFile) -> TensorFile:
             groups.setdefault(match[1], {})[match[2]] = tensor
     whole = [prefix for prefix, group in groups.items() if _is_whole(replace(file, header=group))]
     averages = [prefix for prefix in whole if _EMA.search(prefix)]
+    if len(averages) > 1:  # "ema.online_model." and "ema.ema_model."
+        averages = [prefix for prefix in averages if _EMA.search(prefix.split(".")[-2])]
     beside_model = len(whole) > 1 and len(averages) == 1
     chosen = averages if beside_model else whole
     if len(chosen) == 1 and chosen != [""]:

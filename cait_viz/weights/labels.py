@@ -5,6 +5,7 @@ to which WordNet gives the same name, are renamed by hand.
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
@@ -15,6 +16,9 @@ from cait_viz._text import file_text
 from cait_viz.errors import CheckpointError
 
 IMAGENET_CLASSES = 1000
+
+# But not as a list of names whose first is "[background]".
+_BEGINS_AS_JSON = re.compile(r"\s*(?:\{|\[(?![^\W\d][^\",\n]*\]\s*\n))")
 
 # A file of names, or the names themselves.
 Labels = Path | str | tuple[str, ...]
@@ -89,7 +93,7 @@ def _named_in(path: Path, num_classes: int) -> tuple[str, ...]:
         ) from None
     except UnicodeDecodeError:
         raise CheckpointError(f"{file}: is not UTF-8 text; save the names as UTF-8, one a line") from None
-    if path.suffix.lower() == ".json" or text.lstrip().startswith(("[", "{")):
+    if path.suffix.lower() == ".json" or _BEGINS_AS_JSON.match(text):
         names, place, first = _in_json(text, file), "class", 0
     else:  # not str.splitlines, which also splits a name at rare characters such as U+2028
         names, place, first = text.rstrip().split("\n") if text.strip() else [], "line", 1
@@ -113,7 +117,7 @@ def _in_json(text: str, file: str) -> list[str]:
     """The names in a list, by their numbers in an object, or in transformers' or timm's config.json."""
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{file}: is not valid JSON ({error}); correct it, or give a text with one name a line"
         ) from None

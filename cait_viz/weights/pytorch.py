@@ -4,7 +4,7 @@ import argparse
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         ) from None
     groups = list(_groups(content if isinstance(content, dict) else {}))
     caits = [group for group in groups if any(name.endswith("cls_token") for name in group)]
+    caits += _averages(content, caits)
     tensors = {name: tensor for group in caits or groups for name, tensor in group.items()}
     if not tensors:
         raise CheckpointError(f"{file_text(path)}: holds no tensors by name; {_SAVE}")
@@ -78,6 +79,24 @@ def read(path: Path) -> dict[str, np.ndarray]:
         name: np.ascontiguousarray((value.float() if value.is_floating_point() else value).detach().numpy())
         for name, value in tensors.items()
     }
+
+
+def _averages(content: Any, groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """EMAs that are lists in the order of a group's tensors, as the package torch_ema saves them."""
+    if not isinstance(content, dict):
+        return []
+    found = []
+    for key, part in content.items():
+        shadow = part.get("shadow_params") if isinstance(part, dict) else None
+        for group in groups:
+            if isinstance(shadow, list) and [*map(_shape, shadow)] == [*map(_shape, group.values())]:
+                names = (f"{key}.ema.{name}" for name in group)
+                found.append(dict(zip(names, shadow, strict=True)))
+    return found
+
+
+def _shape(value: Any) -> object:
+    return getattr(value, "shape", None)
 
 
 def _groups(content: Mapping[Any, Any], prefix: str = "") -> Iterator[dict[str, Any]]:

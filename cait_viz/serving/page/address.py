@@ -196,8 +196,8 @@ def _parse(address: Mapping[str, str], questions: Sequence[str]) -> tuple[dict[s
     models = server().models
     take("model", (server().first_model, *models))
     model = models[choices["model"]]
-    shown = st.session_state.get("sample")  # stays where the address is of an image that the person gave
-    take("sample", [shown, *samples()] if shown and address else list(samples()))
+    sample = st.session_state.get("sample")  # stays where the address is of an image that the person gave
+    take("sample", [sample, *samples()] if sample and address else list(samples()))
     take("block", (model.saliency_block, *range(model.config.ca_ffn_layers)))
     take("head", (MEAN, *range(model.config.num_heads)))
     take("style", STYLES)

@@ -144,7 +144,7 @@ def ask(
     about: Hashable,
     *,
     long: bool = False,
-    told: str = "",
+    status: str = "",
 ) -> Found | None:
     """The answer to another question about the image of a result; None where it fails, and the page says why.
 
@@ -153,24 +153,26 @@ def ask(
         question: a function of `cait_viz.questions`.
         about: tells the question from all others about them.
         long: whether it takes seconds; it is then given `progress`, and may have a bar.
-        told: what the page says while it is being answered.
+        status: what the page says while it is being answered.
     """
     try:
         asked = result.request
         request = Request(asked.image, asked.image_name, asked.view, asked.model, question, long, visitor())
-        return _wait_for((result.key, about), request, told=told)
+        return _wait_for((result.key, about), request, status=status)
     except CaitVizError as error:
         st.html(notice(f"{error}."))
         return None
 
 
-def _wait_for(key: Hashable, request: Request[Found], sample: Sample | None = None, told: str = "") -> Found:
+def _wait_for(
+    key: Hashable, request: Request[Found], sample: Sample | None = None, status: str = ""
+) -> Found:
     """The answer; while it takes its time, the sample and what is going on."""
     with server().turns.away():
-        return _wait(key, request, sample, told)
+        return _wait(key, request, sample, status)
 
 
-def _wait(key: Hashable, request: Request[Found], sample: Sample | None, told: str) -> Found:
+def _wait(key: Hashable, request: Request[Found], sample: Sample | None, status: str) -> Found:
     answer = server().answers.ask(key, request)
     try:
         if not wait([answer], timeout=_PATIENCE).done:
@@ -183,7 +185,7 @@ def _wait(key: Hashable, request: Request[Found], sample: Sample | None, told: s
                 bar = st.empty()
                 while True:
                     # Either lets Streamlit interrupt this run when the person chooses anew.
-                    said.html(waiting(told if answer.running() and told else answer.stage))
+                    said.html(waiting(status if answer.running() and status else answer.stage))
                     if answer.share is not None:
                         bar.progress(min(1.0, answer.share))
                     if wait([answer], timeout=_PATIENCE).done:

@@ -160,8 +160,8 @@ def ask_explanation(result: ScreenResult, target: int) -> Explanation | None:
     def explain(image: LoadedImage, engine: Any, *, view: View, progress: Progress) -> Explanation:
         return questions.explain(image, engine, target, view)
 
-    told = "Computing the gradients. The first time, TensorFlow is started, which takes some seconds."
-    return ask(result, explain, ("explanation", target), long=True, told=told)
+    status = "Computing the gradients. The first time, TensorFlow is started, which takes some seconds."
+    return ask(result, explain, ("explanation", target), long=True, status=status)
 
 
 def show_explaining_map(
@@ -207,7 +207,7 @@ def show_trust(
         }
     measure, about = partial(questions.trust, grids=grids, target=target), ("trust", *asked[1:])
     trust = ask(
-        result, measure, about, long=True, told="Altering the image, and asking the network each time."
+        result, measure, about, long=True, status="Altering the image, and asking the network each time."
     )
     place.empty()
     if trust is not None:
@@ -300,7 +300,8 @@ def show_forgetting(
         return
     question = partial(questions.randomize, target=target, block=block, head=head)
     about = ("forgetting", block, head, target)
-    found = ask(result, question, about, long=True, told="Re-initializing part of the network, step by step.")
+    status = "Re-initializing part of the network, step by step."
+    found = ask(result, question, about, long=True, status=status)
     place.empty()
     if found is None:
         return
