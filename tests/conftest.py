@@ -1,5 +1,7 @@
 """Models, images and processes that more than one file of tests needs; made when first asked for."""
 
+import collections
+import contextlib
 import io
 import os
 import signal
@@ -176,6 +178,16 @@ def gray_images(tmp_path_factory):
     for number, path in enumerate(files):
         Image.new("RGB", (40, 40 + number), (10 * number,) * 3).save(path)
     return decode(files, 64, folder / "cache", print)
+
+
+@pytest.fixture
+def eagerly():
+    """TensorFlow runs a training's operations as they come: its graph takes as long as ten steps to make."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")
@@ -383,18 +395,26 @@ def app(browser, environment, tmp_path_factory):
         assert "Traceback" not in process.log.read_text()
 
 
+@pytest.fixture(scope="module")
+def contexts(browser):
+    """The contexts of visitors who left, by their options: the next find Streamlit's files in the cache."""
+    return collections.defaultdict(list)
+
+
 @pytest.fixture
-def visitors(app, browser):
+def visitors(app, browser, contexts):
     """Make visitors. However they fare, no page may complain, and nothing may be asked of anybody else."""
     known = []
 
     def make(**options):
-        known.append(Visitor(browser, app.url, **options))
+        left = contexts[str(options)]
+        known.append(Visitor(browser, app.url, left.pop() if left else None, **options))
+        leaving.callback(left.append, known[-1].context)
+        leaving.callback(known[-1].page.close)
         return known[-1]
 
-    yield make
-    for visitor in known:
-        visitor.context.close()
+    with contextlib.ExitStack() as leaving:
+        yield make
     assert [visitor.complaints for visitor in known] == [[]] * len(known)
     assert [visitor.outside for visitor in known] == [[]] * len(known)
 

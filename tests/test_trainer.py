@@ -134,6 +134,7 @@ def test_the_learning_rate_rises_and_falls_along_a_cosine(make_trainer):
     np.testing.assert_allclose(rates[4:], wanted, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_gradients_are_clipped(make_trainer):
     trainer = make_trainer(make_config(clip_norm=1e-12, ema=0))
     before = trainer.tensors()
@@ -158,6 +159,7 @@ def test_all_that_is_random_follows_the_seed(make_trainer, whole_run):
     assert losses(other, 1)[0] != whole_run[0][0]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_next_resolution_goes_on_with_the_same_weights(make_trainer):
     weights = lively_weights(timm_shapes(TINY))
     trainer = make_trainer(
@@ -184,6 +186,7 @@ def test_positions_are_interpolated_in_place():
     assert resample_positions(positions, (7, 7)) is positions
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_weights_are_averaged_and_the_training_goes_on_with_its_own(make_trainer):
     trainer = make_trainer(make_config(ema=0.5))
     losses(trainer, 3)
@@ -194,6 +197,7 @@ def test_weights_are_averaged_and_the_training_goes_on_with_its_own(make_trainer
     assert same(trainer.tensors(), averaged)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_only_kernels_decay(make_trainer):
     decayed = (
         make_trainer(make_config(weight_decay=0.5, ema=0)),
@@ -208,6 +212,7 @@ def test_only_kernels_decay(make_trainer):
     assert {"cls_token", "pos_embed", "blocks.0.gamma_1", "norm.weight"}.isdisjoint(shrunk)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_loss_that_is_not_finite_ends_the_training_with_a_sentence(make_trainer):
     weights = lively_weights(timm_shapes(TINY))
     weights["head.bias"] = np.full(3, np.nan, np.float32)
