@@ -182,12 +182,11 @@ def gray_images(tmp_path_factory):
 
 @pytest.fixture
 def eagerly():
-    """TensorFlow runs a training's operations as they come: its graph takes as long as ten steps to make."""
-    import tensorflow as tf
+    """TensorFlow makes no graph of a training."""
+    from training_runs import eager_steps
 
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    with eager_steps():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from reference import lively_weights, timm_shapes
+from training_runs import eager_steps
 
 from cait_viz.errors import TrainingError
 from cait_viz.model.config import CaiTConfig
@@ -89,13 +90,15 @@ def whole_run(make_trainer, tmp_path_factory):
     """The losses, the weights and the states at `STOPS` of a training that nobody interrupts."""
     trainer, states = make_trainer(LONG), tmp_path_factory.mktemp("states")
     lost = []
-    for stop in STOPS.values():
-        lost += losses(trainer, stop)
-        trainer.save(states / f"{stop}.npz")
-    return lost + losses(trainer), trainer.tensors(), states
+    with eager_steps():
+        for stop in STOPS.values():
+            lost += losses(trainer, stop)
+            trainer.save(states / f"{stop}.npz")
+        return lost + losses(trainer), trainer.tensors(), states
 
 
 @pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS)
+@pytest.mark.usefixtures("eagerly")
 def test_a_resumed_training_goes_on_bit_for_bit(make_trainer, whole_run, stop):
     lost, weights, states = whole_run
     resumed = make_trainer(LONG)
@@ -104,6 +107,7 @@ def test_a_resumed_training_goes_on_bit_for_bit(make_trainer, whole_run, stop):
     assert same(resumed.tensors(), weights)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_resumed_student_goes_on_with_the_teachers_kept_outputs(
     make_trainer, teacher_file, gray_images, tmp_path
 ):
@@ -154,6 +158,7 @@ def test_weights_that_are_not_finite_do_not_replace_a_good_state(make_trainer, t
     assert (tmp_path / "state.npz").read_bytes() == good
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_all_that_is_random_follows_the_seed(make_trainer, whole_run):
     other = make_trainer(replace(LONG, seed=2))
     assert losses(other, 1)[0] != whole_run[0][0]
