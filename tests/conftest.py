@@ -127,37 +127,12 @@ def tiny_model(tiny_weights):
 
 @pytest.fixture(scope="session")
 def make_teacher(tmp_path_factory):
-    """Make an ONNX teacher of three classes: its logits are ten times the means of red, green and blue.
+    """Make a teacher as `training_runs.save_teacher` does."""
 
-    Its features are the means of each patch of 16 x 16 pixels.
-    """
+    def make(**options):
+        from training_runs import save_teacher
 
-    def make(outputs=("logits", "features"), scale=10.0, size=None, batch=None):
-        from onnx import TensorProto, helper, numpy_helper, save
-
-        logits, features = outputs
-        nodes = [
-            helper.make_node("AveragePool", ["images"], [features], kernel_shape=[16, 16], strides=[16, 16]),
-            helper.make_node("GlobalAveragePool", [features], ["means"]),
-            helper.make_node("Flatten", ["means"], ["flat"]),
-            helper.make_node("Mul", ["flat", "scale"], [logits]),
-        ]
-        shapes = {
-            "images": [batch or "n", 3, size or "h", size or "w"],
-            logits: ["n", 3],
-            features: ["n", 3, "rows", "cols"],
-        }
-        told = {
-            name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-            for name, shape in shapes.items()
-        }
-        constant = numpy_helper.from_array(np.array(scale, np.float32), "scale")
-        graph = helper.make_graph(
-            nodes, "teacher", [told["images"]], [told[logits], told[features]], [constant]
-        )
-        path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
-        save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
-        return path
+        return save_teacher(tmp_path_factory.mktemp("teacher") / "teacher.onnx", **options)
 
     return make
 
