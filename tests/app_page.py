@@ -8,6 +8,8 @@ import re
 
 import numpy as np
 from PIL import Image
+from streamlit.components.v2.component_manager import BidiComponentManager
+from streamlit.runtime.scriptrunner import script_runner
 from streamlit.testing.v1 import AppTest
 
 from cait_viz._resources import APP
@@ -15,6 +17,13 @@ from cait_viz.weights.registry import get_variant
 
 PUBLISHED = "cait_xxs24_224"
 REPOSITORY = get_variant(PUBLISHED).repo_id
+
+# After each run Streamlit clears a Keras that is in its process, and collects all garbage. A server has none;
+# here other tests have brought it in.
+script_runner._clean_problem_modules = lambda: None
+# What a server does once, a test does for each visitor: it looks for components in all installed packages.
+# The page has none but its own.
+BidiComponentManager.discover_and_register_components = lambda *_, **__: None
 
 # A model that has to be loaded takes seconds, on a busy machine many.
 TIMEOUT = 180

@@ -86,13 +86,18 @@ def wait_until_healthy(process):
 
 
 class Visitor:
-    """One person at the page, with a browser session of their own."""
+    """One person at the page, with a browser session of their own.
 
-    def __init__(self, browser, url, **options):
+    Of a context that was used before, only the cache of the server's files is left.
+    """
+
+    def __init__(self, browser, url, context=None, **options):
         self.url = url
         self.complaints, self.outside, self.runs = [], [], 0
-        self.context = browser.new_context(**{"viewport": WIDE} | options)
+        self.context = context or browser.new_context(**{"viewport": WIDE} | options)
         self.page = self.context.new_page()
+        stored = {"origin": url, "storageTypes": "all"}
+        self.context.new_cdp_session(self.page).send("Storage.clearDataForOrigin", stored)
         self.page.set_default_timeout(PATIENCE)
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))

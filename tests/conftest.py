@@ -1,5 +1,7 @@
 """Models, images and processes that more than one file of tests needs; made when first asked for."""
 
+import collections
+import contextlib
 import io
 import os
 import signal
@@ -125,37 +127,12 @@ def tiny_model(tiny_weights):
 
 @pytest.fixture(scope="session")
 def make_teacher(tmp_path_factory):
-    """Make an ONNX teacher of three classes: its logits are ten times the means of red, green and blue.
+    """Make a teacher as `training_runs.save_teacher` does."""
 
-    Its features are the means of each patch of 16 x 16 pixels.
-    """
+    def make(**options):
+        from training_runs import save_teacher
 
-    def make(outputs=("logits", "features"), scale=10.0, size=None, batch=None):
-        from onnx import TensorProto, helper, numpy_helper, save
-
-        logits, features = outputs
-        nodes = [
-            helper.make_node("AveragePool", ["images"], [features], kernel_shape=[16, 16], strides=[16, 16]),
-            helper.make_node("GlobalAveragePool", [features], ["means"]),
-            helper.make_node("Flatten", ["means"], ["flat"]),
-            helper.make_node("Mul", ["flat", "scale"], [logits]),
-        ]
-        shapes = {
-            "images": [batch or "n", 3, size or "h", size or "w"],
-            logits: ["n", 3],
-            features: ["n", 3, "rows", "cols"],
-        }
-        told = {
-            name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-            for name, shape in shapes.items()
-        }
-        constant = numpy_helper.from_array(np.array(scale, np.float32), "scale")
-        graph = helper.make_graph(
-            nodes, "teacher", [told["images"]], [told[logits], told[features]], [constant]
-        )
-        path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
-        save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
-        return path
+        return save_teacher(tmp_path_factory.mktemp("teacher") / "teacher.onnx", **options)
 
     return make
 
@@ -176,6 +153,15 @@ def gray_images(tmp_path_factory):
     for number, path in enumerate(files):
         Image.new("RGB", (40, 40 + number), (10 * number,) * 3).save(path)
     return decode(files, 64, folder / "cache", print)
+
+
+@pytest.fixture
+def eagerly():
+    """TensorFlow makes no graph of a training."""
+    from training_runs import eager_steps
+
+    with eager_steps():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -383,18 +369,26 @@ def app(browser, environment, tmp_path_factory):
         assert "Traceback" not in process.log.read_text()
 
 
+@pytest.fixture(scope="module")
+def contexts(browser):
+    """The contexts of visitors who left, by their options: the next find Streamlit's files in the cache."""
+    return collections.defaultdict(list)
+
+
 @pytest.fixture
-def visitors(app, browser):
+def visitors(app, browser, contexts):
     """Make visitors. However they fare, no page may complain, and nothing may be asked of anybody else."""
     known = []
 
     def make(**options):
-        known.append(Visitor(browser, app.url, **options))
+        left = contexts[str(options)]
+        known.append(Visitor(browser, app.url, left.pop() if left else None, **options))
+        leaving.callback(left.append, known[-1].context)
+        leaving.callback(known[-1].page.close)
         return known[-1]
 
-    yield make
-    for visitor in known:
-        visitor.context.close()
+    with contextlib.ExitStack() as leaving:
+        yield make
     assert [visitor.complaints for visitor in known] == [[]] * len(known)
     assert [visitor.outside for visitor in known] == [[]] * len(known)
 

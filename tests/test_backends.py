@@ -12,6 +12,12 @@ from safetensors import safe_open
 BACKENDS = ("jax", "torch")
 REQUIRED = os.environ.get("CAIT_VIZ_REQUIRE_BACKENDS") == "1"
 
+# For steps that a test takes once, to optimize them takes JAX longer than all else.
+UNOPTIMIZED = """
+import os
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+"""
+
 FORWARD = """
 import sys
 from pathlib import Path
@@ -88,7 +94,7 @@ def backend(request):
 
 
 def test_the_forward_pass_is_tensorflows(backend, run_python, tiny_weights, tiny_model, tmp_path):
-    run_python(FORWARD, backend, tiny_weights, tmp_path / "there.npz")
+    run_python(UNOPTIMIZED + FORWARD, backend, tiny_weights, tmp_path / "there.npz")
     images = np.random.default_rng(0).standard_normal((2, 64, 64, 3)).astype(np.float32)
     logits, sa_attention, ca_attention = tiny_model(images, training=False)
     with np.load(tmp_path / "there.npz") as there:
@@ -114,7 +120,7 @@ def images_folder(tmp_path_factory):
 def test_a_cait_is_trained_there_too(
     backend, run_python, images_folder, small_weights, teacher_file, tmp_path
 ):
-    said, _ = run_python(TRAIN, backend, images_folder, small_weights, teacher_file, tmp_path)
+    said, _ = run_python(UNOPTIMIZED + TRAIN, backend, images_folder, small_weights, teacher_file, tmp_path)
     assert json.loads(said)["backend"] == backend
     for name, size, classes in (("finetuned", 64, 2), ("distilled", 32, 3)):
         with safe_open(tmp_path / name / "model.safetensors", "np") as file:

@@ -186,8 +186,10 @@ def test_a_click_on_the_photograph_or_on_the_map_chooses_the_patch_under_it(visi
 
 @pytest.mark.parametrize("sample", ["cat", "admiral", "rocket"])
 def test_photograph_and_map_fit_in_the_window_whatever_their_shape(visitors, sample):
+    visitor = visitors()
     for width, height in [(1440, 900), (1280, 800), (390, 844)]:
-        visitor = visitors(viewport={"width": width, "height": height}).open(f"?sample={sample}")
+        visitor.page.set_viewport_size({"width": width, "height": height})
+        visitor.open(f"?sample={sample}")
         frames = visitor.page.locator(".frame").all()
         boxes = visitor.calm(lambda: [one.bounding_box() for one in frames])  # noqa: B023
         assert len(boxes) == 2

@@ -1,6 +1,7 @@
 """Weights in other tools' files: the tutorial author's SavedModel and the authors' PyTorch checkpoints."""
 
 import argparse
+import functools
 import hashlib
 import importlib
 import os
@@ -13,6 +14,7 @@ from tutorial_port import CLASSES, HEADS, export_weights, tutorials_cait
 
 from cait_viz.api import load_model
 from cait_viz.errors import CheckpointError
+from cait_viz.weights import conversion
 from cait_viz.weights.architecture import read_tensors
 from cait_viz.weights.resolve import resolve
 
@@ -35,6 +37,7 @@ def images():
 def save_port(tmp_path_factory, images):
     """Save the tutorial's network with random weights; gives the folder and what the network answers."""
 
+    @functools.cache
     def save(name="keras", **options):
         model = tutorials_cait(importlib.import_module(name), **options)
         model(images)
@@ -52,7 +55,7 @@ def save_port(tmp_path_factory, images):
 
 @pytest.fixture(scope="module")
 def port(save_port):
-    return save_port()[0]
+    return save_port("keras")[0]
 
 
 @pytest.mark.parametrize("keras_name", ["keras", "tf_keras"])
@@ -139,16 +142,27 @@ def pth(state, tmp_path_factory):
     return path
 
 
-def assert_same_weights(path, tiny_model):
-    for loaded, expected in zip(load_model(weights=path).weights, tiny_model.weights, strict=True):
+@pytest.fixture
+def here(monkeypatch):
+    """Weights are read in this process: each that is started imports PyTorch anew."""
+    monkeypatch.setattr(conversion, "run_module", lambda _, *arguments: conversion.convert(*arguments))
+
+
+def assert_same_weights(path, weights):
+    loaded = read_tensors(resolve(weights=path))
+    assert set(loaded) == set(weights)
+    for name, expected in weights.items():
+        np.testing.assert_array_equal(loaded[name], expected, err_msg=name)
+
+
+def test_the_authors_checkpoint_loads(pth, weights, tiny_model):
+    assert_same_weights(pth, weights)
+    for loaded, expected in zip(load_model(weights=pth).weights, tiny_model.weights, strict=True):
         np.testing.assert_array_equal(loaded, expected, err_msg=expected.path)
 
 
-def test_the_authors_checkpoint_loads(pth, tiny_model):
-    assert_same_weights(pth, tiny_model)
-
-
-def test_what_a_training_saved_beside_the_weights_is_left_out(state, tmp_path, tiny_model):
+@pytest.mark.usefixtures("here")
+def test_what_a_training_saved_beside_the_weights_is_left_out(state, tmp_path, weights):
     import torch
 
     training = {
@@ -161,9 +175,10 @@ def test_what_a_training_saved_beside_the_weights_is_left_out(state, tmp_path, t
         "args": argparse.Namespace(model="cait_xxs24_224", lr=1e-3),
     }
     torch.save(training, tmp_path / "training.pt")
-    assert_same_weights(tmp_path / "training.pt", tiny_model)
+    assert_same_weights(tmp_path / "training.pt", weights)
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("plain", "average"),
     [
@@ -177,7 +192,7 @@ def test_what_a_training_saved_beside_the_weights_is_left_out(state, tmp_path, t
     ],
 )
 def test_of_weights_and_their_average_the_average_is_taken_as_of_a_safetensors_file(
-    plain, average, state, tmp_path, tiny_model
+    plain, average, state, tmp_path, weights
 ):
     import torch
 
@@ -189,7 +204,7 @@ def test_of_weights_and_their_average_the_average_is_taken_as_of_a_safetensors_f
     flat |= {".".join([*average, name]): tensor for name, tensor in state.items()}
     save_file({name: tensor.numpy() for name, tensor in flat.items()}, tmp_path / "both.safetensors")
     for file in ("both.pth", "both.safetensors"):
-        assert_same_weights(tmp_path / file, tiny_model)
+        assert_same_weights(tmp_path / file, weights)
         assert (
             resolve(weights=tmp_path / file).remark == "The file holds a model and its EMA; the EMA is used."
         )
@@ -217,12 +232,13 @@ def nested(keys, content):
     return {keys[0]: nested(keys[1:], content)} if keys else content
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("keys", [["model_state_dict"], ["net"], ["ema"], ["state", "student", "weights"]])
-def test_weights_are_found_under_any_name(keys, state, tmp_path, tiny_model):
+def test_weights_are_found_under_any_name(keys, state, tmp_path, weights):
     import torch
 
     torch.save(nested(keys, state) | {"epoch": 3}, tmp_path / "mine.pth")
-    assert_same_weights(tmp_path / "mine.pth", tiny_model)
+    assert_same_weights(tmp_path / "mine.pth", weights)
     assert resolve(weights=tmp_path / "mine.pth").remark == ""
 
 
@@ -233,6 +249,7 @@ def test_of_two_models_none_is_taken_silently(state, tmp_path):
     one_line_about(tmp_path / "both.pth", "of the networks in it (best_model., model.), save one in a file")
 
 
+@pytest.mark.usefixtures("here")
 def test_half_precision_is_widened(state, tmp_path):
     import torch
 
@@ -273,11 +290,11 @@ def test_without_pytorch_the_way_out_is_said(pth, tmp_path, monkeypatch):
 
 
 def test_where_the_cache_cannot_be_written_weights_are_converted_all_the_same(
-    pth, port, images, tmp_path, monkeypatch, tiny_model
+    pth, port, images, tmp_path, monkeypatch, weights
 ):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert_same_weights(pth, tiny_model)
+    assert_same_weights(pth, weights)
     assert load_model(weights=port)(images)[0].shape == (2, CLASSES)
 
 
@@ -294,13 +311,14 @@ assert resolve(weights=sys.argv[1]).path.is_file()
     assert not list((tmp_path / "tmp").iterdir())
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old format"])
 @pytest.mark.parametrize("name", ["mine.bin", "mine.ckpt", "mine.pth", "mine", "mine.safetensors"])
-def test_a_pytorch_checkpoint_is_known_by_its_content(name, zipped, state, tmp_path, tiny_model):
+def test_a_pytorch_checkpoint_is_known_by_its_content(name, zipped, state, tmp_path, weights):
     import torch
 
     torch.save(state, tmp_path / name, _use_new_zipfile_serialization=zipped)
-    assert_same_weights(tmp_path / name, tiny_model)
+    assert_same_weights(tmp_path / name, weights)
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old format"])

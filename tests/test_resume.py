@@ -101,6 +101,7 @@ def test_a_training_that_was_killed_and_interrupted_ends_as_without_interruption
     assert logged_steps(out) == logged_steps(whole.weights.parent)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_averaged_weights_of_an_interrupted_training_can_be_looked_at(
     image_folder, small_weights, tmp_path
 ):
@@ -133,6 +134,7 @@ def test_the_averaged_weights_of_an_interrupted_training_can_be_looked_at(
     assert left == {"model.safetensors", "labels.txt", "card.json", "log.csv"}
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_control_c_in_a_validation_does_not_wait_for_its_end(tmp_path, small_weights, monkeypatch):
     for name in ("red", "green"):
         (tmp_path / "images" / name).mkdir(parents=True)
@@ -189,6 +191,7 @@ def test_the_state_is_saved_every_so_many_minutes_of_steps(
     assert json.loads((tmp_path / "card.json").read_text())["seconds"] >= 200 * 60
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_log_that_cannot_be_written_is_written_with_the_next_row(
     image_folder, small_weights, tmp_path, monkeypatch
 ):
@@ -209,6 +212,7 @@ def test_a_log_that_cannot_be_written_is_written_with_the_next_row(
         assert [line for line in lines if f"{name}: cannot be written now" in line]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_training_that_failed_before_its_state_was_saved_can_be_started_again(
     image_folder, small_weights, tmp_path
 ):
@@ -230,6 +234,7 @@ def test_somebody_elses_log_is_not_written_over(image_folder, small_weights, tmp
         finetune(image_folder, tmp_path, weights=small_weights, config=QUICK)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_row_of_an_epoch_is_written_before_the_state_that_includes_it(
     image_folder, small_weights, tmp_path, monkeypatch
 ):
@@ -273,6 +278,7 @@ def count_opened():
     return count
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_training_reads_each_image_and_its_state_once(
     image_folder, small_weights, tmp_path, monkeypatch, count_opened
 ):

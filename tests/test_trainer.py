@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from reference import lively_weights, timm_shapes
+from training_runs import eager_steps
 
 from cait_viz.errors import TrainingError
 from cait_viz.model.config import CaiTConfig
@@ -89,13 +90,15 @@ def whole_run(make_trainer, tmp_path_factory):
     """The losses, the weights and the states at `STOPS` of a training that nobody interrupts."""
     trainer, states = make_trainer(LONG), tmp_path_factory.mktemp("states")
     lost = []
-    for stop in STOPS.values():
-        lost += losses(trainer, stop)
-        trainer.save(states / f"{stop}.npz")
-    return lost + losses(trainer), trainer.tensors(), states
+    with eager_steps():
+        for stop in STOPS.values():
+            lost += losses(trainer, stop)
+            trainer.save(states / f"{stop}.npz")
+        return lost + losses(trainer), trainer.tensors(), states
 
 
 @pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS)
+@pytest.mark.usefixtures("eagerly")
 def test_a_resumed_training_goes_on_bit_for_bit(make_trainer, whole_run, stop):
     lost, weights, states = whole_run
     resumed = make_trainer(LONG)
@@ -104,6 +107,7 @@ def test_a_resumed_training_goes_on_bit_for_bit(make_trainer, whole_run, stop):
     assert same(resumed.tensors(), weights)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_resumed_student_goes_on_with_the_teachers_kept_outputs(
     make_trainer, teacher_file, gray_images, tmp_path
 ):
@@ -134,6 +138,7 @@ def test_the_learning_rate_rises_and_falls_along_a_cosine(make_trainer):
     np.testing.assert_allclose(rates[4:], wanted, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_gradients_are_clipped(make_trainer):
     trainer = make_trainer(make_config(clip_norm=1e-12, ema=0))
     before = trainer.tensors()
@@ -153,11 +158,13 @@ def test_weights_that_are_not_finite_do_not_replace_a_good_state(make_trainer, t
     assert (tmp_path / "state.npz").read_bytes() == good
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_all_that_is_random_follows_the_seed(make_trainer, whole_run):
     other = make_trainer(replace(LONG, seed=2))
     assert losses(other, 1)[0] != whole_run[0][0]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_next_resolution_goes_on_with_the_same_weights(make_trainer):
     weights = lively_weights(timm_shapes(TINY))
     trainer = make_trainer(
@@ -184,6 +191,7 @@ def test_positions_are_interpolated_in_place():
     assert resample_positions(positions, (7, 7)) is positions
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_weights_are_averaged_and_the_training_goes_on_with_its_own(make_trainer):
     trainer = make_trainer(make_config(ema=0.5))
     losses(trainer, 3)
@@ -194,6 +202,7 @@ def test_weights_are_averaged_and_the_training_goes_on_with_its_own(make_trainer
     assert same(trainer.tensors(), averaged)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_only_kernels_decay(make_trainer):
     decayed = (
         make_trainer(make_config(weight_decay=0.5, ema=0)),
@@ -208,6 +217,7 @@ def test_only_kernels_decay(make_trainer):
     assert {"cls_token", "pos_embed", "blocks.0.gamma_1", "norm.weight"}.isdisjoint(shrunk)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_loss_that_is_not_finite_ends_the_training_with_a_sentence(make_trainer):
     weights = lively_weights(timm_shapes(TINY))
     weights["head.bias"] = np.full(3, np.nan, np.float32)

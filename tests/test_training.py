@@ -107,6 +107,7 @@ def test_the_log_has_a_row_for_each_epoch(finetuned):
     assert all(0 <= float(row["validation_top1"]) <= 1 for row in rows)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_users_keras_settings_change_nothing(image_folder, small_weights, tmp_path):
     options = RunOptions(tell=lambda _: None)
     usual = finetune_briefly(image_folder, tmp_path / "usual", small_weights, 1, options)
@@ -123,6 +124,7 @@ def test_the_users_keras_settings_change_nothing(image_folder, small_weights, tm
     assert rows[0][0]["loss"] == rows[1][0]["loss"]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_tensorboard_gets_what_the_log_holds(image_folder, small_weights, tmp_path, monkeypatch):
     """By a callback in its callback's place: its package is not among what the tests need."""
 
@@ -178,6 +180,7 @@ def test_a_folder_with_somebody_elses_labels_is_not_written_to(image_folder, sma
     assert (tmp_path / "labels.txt").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_classifier_is_kept_where_its_classes_are_those_of_the_images(finetuned, image_folder, tmp_path):
     """And what lies in the output's folder that is not the training's stays there."""
     before, _ = finetuned
@@ -230,18 +233,13 @@ def distilled(image_folder, teacher_file, make_small_weights, tmp_path_factory):
     return outcome, place
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_student_without_weights_starts_from_random_ones(image_folder, teacher_file, tmp_path):
-    import tensorflow as tf
-
     config = replace(QUICK, stages=(Stage(16, 0.1),))
-    tf.config.run_functions_eagerly(True)  # one step: its graph takes half a minute to compile
-    try:
-        options = RunOptions(tell=lambda _: None)
-        outcome = distil(
-            [image_folder], tmp_path, teacher=teacher_file, teacher_size=32, config=config, options=options
-        )
-    finally:
-        tf.config.run_functions_eagerly(False)
+    options = RunOptions(tell=lambda _: None)
+    outcome = distil(
+        [image_folder], tmp_path, teacher=teacher_file, teacher_size=32, config=config, options=options
+    )
     assert json.loads(outcome.card.read_text())["start"] is None
     assert resolve(weights=outcome.weights).config == replace(BUNDLED.config, num_classes=3, image_size=16)
 
