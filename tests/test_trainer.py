@@ -138,7 +138,6 @@ def test_the_learning_rate_rises_and_falls_along_a_cosine(make_trainer):
     np.testing.assert_allclose(rates[4:], wanted, rtol=1e-3)
 
 
-@pytest.mark.usefixtures("eagerly")
 def test_gradients_are_clipped(make_trainer):
     trainer = make_trainer(make_config(clip_norm=1e-12, ema=0))
     before = trainer.tensors()
@@ -191,7 +190,6 @@ def test_positions_are_interpolated_in_place():
     assert resample_positions(positions, (7, 7)) is positions
 
 
-@pytest.mark.usefixtures("eagerly")
 def test_weights_are_averaged_and_the_training_goes_on_with_its_own(make_trainer):
     trainer = make_trainer(make_config(ema=0.5))
     losses(trainer, 3)
@@ -202,7 +200,6 @@ def test_weights_are_averaged_and_the_training_goes_on_with_its_own(make_trainer
     assert same(trainer.tensors(), averaged)
 
 
-@pytest.mark.usefixtures("eagerly")
 def test_only_kernels_decay(make_trainer):
     decayed = (
         make_trainer(make_config(weight_decay=0.5, ema=0)),
