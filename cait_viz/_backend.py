@@ -8,13 +8,15 @@ import contextlib
 import ctypes
 import importlib
 import importlib.util
+import json
 import os
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -105,7 +107,7 @@ def import_keras(backend: str, threads: int | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = backend
     os.environ.pop("KERAS_NNX_ENABLED", None)
-    with _exit_on_interrupt(), stderr_held(), _no_keras_settings():
+    with _exit_on_interrupt(), stderr_held(), keras_settings({}):
         import_openvino() if backend == "openvino" else importlib.import_module(backend)
         importlib.import_module("keras")
         # Keras asks of every input whether it is a tensor of TensorFlow's, and imports that for it. An export
@@ -140,17 +142,25 @@ def _exit_on_interrupt() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_keras_settings() -> Iterator[None]:
-    """Keep Keras, as it is imported, from ~/.keras/keras.json: a floatx of bfloat16 in it would stop it."""
+def keras_settings(settings: Mapping[str, Any]) -> Iterator[None]:
+    """Let Keras, as it is imported, find these settings in place of ~/.keras/keras.json."""
     usual = os.environ.get("KERAS_HOME")
-    with tempfile.TemporaryDirectory() as empty:
-        os.environ["KERAS_HOME"] = empty
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "keras.json").write_text(json.dumps(dict(settings)), encoding="utf-8")
+        os.environ["KERAS_HOME"] = folder
         try:
             yield
         finally:
             del os.environ["KERAS_HOME"]
             if usual is not None:
                 os.environ["KERAS_HOME"] = usual
+
+
+def users_keras_settings() -> dict[str, Any]:
+    """What the file holds from which Keras takes its settings."""
+    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    settings: dict[str, Any] = json.loads((home / "keras.json").read_text(encoding="utf-8"))
+    return settings
 
 
 def keep_freed_memory() -> None:

@@ -10,11 +10,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 from PIL import Image
 
+from cait_viz._keras import keras, ops
 from cait_viz.attention.maps import head_mean, min_max, patch_grids, upsample
 from cait_viz.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize, prepare
 from cait_viz.images.read import ImageSource, read_image

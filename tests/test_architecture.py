@@ -16,6 +16,7 @@ ROOT = PACKAGE.parent
 # What a folder, or a module beside the folders, may import of the package beside itself and `HELPERS`, which
 # import nothing but each other. The innermost folder with a row decides.
 HELPERS = {"errors", "_text", "_files", "_checks", "_resources", "_backend", "_process", "_sizes", "_version"}
+HELPERS |= {"_keras"}
 RULES: dict[str, set[str]] = {
     **{helper: set() for helper in HELPERS},
     "__init__": set(),
@@ -44,7 +45,8 @@ RULES: dict[str, set[str]] = {
 
 # Who may import a library, or a function that imports it. What is not named here is free.
 MAY_IMPORT: dict[str, set[str]] = {
-    "keras": {"model", "training", "tutorial", "engine/keras", "engine/tape", "engine/export", "_backend"},
+    "keras": {"_keras", "_backend", "model/export", "engine/tape", "engine/export"},
+    "cait_viz._keras": {"model", "training", "tutorial", "engine/keras"},
     "tensorflow": {"_backend", "engine/keras", "engine/tape", "model/export", "weights/savedmodel"},
     "torch": {"_backend", "engine/keras", "training/trainer", "weights/pytorch"},
     "jax": set(),
@@ -60,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # These libraries are imported in functions alone, but for those named after them.
 HEAVY = {"keras", "tensorflow", "torch", "jax", "openvino", "ray"}
-MAY_IMPORT_AT_ONCE = {"keras": {"model", "training", "tutorial", "engine/keras"}}
+MAY_IMPORT_AT_ONCE = {"keras": {"_keras", "model", "training", "tutorial", "engine/keras"}}
 LIGHT = {"numpy", "PIL", "matplotlib", "pillow_heif", "httpx2"}
 
 

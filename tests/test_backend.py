@@ -66,6 +66,13 @@ def test_in_a_users_process_their_keras_settings_stay_and_do_not_change_the_answ
     assert kept == "('float16', 'channels_first', 0.01)"
 
 
+def test_a_floatx_that_keras_refuses_does_not_keep_a_user_from_a_model(run_at_home, expected):
+    script = LOGITS.replace("import keras", "from cait_viz import tutorial\nimport keras")
+    answer, kept = run_at_home(script, {"floatx": "bfloat16", "epsilon": 0.01, "backend": "tensorflow"})
+    assert answer == expected
+    assert kept == "('float32', 'channels_last', 0.01)"
+
+
 def test_a_process_of_the_program_itself_does_not_read_the_users_keras_settings(run_at_home, expected):
     # Keras refuses to start with this floatx.
     theirs = {"floatx": "bfloat16", "epsilon": 0.01, "backend": "torch"}
@@ -176,7 +183,7 @@ before_names = list(logging.root.manager.loggerDict)
 before = settings()
 import cait_viz
 modules = [found.name for found in pkgutil.walk_packages(cait_viz.__path__, "cait_viz.")]
-network = {"model", "engine", "training", "api", "tutorial", "__main__"}
+network = {"_keras", "model", "engine", "training", "api", "tutorial", "__main__"}
 page = "cait_viz.serving.page."  # imports Streamlit, which sets MPLBACKEND
 light = [name for name in modules if name.split(".")[1] not in network and not name.startswith(page)]
 for name in light:

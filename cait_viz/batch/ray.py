@@ -10,6 +10,7 @@ import io
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -45,7 +46,7 @@ TASKS_AT_ONCE = 2**14
 _DEATHS_AT_START = 3
 # What is written beside the rows goes to the writer in pieces of about this size, in bytes.
 _PIECE = 16 * 2**20
-_CONNECTION_SECONDS = 5
+_CONNECTION_SECONDS, _EXECUTOR_SECONDS = 5, 60
 
 # Columns of the tables that actors send: the files of each image, and in place of rows what went wrong.
 _FILES, _REFUSED = "files", "refused"
@@ -168,7 +169,18 @@ def _connected(address: str) -> Iterator[None]:
             raise ClusterError(f"Ray gives up: {one_line(reason, 500)}; go on with --resume") from None
         finally:
             if begun:
+                _wait_for_executors()
                 ray.shutdown()
+
+
+def _wait_for_executors() -> None:
+    """Wait until Ray Data's own threads have ended: it gives a run that was broken off two seconds for that.
+
+    With Ray gone from under them they can take the process along.
+    """
+    for thread in threading.enumerate():
+        if thread.name.startswith("StreamingExecutor"):
+            thread.join(_EXECUTOR_SECONDS)
 
 
 def _connect(address: str) -> None:

@@ -132,7 +132,6 @@ class Store:
         with atomic_write(self._path(number)) as file, pa.ipc.new_file(file, self._schema) as writer:
             for table in tables:
                 writer.write_table(table.cast(self._schema))
-        self._read.cache_clear()
 
     def _place(self, number: int) -> None:
         """Tell the index which rows lie in a file."""
@@ -150,6 +149,7 @@ class Store:
         kept = table.filter([not (error and is_address(image)) for image, error in columns])
         if len(kept) < len(table):
             self._write_file(number, [kept])
+            self._read.cache_clear()
 
     def _runs(self, places: list[tuple[int, int]]) -> Iterator[pa.Table]:
         """The rows at these places; those that lie behind each other in a file come together."""

@@ -7,9 +7,9 @@ attention is freed as soon as its block is done.
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 
+from cait_viz._keras import keras
 from cait_viz.engine.base import Answer, Engine
 from cait_viz.engine.randomized import Randomized, RandomizedNetwork
 from cait_viz.engine.tape import ClassGradients, GradientTape

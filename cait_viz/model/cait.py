@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import keras
-from keras import ops
-
+from cait_viz._keras import keras, ops
 from cait_viz.model.config import CaiTConfig, WeightsSource
 from cait_viz.model.initial import dense, weight_initializer
 from cait_viz.model.layers import ClassAttentionBlock, LayerNorm, SelfAttentionBlock

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-import keras
+from cait_viz._keras import keras
 
 _zero_weights = ContextVar("zero_weights", default=False)
 

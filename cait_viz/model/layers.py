@@ -12,9 +12,7 @@ from functools import partial
 from inspect import signature
 from typing import Any
 
-import keras
-from keras import ops
-
+from cait_viz._keras import keras, ops
 from cait_viz.model.initial import dense, weight_initializer
 
 _registered = keras.saving.register_keras_serializable(package="cait_viz")

@@ -10,10 +10,10 @@ from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 
-import keras
 import numpy as np
 
 from cait_viz._checks import check_number
+from cait_viz._keras import keras
 from cait_viz._text import counted, listed, one_line, path_text
 from cait_viz.errors import CheckpointError, DatasetError, OutputError, SelectionError
 from cait_viz.images.folders import UNKNOWN, Example

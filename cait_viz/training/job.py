@@ -9,9 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
+from cait_viz._keras import keras
 from cait_viz.drawing.export import versions
 from cait_viz.images.folders import Example
 from cait_viz.model.config import CaiTConfig

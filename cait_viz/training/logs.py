@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 from tqdm import tqdm
 
 from cait_viz._files import atomic_write
+from cait_viz._keras import keras
 from cait_viz._text import path_text
 from cait_viz.errors import OutputError, TrainingError
 from cait_viz.training.datasets import PrintLine

@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
 from cait_viz._checks import all_finite
+from cait_viz._keras import keras, ops
 from cait_viz.errors import TrainingError
 from cait_viz.model.cait import CaiT
 from cait_viz.model.config import CaiTConfig
