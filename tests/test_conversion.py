@@ -210,8 +210,9 @@ def test_of_weights_and_their_average_the_average_is_taken_as_of_a_safetensors_f
         )
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("package", ["ema_pytorch", "torch_ema"])
-def test_the_average_that_a_package_saved_beside_the_weights_is_taken(package, state, tmp_path, tiny_model):
+def test_the_average_that_a_package_saved_beside_the_weights_is_taken(package, state, tmp_path, weights):
     import torch
 
     zeros = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
@@ -222,7 +223,7 @@ def test_the_average_that_a_package_saved_beside_the_weights_is_taken(package, s
         "torch_ema": {"decay": 0.9, "num_updates": 9, "shadow_params": [*state.values()]},
     }
     torch.save({"model": zeros, "ema": average[package]}, tmp_path / "both.pth")
-    assert_same_weights(tmp_path / "both.pth", tiny_model)
+    assert_same_weights(tmp_path / "both.pth", weights)
     remark = resolve(weights=tmp_path / "both.pth").remark
     assert remark == "The file holds a model and its EMA; the EMA is used."
 
