@@ -125,6 +125,12 @@ class Visitor:
         self.settle()
         return self
 
+    def open_until(self, address, button):
+        """Open an address at which that button is the last to come."""
+        self.page.goto(f"{self.url}/{address}")
+        self.page.get_by_role("button", name=button).wait_for()
+        self.rest()
+
     def settle(self):
         """Wait until the page is whole: every kind of element comes in a file of its own."""
         self.page.get_by_text(LAST).wait_for()

@@ -15,8 +15,18 @@ ROOT = PACKAGE.parent
 
 # What a folder, or a module beside the folders, may import of the package beside itself and `HELPERS`, which
 # import nothing but each other. The innermost folder with a row decides.
-HELPERS = {"errors", "_text", "_files", "_checks", "_resources", "_backend", "_process", "_sizes", "_version"}
-HELPERS |= {"_keras"}
+HELPERS = {
+    "errors",
+    "_text",
+    "_files",
+    "_checks",
+    "_resources",
+    "_backend",
+    "_process",
+    "_sizes",
+    "_version",
+    "_keras",
+}
 RULES: dict[str, set[str]] = {
     **{helper: set() for helper in HELPERS},
     "__init__": set(),

@@ -40,9 +40,7 @@ def test_every_answer_fits_every_screen_and_axe_finds_nothing_against_it(visitor
         visitor.page.set_viewport_size({"width": width, "height": height})
         visitor.page.emulate_media(color_scheme="light")
         # A link's mistake is told in a notice, which has to fit too.
-        visitor.page.goto(f"{visitor.url}/?question={question}&sample={'x' * 60}")
-        visitor.page.get_by_role("button", name=LAST[question]).wait_for()
-        visitor.rest()
+        visitor.open_until(f"?question={question}&sample={'x' * 60}", LAST[question])
         assert complaints_of_axe(visitor) == {}, (width, height)
         light = visitor.page.evaluate(LOOKS)
         visitor.page.emulate_media(color_scheme="dark")

@@ -12,9 +12,7 @@ pytestmark = pytest.mark.browser
 def test_side_by_side_a_small_image_is_drawn_as_tall_as_a_large_one(visitors):
     visitor = visitors(viewport={"width": 1440, "height": 900})
     page = visitor.page
-    page.goto(f"{visitor.url}/?question=compare")
-    page.get_by_role("button", name="Both as a figure").wait_for()
-    visitor.rest()
+    visitor.open_until("?question=compare", "Both as a figure")
     visitor.upload("small.png", photograph("cat.jpg", (60, 90)))
     visitor.choose("Image", "A pagoda by a lake")
     maps = page.locator(".st-key-compared img")
@@ -27,9 +25,7 @@ def test_side_by_side_a_small_image_is_drawn_as_tall_as_a_large_one(visitors):
 def test_on_a_phone_at_twice_the_size_a_table_is_scrolled_and_not_the_page(visitors):
     visitor = visitors(viewport={"width": 195, "height": 422})
     page = visitor.page
-    page.goto(f"{visitor.url}/?question=why")
-    page.get_by_role("button", name="Test this map").wait_for()
-    visitor.rest()
+    visitor.open_until("?question=why", "Test this map")
     visitor.after(page.get_by_role("button", name="Test this map").click)
     page.locator("table").wait_for()
     assert visitor.calm(lambda: page.locator("table").evaluate("e => e.scrollWidth > e.clientWidth"))

@@ -174,9 +174,9 @@ def _connected(address: str) -> Iterator[None]:
 
 
 def _wait_for_executors() -> None:
-    """Wait until Ray Data's own threads have ended: it gives a run that was broken off two seconds for that.
+    """Wait until Ray Data's threads have ended, so that none of them asks a Ray that is gone.
 
-    With Ray gone from under them they can take the process along.
+    Ray Data itself waits two seconds for those of a run that was broken off.
     """
     for thread in threading.enumerate():
         if thread.name.startswith("StreamingExecutor"):

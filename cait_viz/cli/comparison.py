@@ -47,11 +47,9 @@ def compare(
     """
     check_output(output, list(FORMATS), model_options.inputs(*images))
     other = model_options
-    if other_model is not None or other_weights is not None:
-        own_labels = (other_model, other_weights) == (model_options.model, model_options.weights)
-        labels = model_options.labels if own_labels else None
-        other = replace(model_options, model=other_model, weights=other_weights, labels=labels)
-        other = model_options if other == model_options else other  # one file is read once
+    same = ((None, None), (model_options.model, model_options.weights))
+    if (other_model, other_weights) not in same:
+        other = replace(model_options, model=other_model, weights=other_weights, labels=None)
     methods, sides = _both("--method", method), (model_options, other)
     if appearance.scale == "shared" and methods[0] != methods[1]:
         raise UsageError("--scale shared is for two maps of one method: two methods measure in two units")

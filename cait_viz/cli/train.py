@@ -112,7 +112,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation(Training):
-    """What a distillation takes of it, with another start."""
+    """What `distil` takes: the same, but for what its student starts from."""
 
     start: TaughtModel = StudentModel()
 

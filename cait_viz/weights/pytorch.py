@@ -69,7 +69,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
             f"{file_text(path)}: this PyTorch checkpoint is damaged, cut short or of an unknown kind "
             f"({reason}); download it again, or {_SAVE}"
         ) from None
-    groups = list(_groups(content if isinstance(content, dict) else {}))
+    content = content if isinstance(content, dict) else {}
+    groups = list(_groups(content))
     caits = [group for group in groups if any(name.endswith("cls_token") for name in group)]
     caits += _averages(content, caits)
     tensors = {name: tensor for group in caits or groups for name, tensor in group.items()}
@@ -81,10 +82,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _averages(content: Any, groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _averages(content: Mapping[Any, Any], groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """EMAs that are lists in the order of a group's tensors, as the package torch_ema saves them."""
-    if not isinstance(content, dict):
-        return []
     found = []
     for key, part in content.items():
         shadow = part.get("shadow_params") if isinstance(part, dict) else None
