@@ -56,6 +56,7 @@ def test_a_resolution_left_open_is_the_networks_own():
         ("label_smoothing", 1.0),
         ("sd_prob", 1.0),
         ("ema", -0.1),
+        ("class_balance", 1.1),
         ("label_weight", 1.1),
         ("feature_weight", -1.0),
         ("kept_views", -1),

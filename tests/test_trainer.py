@@ -27,6 +27,10 @@ TINY = CaiTConfig(
 )
 
 
+# The class of each of the twelve gray images.
+GRAYS = np.arange(12) // 4
+
+
 def make_config(**changes):
     values = {
         "stages": (Stage(32, 4),),
@@ -44,9 +48,9 @@ def make_config(**changes):
 def make_trainer(gray_images):
     """Make a training on twelve grays whose class is how bright they are."""
 
-    def make(config=None, teacher=None, weights=None, identity=("this one",)):
+    def make(config=None, teacher=None, weights=None, identity=("this one",), labels=GRAYS):
         config = config or make_config()
-        dataset = Dataset(gray_images, np.arange(12) // 4, np.ones(12))
+        dataset = Dataset(gray_images, labels, np.ones(12))
         return Trainer(TINY, weights, Loader(dataset, 3, config, teacher), config, {"test": identity})
 
     return make
@@ -79,7 +83,23 @@ def test_a_student_comes_to_give_its_teachers_outputs(make_trainer, teacher_file
     assert not [name for name in trainer.tensors() if "feature" in name]
 
 
-LONG = make_config(stages=(Stage(32, 3), Stage(64, 1)), sd_prob=0.3, ema=0.3)
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+@pytest.mark.usefixtures("eagerly")
+def test_balanced_classes_owe_nothing_to_how_often_they_were_shown(make_trainer, ema):
+    config = make_config(stages=(Stage(32, 2),), ema=ema, label_smoothing=0.0)
+    rare = np.array([0] * 9 + [1] * 3)  # and none of the third class
+    plain, half, whole = (
+        make_trainer(replace(config, class_balance=share), labels=rare) for share in (0.0, 0.5, 1.0)
+    )
+    assert losses(plain) == losses(half) == losses(whole)  # the training itself is the same
+    plain, half, whole = (trainer.tensors() for trainer in (plain, half, whole))
+    shown = np.array([18, 6, 0]) + 1
+    np.testing.assert_allclose(whole["head.bias"], plain["head.bias"] - np.log(shown / 27), rtol=1e-5)
+    np.testing.assert_allclose(half["head.bias"], (plain["head.bias"] + whole["head.bias"]) / 2, rtol=1e-5)
+    assert all(np.array_equal(whole[name], plain[name]) for name in plain if name != "head.bias")
+
+
+LONG = make_config(stages=(Stage(32, 3), Stage(64, 1)), sd_prob=0.3, ema=0.3, class_balance=1.0)
 
 
 STOPS = {"in the first stage": 3, "in the second stage": 7}

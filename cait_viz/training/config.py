@@ -87,6 +87,9 @@ class TrainingConfig:
         sd_prob: probability that stochastic depth drops a residual branch.
         ema: the weights that are kept are an exponential moving average over about this share of the steps;
             0 for the last weights.
+        class_balance: share of the logarithm of each class's frequency that is taken from its score: with 0 a
+            class that was seldom shown is seldom named, with 1 all classes count as equally frequent
+            (Menon et al. 2021, arXiv:2007.07314, post-hoc logit adjustment).
         label_weight: share of the label, where an image has one, in what the student learns; the rest is the
             teacher's.
         feature_weight: weight of the teacher's feature map in the loss.
@@ -106,6 +109,7 @@ class TrainingConfig:
     label_smoothing: float = 0.1
     sd_prob: float = 0.05
     ema: float = 0.05
+    class_balance: float = 0.0
     label_weight: float = 0.0
     feature_weight: float = 0.5
     kept_views: int = 0
@@ -123,7 +127,7 @@ class TrainingConfig:
         _require(self, "above 0", "learning_rate", "clip_norm")
         _require(self, "at least 0", "weight_decay", "feature_weight")
         _require(self, "at least 0", "kept_views", whole=True)
-        _require(self, "from 0 to 1", "label_weight")
+        _require(self, "from 0 to 1", "class_balance", "label_weight")
         _require(self, "at least 0 and below 1", "warmup", "label_smoothing", "sd_prob", "ema")
         _require(self, "at least 0 and below 2**32", "seed", whole=True)
 

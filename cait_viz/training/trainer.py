@@ -112,6 +112,8 @@ class Trainer:
         self.loader, self._config, self._identity = loader, config, identity
         self.step = 0  # number of steps done
         self.seconds = 0.0  # that they took; counted by whoever runs them, and part of the state
+        # (classes,), how often each class was shown; a target of several classes counts by its shares.
+        self._shown = np.zeros(architecture.num_classes)
         self.ends = stage_ends(config.stages, loader.steps_per_epoch)  # steps after which each stage ends
         self.steps = self.ends[-1]
         self._architecture = replace(architecture, sd_prob=config.sd_prob)
@@ -163,25 +165,38 @@ class Trainer:
                 "other weights"
             )
         self.step += 1
+        self._shown += targets["classes"].sum(axis=0)
         return losses
 
     @contextmanager
     def averaged(self) -> Iterator[TrainingModel]:
-        """The model with the exponential moving average (EMA) of its weights, while the block lasts."""
-        variables = self.model.trainable_variables
-        if not self.model.optimizer.use_ema or not self.step:
+        """The model as it is kept, while the block lasts.
+
+        It has the exponential moving average (EMA) of the weights, and the config's balance of classes.
+        """
+        if not self.step:
             yield self.model
             return
+        variables = self.model.trainable_variables
         kept = _values(variables)
-        self.model.optimizer.finalize_variable_values(variables)
+        if self.model.optimizer.use_ema:
+            self.model.optimizer.finalize_variable_values(variables)
+        self._balance_classes()
         try:
             yield self.model
         finally:
             for variable, value in zip(variables, kept, strict=True):
                 variable.assign(value)
 
+    def _balance_classes(self) -> None:
+        """Take from the scores what the classes owe to their frequency alone, as far as the config says."""
+        # One more of each: a class that was never shown has not an infinite score.
+        frequencies = (self._shown + 1) / (self._shown + 1).sum()
+        head: Any = self.model.cait.head
+        head.bias.assign(ops.convert_to_numpy(head.bias) - self._config.class_balance * np.log(frequencies))
+
     def tensors(self) -> dict[str, np.ndarray]:
-        """The EMA of the weights by timm's names, float32."""
+        """The weights as they are kept, by timm's names, float32."""
         with self.averaged() as model:
             return state_dict(model.cait)
 
@@ -192,7 +207,7 @@ class Trainer:
         finite (TrainingError).
         """
         facts = {"step": self.step, "stage": self._stage, "seconds": self.seconds, "identity": self._identity}
-        arrays = _values(self._variables())
+        arrays = [self._shown, *_values(self._variables())]
         require_finite(arrays, "float32")
         save_state(path, facts, arrays)
 
@@ -200,8 +215,9 @@ class Trainer:
         """Go on where `save` was called; a TrainingError if the state is damaged or of another training."""
         state.require(self._identity)
         self._build(state.facts["stage"])
-        for variable, array in zip(self._variables(), state.arrays(), strict=True):
-            variable.assign(array)
+        self._shown, *values = state.arrays()
+        for variable, value in zip(self._variables(), values, strict=True):
+            variable.assign(value)
         self.step, self.seconds = state.facts["step"], state.facts["seconds"]
 
     def _variables(self) -> list[Any]:
