@@ -48,6 +48,7 @@ def test_a_resolution_left_open_is_the_networks_own():
     [
         ("stages", ()),
         ("batch_size", 0),
+        ("optimizer", "sgd"),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
         ("warmup", 1.0),

@@ -25,6 +25,9 @@ _LAST_RATE = 0.01
 # Number of axes of dense and convolution kernels, which alone decay: biases, norms and LayerScale have one,
 # the class token and the position embedding three.
 _KERNEL_AXES = (2, 4)
+# The layers whose kernels Muon leaves to AdamW: it is for maps between features, not to classes, and the maps
+# across heads are too small.
+_NOT_FOR_MUON = ["/head/", "feature_head", "proj_l", "proj_w"]
 _OUT_OF_MEMORY = ("out of memory", "outofmemory", "resource_exhausted", "resourceexhausted", "memoryerror")
 
 
@@ -255,13 +258,19 @@ class Trainer:
             warmup_steps=warmup,
         )
         window = config.ema * steps
-        optimizer = keras.optimizers.AdamW(
-            rate,
-            weight_decay=config.weight_decay,
-            global_clipnorm=config.clip_norm,
-            use_ema=window > 1,
-            ema_momentum=1 - 1 / max(1.0, window),
-        )
+        options: dict[str, Any] = {
+            "learning_rate": rate,
+            "weight_decay": config.weight_decay,
+            "global_clipnorm": config.clip_norm,
+            "use_ema": window > 1,
+            "ema_momentum": 1 - 1 / max(1.0, window),
+        }
+        if config.optimizer == "muon":
+            optimizer = keras.optimizers.Muon(
+                **options, adam_weight_decay=config.weight_decay, exclude_layers=_NOT_FOR_MUON
+            )
+        else:
+            optimizer = keras.optimizers.AdamW(**options)
         optimizer.exclude_from_weight_decay([one for one in weights if len(one.shape) not in _KERNEL_AXES])
         optimizer.build(weights)
         self.model.compile_losses(optimizer, config.feature_weight)
