@@ -48,7 +48,6 @@ def test_a_resolution_left_open_is_the_networks_own():
     [
         ("stages", ()),
         ("batch_size", 0),
-        ("optimizer", "sgd"),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
         ("warmup", 1.0),
@@ -77,6 +76,10 @@ def test_a_value_out_of_its_range_is_named(name, value):
         TrainingConfig(**{"stages": (Stage(64, 1),), name: value})
 
 
-def test_a_precision_that_there_is_not_is_named_with_those_there_are():
-    with pytest.raises(ValueError, match="there is no precision 'float16'; choose one of float32, bfloat16"):
-        TrainingConfig(precision="float16")
+@pytest.mark.parametrize(
+    ("name", "value", "known"),
+    [("precision", "float16", "float32, bfloat16"), ("optimizer", "sgd", "adamw, muon")],
+)
+def test_a_choice_that_there_is_not_is_named_with_those_there_are(name, value, known):
+    with pytest.raises(ValueError, match=f"there is no {name} '{value}'; choose one of {known}"):
+        TrainingConfig(**{name: value})

@@ -10,7 +10,7 @@ from training_runs import eager_steps
 from cait_viz.errors import TrainingError
 from cait_viz.model.config import CaiTConfig
 from cait_viz.model.timm_names import resample_positions, state_dict
-from cait_viz.training.config import Augmentation, Stage, TrainingConfig
+from cait_viz.training.config import OPTIMIZERS, Augmentation, Stage, TrainingConfig
 from cait_viz.training.loader import Dataset, Loader
 from cait_viz.training.state import SavedState
 from cait_viz.training.teacher import Teacher, TeacherCache
@@ -64,8 +64,9 @@ def same(first, second):
     return all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_the_loss_falls(make_trainer):
-    trainer = make_trainer(make_config(stages=(Stage(32, 40),), label_smoothing=0.0))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_loss_falls(make_trainer, optimizer):
+    trainer = make_trainer(make_config(stages=(Stage(32, 40),), label_smoothing=0.0, optimizer=optimizer))
     falling = losses(trainer)
     assert len(falling) == 80
     assert trainer.step == trainer.steps
@@ -81,6 +82,21 @@ def test_a_student_comes_to_give_its_teachers_outputs(make_trainer, teacher_file
     assert np.mean([step["features_loss"] for step in steps[-5:]]) < 0.5 * steps[0]["features_loss"]
     assert np.mean([step["loss"] for step in steps[-5:]]) < steps[0]["loss"]
     assert not [name for name in trainer.tensors() if "feature" in name]
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_muon_is_for_the_kernels_of_the_blocks_alone(make_trainer):
+    adamw, muon = (make_trainer(make_config(ema=0.0, optimizer=one)) for one in OPTIMIZERS)
+    losses(adamw, 1)
+    losses(muon, 1)
+    adamw, muon = adamw.tensors(), muon.tensors()
+    other = {name for name in adamw if not np.allclose(adamw[name], muon[name], rtol=1e-3, atol=1e-5)}
+    kernels = ("attn.qkv", "attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc1", "mlp.fc2")
+    assert all(name.removesuffix(".weight").endswith(kernels) for name in other)
+    assert {
+        "blocks.0.mlp.fc1.weight",
+        "blocks_token_only.0.attn.v.weight",
+    } <= other  # not all learn from grays
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.5])
@@ -99,7 +115,10 @@ def test_balanced_classes_owe_nothing_to_how_often_they_were_shown(make_trainer,
     assert all(np.array_equal(whole[name], plain[name]) for name in plain if name != "head.bias")
 
 
-LONG = make_config(stages=(Stage(32, 3), Stage(64, 1)), sd_prob=0.3, ema=0.3, class_balance=1.0)
+# With Muon, which has the variables of AdamW too.
+LONG = make_config(
+    stages=(Stage(32, 3), Stage(64, 1)), sd_prob=0.3, ema=0.3, class_balance=1.0, optimizer="muon"
+)
 
 
 STOPS = {"in the first stage": 3, "in the second stage": 7}
