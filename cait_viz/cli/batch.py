@@ -22,7 +22,7 @@ from cait_viz.drawing.overlay import Appearance
 
 
 def batch(
-    images: Annotated[list[str], Parameter(name="IMAGE", allow_leading_hyphen=True)],
+    images: Annotated[list[str], Parameter(name="IMAGE...", allow_leading_hyphen=True)],
     /,
     *,
     output: Output,

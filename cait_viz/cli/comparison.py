@@ -21,7 +21,9 @@ Value = TypeVar("Value")
 
 
 def compare(
-    images: Annotated[list[str], Parameter(name="IMAGE", help="one image, or two; paths or web addresses.")],
+    images: Annotated[
+        list[str], Parameter(name="IMAGE...", help="one image, or two; paths or web addresses.")
+    ],
     /,
     *,
     output: Output,

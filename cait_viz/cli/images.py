@@ -137,7 +137,7 @@ def render(
 
 
 def figure(
-    images: Annotated[list[str], Parameter(name="IMAGE", help="paths or web addresses of images.")],
+    images: Annotated[list[str], Parameter(name="IMAGE...", help="paths or web addresses of images.")],
     /,
     *,
     output: Output,

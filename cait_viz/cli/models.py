@@ -49,7 +49,7 @@ def models() -> None:
     print(f"* is used unless --model names another; its accuracy: {BUNDLED.accuracy}.")
 
 
-def fetch(models: Annotated[list[str], Parameter(name="MODEL")], /) -> int:
+def fetch(models: Annotated[list[str], Parameter(name="MODEL...")], /) -> int:
     """Download the weights of models into the cache of the Hugging Face hub.
 
     Args:
@@ -86,7 +86,7 @@ def cache(*, clear: bool = False) -> None:
 
 
 def evaluate(
-    folders: Annotated[list[Path], Parameter(name="FOLDER")],
+    folders: Annotated[list[Path], Parameter(name="FOLDER...")],
     /,
     *,
     teacher: Path | None = None,
@@ -121,7 +121,7 @@ def evaluate(
 
 
 def trust(
-    images: Annotated[list[Path], Parameter(name="IMAGE", help="images, and folders of images.")],
+    images: Annotated[list[Path], Parameter(name="IMAGE...", help="images, and folders of images.")],
     /,
     *,
     json: Path,

@@ -148,7 +148,7 @@ def finetune(
 
 
 def distil(
-    images: Annotated[list[Path], Parameter(name="FOLDER")],
+    images: Annotated[list[Path], Parameter(name="FOLDER...")],
     /,
     *,
     teacher: Path,
