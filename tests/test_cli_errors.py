@@ -125,7 +125,7 @@ DISTIL = ["distil", "images", "-o", "out", "--teacher", "t.onnx"]
         (["export", "--format", "h5"], 'Invalid value "h5" for --format'),
         (["export", "--format", "onnx", "-o", "out.keras"], "use .onnx"),
         (["evaluate"], "FOLDER... requires an argument"),
-        (["finetune"], "FOLDER... requires an argument"),
+        (["finetune"], "FOLDER requires an argument"),
         (["finetune", "images"], "--output requires an argument"),
         ([*FINETUNE, "--batchsize", "8"], "Unknown option: --batchsize. Did you mean --batch-size?"),
         (
