@@ -1,6 +1,7 @@
 """Files that a person asked for: checked before the work begins, written whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -77,7 +78,9 @@ def _refusing(path: Path, *errors: type[Exception]) -> Iterator[None]:
         yield
     except errors as error:
         reason = getattr(error, "strerror", None) or one_line(str(error))
-        raise _obstacle(path, f"cannot be written ({reason}); choose another output") from None
+        full = getattr(error, "errno", None) == errno.ENOSPC
+        way_out = "make room there, or choose another output" if full else "choose another output"
+        raise _obstacle(path, f"cannot be written ({reason}); {way_out}") from None
 
 
 @contextlib.contextmanager

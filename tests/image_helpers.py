@@ -1,9 +1,14 @@
 """Images for tests to look at, and the comparison of two drawings."""
 
 import io
+import os
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from cait_viz.batch.index import Index
+from cait_viz.batch.listing import list_images
 
 
 def blobs(seed):
@@ -15,13 +20,18 @@ def blobs(seed):
 
 
 def many_images(folder, count):
-    """Write images of as many shapes into the folders even and odd, and a file that is none."""
+    """Write images of as many shapes into the folders even and odd, one more by a name that is no text.
+
+    And a file that is none, and a hidden one.
+    """
     for number in range(count):
         path = folder / ("even" if number % 2 == 0 else "odd") / f"{number:03}.png"
         path.parent.mkdir(exist_ok=True)
         with Image.open(io.BytesIO(blobs(number))) as image:
             image.resize((40 + number, 60)).save(path)
     (folder / "even" / "044 notes.jpg").write_text("no image")
+    (folder / "odd" / ".hidden").write_text("hidden")
+    (folder / "odd" / os.fsdecode(b"100 \xff.png")).write_bytes(blobs(0))
 
 
 def pixels_of(source):
@@ -33,3 +43,8 @@ def assert_same_drawing(source, expected):
     """Two networks with the same weights may add up in another order."""
     difference = pixels_of(source).astype(int) - pixels_of(expected)
     assert abs(difference).max() <= 1
+
+
+def all_images(sources):
+    """Every image that the sources mean, once."""
+    return list(Index(list_images(sources, Path("no such folder"))).missing())

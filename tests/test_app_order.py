@@ -74,6 +74,19 @@ def test_an_image_that_nobody_waits_for_is_not_computed(slow, photo):
     assert answers[1].cancelled()
 
 
+def test_who_leaves_while_a_model_loads_leaves_nothing_in_the_queue(slow, photo):
+    analyzer, events = slow
+    left = analyzer.ask(Request(photo, "left", "crop", ModelChoice("slow"), analyze, session="who leaves"))
+    while "Loading" not in left.stage:
+        time.sleep(0.01)
+    left.leave("who leaves")
+    left.cancel()
+    events["slow"].set()
+    ask = Request(photo, "stays", "crop", ModelChoice("slow"), analyze, session="who stays")
+    assert analyzer.ask(ask).result(PATIENCE).image_name == "stays"
+    assert [len(worker.queue) for worker in analyzer.workers.values()] == [0, 0, 0]
+
+
 @pytest.fixture
 def busy(photo):
     """An analyzer that waits for an event in the middle of one image, and a function that asks for others."""

@@ -200,5 +200,9 @@ def test_who_gives_more_images_than_a_minute_allows_is_told_when_to_try_again(co
     assert sentence.startswith("cup.png: this server takes 2 images a minute")
     choose_sample(page, "rocket")
     assert "rocket.jpg" in maps(page)[0][0]
+    mistyped = visit()
+    for number in range(3):  # an address that fails costs as much as one that does not
+        mistyped.text_input[0].set_value(f"http://127.0.0.1/{number}.png").run()
+    assert notices(mistyped)[0].startswith("2.png: this server takes 2 images a minute")
     other = upload(visit(), "theirs.png", picture(7))
     assert "theirs.png" in maps(other)[0][0]

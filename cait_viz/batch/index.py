@@ -2,9 +2,11 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cait_viz.batch.rows import as_text
+from cait_viz.errors import OutputError
 
 # Names that are read or written at once.
 _AT_ONCE = 8192
@@ -26,12 +28,17 @@ class Index:
             "CREATE TABLE images (position INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, name BLOB, "
             "file INTEGER, row INTEGER)"
         )
-        self._database.executemany(
-            "INSERT OR IGNORE INTO images (text, name) VALUES (?, ?)", map(_entry, images)
-        )
+        self.add(images)
 
     def __len__(self) -> int:
         return int(self._one("SELECT count(*) FROM images"))
+
+    def add(self, images: Iterable[str]) -> None:
+        """Put further images behind the others; those that are there keep their place."""
+        with _on_the_disk():
+            self._database.executemany(
+                "INSERT OR IGNORE INTO images (text, name) VALUES (?, ?)", map(_entry, images)
+            )
 
     def done(self) -> int:
         """How many images have a row."""
@@ -44,10 +51,11 @@ class Index:
 
     def place(self, texts: Iterable[str], file: int) -> None:
         """Say in which file, given by its number, the rows of these images lie one after the other."""
-        self._database.executemany(
-            "UPDATE images SET file = ?, row = ? WHERE text = ?",
-            ((file, row, text) for row, text in enumerate(texts)),
-        )
+        with _on_the_disk():
+            self._database.executemany(
+                "UPDATE images SET file = ?, row = ? WHERE text = ?",
+                ((file, row, text) for row, text in enumerate(texts)),
+            )
 
     def places(self) -> Iterator[tuple[int, int]]:
         """The file and the row of each image, in their order; all have one."""
@@ -70,11 +78,24 @@ def in_order(names: Iterable[str]) -> Iterator[str]:
     """Sort names that may be too many for the memory."""
     database = sqlite3.connect("", isolation_level=None)
     database.execute("CREATE TABLE names (name BLOB)")
-    database.executemany(
-        "INSERT INTO names VALUES (?)", ((name.encode("utf-8", "surrogatepass"),) for name in names)
-    )
+    with _on_the_disk():
+        database.executemany(
+            "INSERT INTO names VALUES (?)", ((name.encode("utf-8", "surrogatepass"),) for name in names)
+        )
     for (name,) in database.execute("SELECT name FROM names ORDER BY name"):
         yield name.decode("utf-8", "surrogatepass")
+
+
+@contextmanager
+def _on_the_disk() -> Iterator[None]:
+    """Tell where SQLite keeps what does not fit into its cache, when that place is full."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise OutputError(
+            f"the list of images cannot be kept in the temporary folder ({error}); free some room there, or "
+            "name another by SQLITE_TMPDIR"
+        ) from None
 
 
 def _entry(image: str) -> tuple[str, bytes | None]:

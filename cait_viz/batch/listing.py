@@ -5,6 +5,7 @@ import mimetypes
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path, PurePath
 
@@ -21,6 +22,9 @@ STANDARD_INPUT, LIST = "-", ".txt"
 # Windows puts them into folders of images.
 _WINDOWS_FILES = ("thumbs.db", "desktop.ini")
 
+# Of so many folders it is remembered whether they lie in the output: their images come one after the other.
+_FOLDERS = 256
+
 # Gets the name of a file that is left out.
 LeaveOut = Callable[[str], object]
 
@@ -34,9 +38,9 @@ def list_images(
 
     Args:
         sources: paths and addresses (https://, s3://, gs://) of images; folders, for the files in them at any
-            depth, sorted, but for what by its ending is no image, such as .csv; patterns with * or ?, ** for
-            any depth; text files (.txt) of all these, one a line; "-" for such lines from the standard input.
-            In a list, a folder of a bucket ends in "/".
+            depth, sorted, but for what by its ending is no image, such as .csv; patterns of files and folders
+            with * or ?, ** for any depth; text files (.txt) of all these, one a line; "-" for such lines from
+            the standard input. In a list, a folder of a bucket ends in "/".
         output: a folder whose files are not meant, wherever it lies.
         leave_out: gets the name of each file in a folder that is no image by its ending.
 
@@ -44,10 +48,11 @@ def list_images(
         SelectionError: no image is meant, or a list cannot be read.
         DatasetError: a folder cannot be read.
     """
-    found, written = False, f"{output.absolute()}{os.sep}"
+    found, written = False, output.resolve()
+    in_output = lru_cache(_FOLDERS)(lambda folder: Path(folder).resolve().is_relative_to(written))
     for source in sources:
         for image in _listed(source, leave_out):
-            if buckets.is_address(image) or not os.path.abspath(image).startswith(written):  # noqa: PTH100 - quicker
+            if buckets.is_address(image) or not in_output(os.path.dirname(image)):  # noqa: PTH120 - quicker
                 found = True
                 yield image
     if not found:
@@ -59,7 +64,7 @@ def _listed(source: str, leave_out: LeaveOut) -> Iterator[str]:
         for line in sys.stdin:
             # A list that Windows' PowerShell hands over may begin with a byte order mark.
             yield from _named(line.rstrip("\r\n").removeprefix("\ufeff"), leave_out, in_list=True)
-    elif source.lower().endswith(LIST) and not is_web_address(source):
+    elif source.lower().endswith(LIST) and not (is_web_address(source) or _is_pattern(source)):
         for line in _lines(source):
             yield from _named(line, leave_out, in_list=True)
     else:
@@ -87,11 +92,17 @@ def _named(name: str, leave_out: LeaveOut, *, in_list: bool = False) -> Iterator
         yield name
     elif buckets.in_bucket(name):
         yield from _in_bucket(name, leave_out, in_list=in_list)
-    elif Path(name).is_dir():
-        yield from _of_folder(map(str, walk(Path(name))), leave_out)
-    elif _is_pattern(name) and not Path(name).exists():
+    elif not _is_pattern(name):
+        yield from _file_or_folder(name, leave_out)
+    else:
         matches = in_order(glob.iglob(name, recursive=True))  # noqa: PTH207 - Path's takes no absolute pattern
-        yield from (match for match in _some(matches, name) if Path(match).is_file())
+        for match in _some(matches, name):
+            yield from _file_or_folder(match, leave_out)
+
+
+def _file_or_folder(name: str, leave_out: LeaveOut) -> Iterator[str]:
+    if os.path.isdir(name):  # noqa: PTH112 - Path's fails for names that no system would take
+        yield from _of_folder(map(str, walk(Path(name))), leave_out)
     else:
         yield name
 
@@ -117,12 +128,14 @@ def _in_bucket(name: str, leave_out: LeaveOut, *, in_list: bool) -> Iterator[str
 
 
 def _is_pattern(name: str) -> bool:
-    return any(letter in name for letter in "*?")
+    """Whether a name is a pattern, and not that of a file which is there."""
+    return any(letter in name for letter in "*?") and not os.path.lexists(name)
 
 
 def _some(matches: Iterator[str], pattern: str) -> Iterator[str]:
     """What matches a pattern; an error if nothing does."""
     first = next(matches, None)
     if first is None:
-        raise SelectionError(f"no file matches {one_line(pattern)}")
+        sets = "; [ and ] enclose a set of letters there, [[] is a bracket" if "[" in pattern else ""
+        raise SelectionError(f"no file matches {one_line(pattern)}{sets}")
     yield from chain([first], matches)

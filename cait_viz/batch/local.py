@@ -35,7 +35,8 @@ def run_batch(
         output: the folder to write; a new or empty one, or with `resume` that of the interrupted run.
         options: what is kept.
         view: what the network sees.
-        resume: do what is missing and no more; an address that could not be read before is tried again.
+        resume: do what is missing and no more. What could not be read before is tried again; rows of images
+            that are not given this time are kept, behind the others.
         step: gets a number of images that are done, and whether they were done before.
 
     Returns:

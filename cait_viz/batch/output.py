@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,15 @@ class Output:
             How many images could not be read; their rows say why.
         """
         store = self._store
-        step(store.images.done(), True)
         try:
+            step(store.images.done(), True)
             for rows in answers(store.images.missing()):
                 store.add(rows)
                 step(len(rows), False)
-        finally:
-            store.flush()
+        except BaseException:
+            with closing(store):
+                store.flush()
+            raise
         store.finish()
         if self._options.sheet:
             write_page(self._folder, store.rows(), lambda image: f"{file_stem(image)}.jpg", self._model)

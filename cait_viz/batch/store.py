@@ -9,21 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from cait_viz._files import atomic_path, atomic_write, check_folder, remove_folder, remove_remains
-from cait_viz._text import path_text
-from cait_viz.batch.buckets import is_address
+from cait_viz._text import listed, path_text
 from cait_viz.batch.index import Index
 from cait_viz.errors import OutputError
 
 ROWS, RUN = "images.parquet", "run.json"
+_LOCK = "lock"
 
 # Holds the rows until all are there, a file for each few.
 _UNFINISHED = "unfinished"
 # Rows in a file: what a run that is killed loses at most. Such files are joined into larger ones.
 _KEPT_TOGETHER = 64
 _ROW_GROUP = 8192
+
+
+def check_output(folder: Path, *, resume: bool) -> None:
+    """Refuse, by an OutputError, a folder in which no run can begin or, with `resume`, go on."""
+    if not (folder / RUN).exists():
+        check_folder(folder)
+    elif not resume:
+        raise OutputError(
+            f"{path_text(folder)}: has a run, which --resume would go on with; or name a new folder"
+        )
 
 
 class Store:
@@ -33,12 +45,13 @@ class Store:
         folder: where the rows go; it is made if it is not there.
         run: what makes them, ready for JSON; the same for all rows of a folder.
         schema: their columns, of which "image" tells one from another.
-        images: what there is to be a row of each; those that the folder has are placed in it.
-        resume: keep the rows that the folder has, but for those of addresses that failed.
+        images: what there is to be a row of each. Those that the folder has are placed in it; those that it
+            has besides come behind the others.
+        resume: keep the rows that the folder has, but for those of what could not be read.
 
     Raises:
-        OutputError: the folder cannot be written, holds something and is not to be resumed, or holds the
-            rows of another run.
+        OutputError: the folder cannot be written, holds something and is not to be resumed, holds the rows of
+            another run, or is being written by one.
     """
 
     def __init__(
@@ -49,23 +62,21 @@ class Store:
         self._read = lru_cache(maxsize=8)(self._table)
         self._waiting: list[pa.Table] = []
         self._small: dict[int, int] = {}  # files that are to be joined, and how many rows they have
-        remove_remains(folder)
-        if not resume and (folder / RUN).exists():
-            raise OutputError(
-                f"{path_text(folder)}: has a run, which --resume would go on with; or name a new folder"
-            )
-        if not (resume and self._is_of_this_run()):
-            check_folder(folder)
+        check_output(folder, resume=resume)
+        if not self._is_of_this_run():
             folder.mkdir(exist_ok=True)
             with atomic_write(folder / RUN) as file:
                 file.write(json.dumps(self._run, indent=2).encode())
+        self._lock = self._locked()
+        remove_remains(folder)
         remove_remains(self._unfinished)
         self._take_up_finished()
         self._unfinished.mkdir(exist_ok=True)
         self._next = 0
         for path in sorted(self._unfinished.glob("*.arrow")):
             self._next = int(path.stem) + 1
-            self._drop_failed_downloads(int(path.stem))
+            self._drop_failed(int(path.stem))
+            self.images.add(self._read(int(path.stem))["image"].to_pylist())
             self._place(int(path.stem))
 
     def add(self, rows: pa.Table) -> None:
@@ -101,6 +112,12 @@ class Store:
                 writer.write_table(table, row_group_size=_ROW_GROUP)
         self._read.cache_clear()
         remove_folder(self._unfinished)
+        self.close()
+        (self.folder / _LOCK).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let other runs write the folder."""
+        self._lock.release()
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of a finished run, one after the other."""
@@ -140,15 +157,11 @@ class Store:
         if len(names) < _ROW_GROUP:
             self._small[number] = len(names)
 
-    def _drop_failed_downloads(self, number: int) -> None:
-        """Remove the rows of addresses that failed: the network may be back."""
+    def _drop_failed(self, number: int) -> None:
+        """Remove the rows of what could not be read: a disk or the network may be back, a file be mended."""
         table = self._read(number)
-        if table["error"].null_count == len(table):
-            return
-        columns = zip(table["image"].to_pylist(), table["error"].to_pylist(), strict=True)
-        kept = table.filter([not (error and is_address(image)) for image, error in columns])
-        if len(kept) < len(table):
-            self._write_file(number, [kept])
+        if table["error"].null_count < len(table):
+            self._write_file(number, [table.filter(pc.is_null(table["error"]))])
             self._read.cache_clear()
 
     def _runs(self, places: list[tuple[int, int]]) -> Iterator[pa.Table]:
@@ -162,18 +175,31 @@ class Store:
 
     def _is_of_this_run(self) -> bool:
         """Whether the folder holds rows of this run; False where it holds nothing."""
+        path = self.folder / RUN
         try:
-            found = json.loads((self.folder / RUN).read_text(encoding="utf-8"))
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return False
-        except (OSError, ValueError):
-            found = None
-        if found != self._run:
+        except (OSError, ValueError, TypeError):
+            raise OutputError(f"{path_text(path)}: cannot be read; choose another folder") from None
+        different = [key for key in self._run | found if found.get(key) != self._run.get(key)]
+        if different:
             raise OutputError(
-                f"{path_text(self.folder)}: holds the rows of another model or other options; choose another "
-                "folder"
+                f"{path_text(self.folder)}: holds the rows of another model or other options "
+                f"({listed(different)}); choose another folder"
             )
         return True
+
+    def _locked(self) -> FileLock:
+        """The lock of the one run that may write the folder."""
+        lock = FileLock(self.folder / _LOCK, thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise OutputError(
+                f"{path_text(self.folder)}: another run writes here; wait for its end, or name a new folder"
+            ) from None
+        return lock
 
     def _take_up_finished(self) -> None:
         """Bring the rows of a finished run back among those of an unfinished one."""

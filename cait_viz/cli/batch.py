@@ -2,7 +2,8 @@
 
 import sys
 from collections import Counter
-from pathlib import PurePath
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -10,15 +11,16 @@ from tqdm import tqdm
 
 from cait_viz._text import counted
 from cait_viz.batch.index import Index
-from cait_viz.batch.listing import list_images
+from cait_viz.batch.listing import STANDARD_INPUT, list_images
 from cait_viz.batch.local import run_batch
 from cait_viz.batch.ray import ModelSpec, run_on_ray
-from cait_viz.batch.store import ROWS
+from cait_viz.batch.store import ROWS, check_output
 from cait_viz.batch.work import BatchOptions
 from cait_viz.cli.images import Drawing
 from cait_viz.cli.main import complain
 from cait_viz.cli.options import Block, Count, Head, ManyImagesModel, Output, report, tell
 from cait_viz.drawing.overlay import Appearance
+from cait_viz.errors import UsageError
 
 
 def batch(
@@ -32,7 +34,7 @@ def batch(
     sheet: bool = False,
     resume: bool = False,
     ray: str | None = None,
-    ray_cores: Count = 1,
+    ray_cores: Count | None = None,
     block: Block = None,
     head: Head = "mean",
     appearance: Drawing = Appearance(),
@@ -54,14 +56,18 @@ def batch(
         maps: write an overlay of each image, of at most 1024 pixels, into the folder maps.
         npz: write the class attention of each image as a NumPy archive into the folder npz.
         sheet: write index.html, a page to look through all images and their maps.
-        resume: go on with a run that was interrupted: do what is missing and no more. An address that could
-            not be read before is tried again.
+        resume: go on with a run that was interrupted: do what is missing and no more. What could not be read
+            before is tried again; rows of images that are not given this time are kept, behind the others.
         ray: look at the images on a Ray cluster, with the same output: auto for the one that this machine is
             part of, local for a new one on this machine, or HOST:PORT. All its machines see the images and
             the weights at the same paths (default: none, this machine alone looks at them).
-        ray_cores: cores of a machine for each copy of the network on a Ray cluster.
+        ray_cores: cores of a machine for each copy of the network on a Ray cluster (default: 1).
     """
+    _refuse_options_among(images)
+    if ray_cores is not None and ray is None:
+        raise UsageError("--ray-cores is for --ray; leave it out, or name a cluster")
     model_options.check_block(block)
+    check_output(output, resume=resume)
     options = BatchOptions(
         top=top,
         maps=maps,
@@ -77,22 +83,43 @@ def batch(
         endings = ", ".join(f"{count} {ending}" for ending, count in left_out.most_common())
         tell(f"left out of folders, no images by their endings: {endings}")
     engine = model_options.load_engine()
-    bar = tqdm(total=len(files), leave=False, file=sys.stderr, disable=None, unit=" images")
+    bar = tqdm(total=len(files), leave=False, file=sys.stderr, disable=None, unit=" images", miniters=1)
 
     def step(count: int, before: bool) -> None:
         if before:  # no part of the images a second
-            bar.initial = count
-        bar.update(count)
-
-    how: dict[str, Any] = {"view": model_options.view, "resume": resume, "step": step}
-    with bar:
-        if ray is None:
-            unread = run_batch(files, engine, output, options, **how)
+            bar.n = bar.last_print_n = bar.initial = count
+            bar.total = len(files)  # rows of images that are not given this time come to those that are
+            bar.refresh()
         else:
-            weights = model_options.weights and model_options.weights.expanduser().absolute()
-            spec = ModelSpec(name=model_options.model, weights=weights, image_size=model_options.image_size)
-            unread = run_on_ray(files, spec, engine, output, options, address=ray, cores=ray_cores, **how)
+            bar.update(count)
+
+    given = len(files)
+    how: dict[str, Any] = {"view": model_options.view, "resume": resume, "step": step}
+    try:
+        with bar:
+            if ray is None:
+                unread = run_batch(files, engine, output, options, **how)
+            else:
+                weights = model_options.weights and model_options.weights.expanduser().absolute()
+                spec = ModelSpec(
+                    name=model_options.model, weights=weights, image_size=model_options.image_size
+                )
+                how |= {"address": ray, "cores": ray_cores or 1}
+                unread = run_on_ray(files, spec, engine, output, options, **how)
+    except KeyboardInterrupt:
+        done = f"{files.done()} of {len(files)} images"
+        tell(f"stopped with {done} done; the same command with --resume goes on")
+        raise
+    if len(files) > given:
+        tell(f"{counted(len(files) - given, 'row')} of images that are not given this time, kept as before")
     report(output / ROWS, f"{counted(len(files), 'row')}, by {engine.source.name}")
     if unread:
         complain(f"{unread} of {len(files)} images could not be read; their rows say why")
     return int(bool(unread))
+
+
+def _refuse_options_among(images: Sequence[str]) -> None:
+    """Refuse a mistyped option, which among the names of images is taken for one."""
+    for name in images:
+        if name.startswith("-") and name != STANDARD_INPUT and not Path(name).exists():
+            raise UsageError(f"there is no option {name}, and no such file; see cait-viz batch --help")

@@ -69,7 +69,9 @@ def entry() -> NoReturn:
         stream = getattr(sys, name)
         if stream is None:  # closed: the next file that is opened would get its number
             setattr(sys, name, Path(os.devnull).open("r+", encoding="utf-8"))  # noqa: SIM115
-        elif name != "stdin":  # a terminal that knows only ASCII shows escapes for the rest
+        elif name == "stdin":  # names of files need not be text
+            stream.reconfigure(errors="surrogateescape")
+        else:  # a terminal that knows only ASCII shows escapes for the rest
             stream.reconfigure(errors="backslashreplace")
     sys.exit(main())
 

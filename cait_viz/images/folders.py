@@ -143,9 +143,13 @@ def walk(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
     if real in above:
         return
     for entry in _visible(folder):
-        if entry.is_dir():
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:  # a link to itself: it cannot be read, which whoever reads it tells
+            is_folder, is_file = False, True
+        if is_folder:
             yield from walk(Path(entry.path), above | {real})
-        elif entry.is_file():
+        elif is_file:
             yield Path(entry.path)
 
 

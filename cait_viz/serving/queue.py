@@ -70,12 +70,12 @@ class FairQueue(Generic[Task]):
 
         Args:
             task: in no queue so far.
-            sessions: that wait for it.
+            sessions: that wait for it; without any it is not put in.
             kind: tells tasks that take about as long from others.
         """
         with self._lock:
-            self._kinds[task] = kind
             for session in sessions:
+                self._kinds[task] = kind
                 self._line(session)[task] = None
 
     def join(self, task: Task, session: Hashable) -> None:

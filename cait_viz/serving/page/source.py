@@ -170,13 +170,16 @@ def own_images() -> Mapping[str, ChosenImage]:
     return kept
 
 
-def _give(files: Iterable[tuple[str, bytes]]) -> None:
-    """Take images of the person's, by name, look at the last one, and say which are not taken or kept."""
+def _give(files: Iterable[tuple[str, bytes]], *, counted: bool = False) -> None:
+    """Take images of the person's, by name, look at the last one, and say which are not taken or kept.
+
+    Those that are `counted` have been taken from what is allowed a minute.
+    """
     state, allowed = st.session_state, allowance()
     taken: list[ChosenImage] = []
     refused: list[str] = []
     for name, data in files:
-        if allowed.take():
+        if counted or allowed.take():
             key = hashlib.sha256(name.encode(errors="replace") + b"\0" + data).hexdigest()
             taken.append(ChosenImage(key, data, name))
         else:
@@ -252,11 +255,11 @@ def _fetch(url: str) -> None:
         error = None
         if url:
             try:
-                if allowance().wait:
+                if not allowance().take():  # before it is fetched: a failure costs this program as much
                     raise ImageError(f"{address_name(url)}: {allowance().refusal}")
                 with st.spinner("Fetching the image"):
                     data = fetch(url, allow_private=False)
-                _give([(address_name(url), data)])
+                _give([(address_name(url), data)], counted=True)
             except CaitVizError as failure:
                 error = str(failure)
         state.web_answer = (url, error)
