@@ -20,7 +20,7 @@ from cait_viz.engine.randomized import randomization_steps
 from cait_viz.errors import SelectionError
 from cait_viz.images.preprocess import View, resize_and_crop
 from cait_viz.images.read import ImageSource, LoadedImage, load_image
-from cait_viz.metrics.accuracy import as_two_classes
+from cait_viz.metrics.accuracy import as_two_classes, default_class
 from cait_viz.results.ablation import Ablation
 from cait_viz.results.analysis import Analysis
 from cait_viz.results.comparison import Map, MapName, attention_map, explaining_map, rollout_map
@@ -245,13 +245,21 @@ def trust(
 
     Raises:
         SelectionError: there are no maps, or no such class.
+        ValueError: a map has another shape than the network's patches.
 
     Further errors as for `analyze`.
     """
     if not grids:
         raise SelectionError("trust needs at least one map, and none was given")
     engine, loaded = classifier_of(model), load_image(source, name)
-    index = None if target is None else class_of(labels_of(engine), target)
+    for map_name, grid in grids.items():
+        if np.shape(grid) != engine.config.grid_shape:
+            raise ValueError(
+                f"the map {map_name!r} must be of the network's {engine.config.grid_shape} patches, not "
+                f"{np.shape(grid)}"
+            )
+    chosen = None if target is None else class_of(labels_of(engine), target)
+    index = default_class(engine.config.num_classes) if chosen is None else chosen
     pixels = np.asarray(resize_and_crop(loaded.image, engine.config.image_size, view))
     return measure_trust(
         pixels,

@@ -18,6 +18,13 @@ def analysis():
     return analysis_of()
 
 
+def test_a_drawn_map_says_what_scale_it_has_and_not_what_was_asked_for(analysis):
+    grid = analysis.saliency()
+    kept = read_png(analysis.map_png(grid, "a map", {}, scale="shared"))
+    assert kept.text["scale"] == "head"
+    assert kept.tobytes() == analysis.draw(grid).tobytes()
+
+
 def test_a_png_is_the_drawing_and_tells_what_made_it(analysis):
     kept = read_png(analysis.png(1, 2, style="paper", scale="shared"))
     assert kept.tobytes() == analysis.overlay(1, 2, style="paper", scale="shared").tobytes()

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import shutil
 import time
 
 import numpy as np
@@ -113,6 +114,25 @@ def test_two_models_are_compared_on_one_image(succeed, small, tmp_path):
     assert [(fact["image"], fact["model"]) for fact in facts_of(path)] == [
         ("cat.jpg", "tiny"), ("cat.jpg", "bundled")
     ]  # fmt: skip
+
+
+def test_two_trainings_on_the_same_classes_have_one_file_of_labels(
+    run, small, tiny_weights, kinds_file, tmp_path
+):
+    other = shutil.copy(tiny_weights, tmp_path / "other.safetensors")
+    path = tmp_path / "out.png"
+    options = ["--labels", kinds_file, "--other-weights", other, "--method", "gradient", "--class", "kind 7"]
+    status, out, err = run("compare", CAT, *small, "-o", path, *options)
+    assert (status, err) == (0, "")
+    assert out.count("kind 7") == 2
+
+
+def test_what_cannot_be_compared_in_python_is_refused(engine):
+    with pytest.raises(SelectionError, match="at least one map"):
+        cait_viz.draw_comparison([])
+    maps = [cait_viz.find_map(CAT, engine, method) for method in ("attention", "rollout")]
+    with pytest.raises(SelectionError, match="is for maps of one method"):
+        cait_viz.draw_comparison(maps, scale="shared")
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ def test_the_areas_are_those_of_each_image_and_map_by_itself(kinds_folder, tiny_
     # More images than go through the network together.
     paths = [kinds_folder / "kind 3" / f"{number % 5}.png" for number in range(10)]
     images = [np.asarray(resize_and_crop(cait_viz.read_image(path), 64)) for path in paths]
-    areas = faithfulness.measure(images, network, seed=0)
+    areas = faithfulness.measure(images, network, (4, 4), seed=0)
     assert {name: column.shape for name, column in areas.items()} == dict.fromkeys(
         ("CA block 1", "CA block 2", CENTER, RANDOM), (10, 2)
     )
@@ -229,6 +229,15 @@ def test_the_areas_are_those_of_each_image_and_map_by_itself(kinds_folder, tiny_
         ):
             expected = both.deletion.area, both.insertion.area
             np.testing.assert_allclose(areas[f"CA block {block + 1}"][number], expected, atol=1e-5)
+
+
+def test_maps_of_a_wide_input_are_wide(kinds_folder, tiny_weights, kinds_file, run):
+    arguments = ["evaluate", kinds_folder, "--weights", tiny_weights, "--labels", kinds_file]
+    status, out, _ = run(*arguments, "--faithfulness", 1, "--image-size", "64x96")
+    assert status == 0
+    assert ", 96 × 64 px, " in out
+    assert "Faithfulness on 1 image" in out
+    assert "One image says nothing of others" in out
 
 
 def test_more_images_than_there_are_measures_all(measure, kinds_folder):

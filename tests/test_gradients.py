@@ -6,11 +6,13 @@ import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from reference import lively_weights, timm_shapes
+from safetensors.numpy import load_file, save_file
 
 import cait_viz
 from cait_viz.attention.probabilities import probabilities
@@ -231,6 +233,22 @@ def test_the_process_ends_when_idle_and_a_new_one_answers_unless_the_checkpoint_
         engine.class_gradients(image, 3)
     path.write_bytes(content)
     np.testing.assert_allclose(engine.class_gradients(image, 3).relevance, first.relevance, rtol=1e-5)
+
+
+def test_a_checkpoint_that_is_written_anew_is_another_one(tiny_weights, photo, tmp_path):
+    path = Path(shutil.copy(tiny_weights, tmp_path / "training.safetensors"))
+    before = cait_viz.load_engine(weights=path)
+    image = cait_viz.preprocess(photo, before)
+    before.class_gradients(image, 3)
+    save_file({name: 0.5 * tensor for name, tensor in load_file(path).items()}, path)
+    after, elsewhere = (
+        cait_viz.load_engine(weights=place)
+        for place in (path, shutil.copy(path, tmp_path / "other.safetensors"))
+    )
+    expected = elsewhere.class_gradients(image, 3)
+    np.testing.assert_array_equal(after.class_gradients(image, 3).relevance, expected.relevance)
+    new, fresh = (engine.randomized(image, 3, 0) for engine in (after, elsewhere))
+    np.testing.assert_array_equal(new.rolled, fresh.rolled)
 
 
 def test_two_first_questions_at_once_start_one_process_and_one_that_ended_is_replaced(

@@ -31,8 +31,8 @@ def found(engine):
 
 def test_each_step_goes_deeper_and_the_last_is_all():
     assert randomization_steps(CaiTConfig(sa_ffn_layers=24)) == (
-        "nothing", "the classifier", "CA block 2", "CA block 1", "the last SA block", "the last 12 SA blocks",
-        "all SA blocks",
+        "nothing", "the classifier and the last norm", "CA block 2", "CA block 1", "the last SA block",
+        "the last 12 SA blocks", "all SA blocks",
     )  # fmt: skip
     assert randomization_steps(CaiTConfig(sa_ffn_layers=1, ca_ffn_layers=1))[2:] == (
         "CA block 1", "all SA blocks"
@@ -83,11 +83,17 @@ def test_the_table_names_each_step_once(found):
     lines = found.table()
     assert lines[0] == "| re-initialized | attention | rollout | gradient | relevance |"
     assert [line.split(" | ")[0] for line in lines[2:6]] == [
-        "| nothing", "| the classifier", "| and CA block 2", "| and CA block 1"
+        "| nothing", "| the classifier and the last norm", "| and CA block 2", "| and CA block 1"
     ]  # fmt: skip
     assert lines[2].count("1.00") == 4
     assert "| −0." in "".join(lines)
     assert "-" not in "".join(lines[2:])
+
+
+@pytest.mark.parametrize(("step", "seed"), [(-1, 0), (99, 0), (1, -1)])
+def test_a_step_or_seed_that_there_is_not_is_refused(engine, photo, step, seed):
+    with pytest.raises(SelectionError, match=r"there is no step|seed must be at least 0"):
+        engine.randomized(cait_viz.preprocess(photo, engine), 3, step, seed)
 
 
 def test_progress_is_told_and_what_it_raises_ends_the_test(engine):

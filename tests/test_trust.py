@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import cait_viz
 from cait_viz.attention import maps
@@ -137,3 +138,21 @@ def test_the_network_is_asked_about_what_it_saw(photo, tiny_weights):
     assert first.curves[CENTER].deletion.area == trust.curves[CENTER].deletion.area
     with pytest.raises(SelectionError, match="no class"):
         cait_viz.trust(photo, engine, grids, target=10)
+
+
+def test_a_sigmoid_s_only_class_is_the_one_that_is_followed(photo, tmp_path, tiny_weights):
+    tensors = load_file(tiny_weights)
+    head = {"head.weight": 0 * tensors["head.weight"][:1], "head.bias": 0 * tensors["head.bias"][:1] - 1.5}
+    save_file(tensors | head, tmp_path / "one_class.safetensors")
+    engine = cait_viz.load_engine(weights=tmp_path / "one_class.safetensors")
+    grid = np.arange(np.prod(engine.config.grid_shape), dtype=np.float32).reshape(engine.config.grid_shape)
+    followed, chosen = (cait_viz.trust(photo, engine, {"map": grid}, target=target) for target in (None, 0))
+    assert followed.curves["map"].deletion.area == chosen.curves["map"].deletion.area
+    assert followed.curves["map"].deletion.area == pytest.approx(1 / (1 + np.exp(1.5)), abs=1e-3)
+
+
+def test_a_map_of_another_shape_is_refused(photo, tiny_weights):
+    engine = cait_viz.load_engine(weights=tiny_weights)
+    for grid in (np.ones((3, 7)), np.ones(16), [[1.0, 2.0]]):
+        with pytest.raises(ValueError, match=r"the map 'a' must be of the network's \(4, 4\) patches"):
+            cait_viz.trust(photo, engine, {"a": grid})

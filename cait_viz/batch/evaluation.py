@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from cait_viz._sizes import ImageSize
+from cait_viz._sizes import ImageSize, size_text
 from cait_viz._text import file_text, listed, path_text
 from cait_viz.engine.base import Engine
 from cait_viz.engine.load import load_engine
@@ -91,7 +91,7 @@ def evaluate(
     yield (
         f"{checkpoint.name}: {config.sa_ffn_layers} self-attention and {config.ca_ffn_layers} "
         f"class-attention blocks, dim {config.projection_dim}, {config.num_heads} heads, "
-        f"patch {config.patch_size}, {config.image_size} px, {config.num_classes} classes; "
+        f"patch {config.patch_size}, {size_text(config.image_size)} px, {config.num_classes} classes; "
         f"{count_parameters(config):,} parameters; weights {checkpoint.origin.name}, "
         f"SHA-256 {checkpoint.sha256}"
     )
@@ -105,7 +105,7 @@ def evaluate(
     yield from _accuracy_lines(networks, found, checkpoint, class_kinds(classes), chosen)
     if faithfulness:
         images = _bar(chosen.pixels, len(chosen.pixels), "faithfulness")
-        areas = measure(images, lambda images: _forward(engine, images), seed)
+        areas = measure(images, lambda images: _forward(engine, images), engine.config.grid_shape, seed)
         yield ""
         yield from faithfulness_lines(areas, checkpoint.saliency_block, seed)
 

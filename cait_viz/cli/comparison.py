@@ -45,13 +45,16 @@ def compare(
     Args:
         output: the figure to write; .png, .svg or .pdf.
         other_model: the model of the second map (default: that of the first).
-        other_weights: the checkpoint of the second map (default: that of the first).
+        other_weights: the checkpoint of the second map (default: that of the first). Where it has as many
+            classes as the first, --labels is for both.
     """
     check_output(output, list(FORMATS), model_options.inputs(*images))
     other = model_options
     same = ((None, None), (model_options.model, model_options.weights))
     if (other_model, other_weights) not in same:
         other = replace(model_options, model=other_model, weights=other_weights, labels=None)
+        if model_options.config.num_classes == other.config.num_classes:  # two trainings on the same classes
+            other = replace(other, labels=model_options.labels)
     methods, sides = _both("--method", method), (model_options, other)
     if appearance.scale == "shared" and methods[0] != methods[1]:
         raise UsageError("--scale shared is for two maps of one method: two methods measure in two units")

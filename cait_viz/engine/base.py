@@ -6,9 +6,9 @@ from typing import ClassVar, Literal, SupportsIndex
 
 import numpy as np
 
-from cait_viz._checks import check_index
+from cait_viz._checks import check_index, check_number
 from cait_viz.engine.names import ca_keys, sa_keys
-from cait_viz.engine.randomized import Randomized
+from cait_viz.engine.randomized import Randomized, randomization_steps
 from cait_viz.engine.tape import ClassGradients
 from cait_viz.model.config import CaiTConfig, Precision, WeightsSource
 
@@ -157,11 +157,7 @@ class Engine(ABC):
             ProcessDiedError: the process that computes them ended.
             ValueError: `image` has the wrong shape.
         """
-        self.config.check_images(image.shape)
-        index = check_index("class", target, self.config.num_classes)
-        if len(image) != 1:
-            raise ValueError(f"the gradients of one image at a time, not of {len(image)}")
-        return self._gradients(np.ascontiguousarray(image, np.float32), index)
+        return self._gradients(*self._one_image(image, target))
 
     def randomized(self, image: np.ndarray, target: SupportsIndex, step: int, seed: int = 0) -> Randomized:
         """What the network says once its last parts are re-initialized.
@@ -170,13 +166,24 @@ class Engine(ABC):
             image: (1, height, width, 3) float32, as `cait_viz.preprocess` makes it.
             target: the index of the class.
             step: how much is re-initialized, an index of `randomization_steps`.
-            seed: decides the new weights.
+            seed: decides the new weights; at least 0.
 
-        Errors as for `class_gradients`.
+        Raises:
+            SelectionError: there is no such class or step.
+
+        Further errors as for `class_gradients`.
         """
+        check_number("seed", seed, "at least 0", whole=True)
+        step = check_index("step", step, len(randomization_steps(self.config)))
+        return self._randomized(*self._one_image(image, target), step, seed)
+
+    def _one_image(self, image: np.ndarray, target: SupportsIndex) -> tuple[np.ndarray, int]:
+        """An image (1, height, width, 3) and the index of a class, checked."""
         self.config.check_images(image.shape)
         index = check_index("class", target, self.config.num_classes)
-        return self._randomized(np.ascontiguousarray(image, np.float32), index, step, seed)
+        if len(image) != 1:
+            raise ValueError(f"one image at a time, not {len(image)}")
+        return np.ascontiguousarray(image, np.float32), index
 
     @abstractmethod
     def _randomized(self, image: np.ndarray, target: int, step: int, seed: int) -> Randomized:

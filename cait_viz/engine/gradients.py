@@ -6,6 +6,7 @@ networks of a program share it.
 
 import importlib.util
 import logging
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -70,7 +71,7 @@ class GradientProcess:
                 )
             require_memory(self._checkpoint.name, self._checkpoint.config)
             self._has_room = True
-        return WORKER.ask(function, self._checkpoint, *arguments)
+        return WORKER.ask(function, (self._checkpoint, self._checkpoint.sha256), *arguments)
 
 
 def require_memory(name: str, config: CaiTConfig) -> None:
@@ -85,11 +86,14 @@ def require_memory(name: str, config: CaiTConfig) -> None:
         )
 
 
-# In that process; each is made with the first question to it.
+# In that process; each is made with the first question to it. The hash tells a file from what replaces it.
+_Key = tuple[Checkpoint, str]
 
 
 @lru_cache(_KEPT)
-def _network(checkpoint: Checkpoint) -> Any:
+def _network(key: _Key) -> Any:
+    checkpoint, _ = key
+    warnings.simplefilter("ignore")  # Keras warns of a softmax over a single patch
     import_keras("tensorflow")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of inputs of five sizes
     from cait_viz.engine.keras import load_network
@@ -103,18 +107,18 @@ def _network(checkpoint: Checkpoint) -> Any:
 
 
 @lru_cache(_KEPT)
-def _tape(checkpoint: Checkpoint) -> FixedGradientTape:
-    return FixedGradientTape(_network(checkpoint))
+def _tape(key: _Key) -> FixedGradientTape:
+    return FixedGradientTape(_network(key))
 
 
 @lru_cache(_KEPT)
-def _randomized_network(checkpoint: Checkpoint) -> RandomizedNetwork:
-    return RandomizedNetwork(_network(checkpoint))
+def _randomized_network(key: _Key) -> RandomizedNetwork:
+    return RandomizedNetwork(_network(key))
 
 
-def _gradients(checkpoint: Checkpoint, image: np.ndarray, target: int) -> ClassGradients:
-    return _tape(checkpoint).gradients(image, target)
+def _gradients(key: _Key, image: np.ndarray, target: int) -> ClassGradients:
+    return _tape(key).gradients(image, target)
 
 
-def _randomized(checkpoint: Checkpoint, *question: Any) -> Randomized:
-    return _randomized_network(checkpoint).answer(*question)
+def _randomized(key: _Key, *question: Any) -> Randomized:
+    return _randomized_network(key).answer(*question)

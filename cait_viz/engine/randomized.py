@@ -32,7 +32,7 @@ def randomization_steps(config: CaiTConfig) -> tuple[str, ...]:
     class_stage = [f"CA block {index + 1}" for index in reversed(range(config.ca_ffn_layers))]
     names = {1: "the last SA block", config.sa_ffn_layers: "all SA blocks"}
     patch_stage = [names.get(count, f"the last {count} SA blocks") for count in _patch_stage_steps(config)]
-    return ("nothing", "the classifier", *class_stage, *patch_stage)
+    return ("nothing", "the classifier and the last norm", *class_stage, *patch_stage)
 
 
 def _patch_stage_steps(config: CaiTConfig) -> list[int]:
@@ -83,7 +83,8 @@ class RandomizedNetwork:
         """What is re-initialized at a step."""
         copy, config = self._copy, self._config
         class_stage = list(reversed(copy.blocks_token_only))
-        layers = [copy.head, *class_stage][:step]
+        # The last norm lies before the classifier and knows no class without it.
+        layers = [copy.head, copy.norm, *class_stage][: step and step + 1]
         deeper = step - len(class_stage) - 1
         if deeper > 0:
             layers += copy.blocks[config.sa_ffn_layers - _patch_stage_steps(config)[deeper - 1] :]

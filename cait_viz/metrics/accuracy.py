@@ -114,3 +114,8 @@ def as_two_classes(logits: Scores) -> Scores:
     The softmax of (logit, 0) is (sigmoid(logit), 1 - sigmoid(logit)). Other shapes stay as they are.
     """
     return np.pad(logits, ((0, 0), (0, 1))) if logits.shape[1] == 1 else logits
+
+
+def default_class(classes: int) -> int | None:
+    """The class to follow where none is chosen: None, the most probable one, but a sigmoid's only class."""
+    return 0 if classes == 1 else None

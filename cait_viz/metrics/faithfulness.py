@@ -16,7 +16,7 @@ their object.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
-from math import isqrt, sqrt
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ from cait_viz.attention import maps
 from cait_viz.attention.maps import Floats
 from cait_viz.attention.probabilities import probabilities
 from cait_viz.images.preprocess import normalize
-from cait_viz.metrics.accuracy import as_two_classes
+from cait_viz.metrics.accuracy import as_two_classes, default_class
 
 # Normalized images (B, height, width, 3) to the probabilities of the classes, (B, classes).
 Predict = Callable[[Floats], NDArray[np.floating]]
@@ -179,12 +179,15 @@ def mean_curve(several: Sequence[Curve], steps: int = STEPS) -> Curve:
     return Curve(fractions, np.mean(heights, axis=0))
 
 
-def measure(images: Iterable[NDArray[np.uint8]], network: Network, seed: int) -> Areas:
+def measure(
+    images: Iterable[NDArray[np.uint8]], network: Network, grid_shape: tuple[int, int], seed: int
+) -> Areas:
     """The areas of the mean of the heads of each class-attention block, and of the reference maps.
 
     Args:
         images: what the network sees of each, (height, width, 3) uint8; at least one.
         network: it always gets `BATCH` images, about 310 altered ones for each image.
+        grid_shape: rows and columns of its patches.
         seed: decides the random maps, of each image by its position, whatever the other images are.
 
     Returns:
@@ -192,8 +195,7 @@ def measure(images: Iterable[NDArray[np.uint8]], network: Network, seed: int) ->
     """
     measured = []
     for number, pixels in enumerate(images):
-        _, attention = network(np.repeat(normalize(pixels)[np.newaxis], BATCH, axis=0))
-        grid_shape = (isqrt(attention[0].shape[-1] - 1),) * 2
+        logits, attention = network(np.repeat(normalize(pixels)[np.newaxis], BATCH, axis=0))
         generator = np.random.default_rng([seed, number])
         grids = [
             *(maps.saliency(block[0], grid_shape) for block in attention),
@@ -201,7 +203,12 @@ def measure(images: Iterable[NDArray[np.uint8]], network: Network, seed: int) ->
             *generator.random((RANDOM_MAPS, *grid_shape), np.float32),  # noise, as coarse as the maps
         ]
         upsampled = [maps.upsample(grid, pixels.shape[:2]) for grid in grids]
-        found = curves(pixels, upsampled, lambda altered: probabilities(as_two_classes(network(altered)[0])))
+        found = curves(
+            pixels,
+            upsampled,
+            lambda altered: probabilities(as_two_classes(network(altered)[0])),
+            target=default_class(logits.shape[1]),
+        )
         measured.append([(curve.deletion.area, curve.insertion.area) for curve in found])
     areas = np.array(measured).transpose(1, 0, 2)
     names = [*map(block_name, range(len(attention))), CENTER]

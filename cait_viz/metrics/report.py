@@ -66,6 +66,8 @@ def faithfulness_lines(areas: Areas, saliency_block: int, seed: int) -> Iterator
 
 def verdict(areas: Areas, block: str, seed: int) -> str:
     """A sentence on whether the block that serves as saliency beats both references on both measures."""
+    if len(areas[block]) == 1:
+        return "One image says nothing of others; measure more of them for a verdict."
     failed = []
     for reference in (RANDOM, CENTER):
         for column, (measure, better) in enumerate(_BETTER.items()):

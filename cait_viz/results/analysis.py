@@ -134,8 +134,11 @@ class Analysis(Result):
             **appearance: as for `draw`.
         """
         low, high = maps.value_range(grid)
-        colors = {"colormap": SIGNED_COLORMAP} if signed else {}
-        numbers = {**Appearance(**appearance).facts(), **colors, **facts, "smallest": low, "largest": high}
+        drawn = {
+            "scale": "head",
+            **({"colormap": SIGNED_COLORMAP} if signed else {}),
+        }  # and not what was asked
+        numbers = {**Appearance(**appearance).facts(), **drawn, **facts, "smallest": low, "largest": high}
         return self._png(self.draw(grid, signed=signed, **appearance), title, numbers)
 
     def _png(self, drawn: Image.Image, title: str, facts: Mapping[str, Any]) -> bytes:

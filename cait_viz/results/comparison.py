@@ -12,6 +12,7 @@ from cait_viz.attention.maps import Floats, Range, value_range
 from cait_viz.drawing import figures
 from cait_viz.drawing.figures import Caption, ComparedPanel, FigureFormat, percent
 from cait_viz.drawing.overlay import Appearance, color_ramp
+from cait_viz.errors import SelectionError
 from cait_viz.results.analysis import Analysis
 from cait_viz.results.explanation import Explanation, Method
 from cait_viz.results.tracing import Trace
@@ -97,10 +98,14 @@ def draw_comparison(maps: Sequence[Map], format: FigureFormat = "png", **appeara
             them, which makes their values comparable.
 
     Raises:
-        SelectionError: a choice that is not there.
+        SelectionError: a choice that is not there, no map, or maps of several methods for one scale.
     """
     check_choice("figure format", format, figures.FIGURE_FORMATS)
     chosen = Appearance(**appearance)
+    if not maps:
+        raise SelectionError("a comparison needs at least one map, and none was given")
+    if chosen.scale == "shared" and len({one.facts["method"] for one in maps}) > 1:
+        raise SelectionError("the scale “shared” is for maps of one method: two methods measure in two units")
     limits = shared_limits(maps) if chosen.scale == "shared" else None
     panels = []
     for one in maps:

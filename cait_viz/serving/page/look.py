@@ -4,6 +4,7 @@ import streamlit as st
 from PIL import Image
 
 from cait_viz._text import counted
+from cait_viz.attention.maps import Scale
 from cait_viz.drawing.figures import percent
 from cait_viz.drawing.overlay import Appearance
 from cait_viz.results.analysis import Analysis
@@ -59,7 +60,7 @@ def show_map(result: ScreenResult, block: int, head: int | None, appearance: App
     ]
     patch = chosen_patch(small.grid_shape)
     pick_patch(pictures, small.grid_shape, small.box, patch, "pictures_of_map", choose_patch)
-    st.markdown(looks_at(small, block, head), help=exact_figures(small, block, head))
+    st.markdown(looks_at(small, block, head), help=exact_figures(small, block, head, appearance.scale))
     if patch is not None:
         st.markdown(share_of_patch(small, block, head, patch))
     if small.image_remark:
@@ -95,13 +96,13 @@ def looks_at(analysis: Analysis, block: int, head: int | None) -> str:
     )
 
 
-def exact_figures(analysis: Analysis, block: int, head: int | None) -> str:
+def exact_figures(analysis: Analysis, block: int, head: int | None, scale: Scale) -> str:
     """What the sentence is computed from, and what the colors leave out."""
     itself, entropy, patches = analysis.concentration(block, head)
     return (
         f"Entropy over the patches: {entropy:.2f} nats; its exponential, {patches:.1f}, is the number of "
         f"patches. Attention of the class token to itself: {100 * itself:.2f} %. The colors show neither: "
-        "they go from the least to the most attention."
+        f"they go from the least to the most attention{' of all heads' if scale == 'shared' else ''}."
     )
 
 

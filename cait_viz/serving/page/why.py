@@ -126,7 +126,11 @@ def show_ablation(
             f"These numbers as a figure ({kind.upper()})",
             f"{result.small.file_prefix}_ablation.{kind}",
             lambda: ablation.figure(
-                target, kind, colormap=appearance.colormap, interpolation=appearance.interpolation
+                target,
+                kind,
+                colormap=appearance.colormap,
+                interpolation=appearance.interpolation,
+                scale=appearance.scale,
             ),
         )
 
