@@ -321,6 +321,8 @@ def test_signed_scores_alone_are_white_at_zero_and_gray_below_in_the_papers_styl
     assert (signed(picture, style="map")[:, 4:8] >= 246).all()
     gray = pixels(picture.convert("L").convert("RGB"))
     assert (signed(picture, style="paper")[:, 4:8] == gray[:, 4:8]).all()
+    for style in ("map", "paper"):  # the opacity is the overlay's
+        assert (signed(picture, style=style, alpha=0.1) == signed(picture, style=style)).all()
 
 
 @given(arrays(np.float32, (2, 3), elements=st.floats(-1e6, 1e6, width=32)))

@@ -151,7 +151,9 @@ def render_signed(image: Image.Image, box: Box, scores: Floats, appearance: Appe
     drawn = colored((values + np.float32(1)) / np.float32(2), SIGNED_COLORMAP)
     if appearance.style != "map":
         under = seen.convert("L").convert("RGB") if appearance.style == "paper" else seen
-        drawn = Image.composite(drawn, under, _levels(np.abs(values) * np.float32(appearance.alpha)))
+        # The opacity is the overlay's; the paper's style has none to choose.
+        alpha = appearance.alpha if appearance.style == "overlay" else DEFAULT_ALPHA
+        drawn = Image.composite(drawn, under, _levels(np.abs(values) * np.float32(alpha)))
     return _framed(image, box, drawn, appearance)
 
 
