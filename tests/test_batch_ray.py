@@ -146,7 +146,7 @@ def test_a_run_that_was_begun_here_is_resumed_on_a_cluster(on_ray, engine, image
         run_batch(images, engine, tmp_path / "here", step=stop)
     counts = []
     assert on_ray("here", resume=True, step=lambda *count: counts.append(count)) == expected
-    assert counts[0] == (32, True)
+    assert counts[0] == (31, True)  # of 32 one could not be read, and is tried again
     assert sum(count for count, _ in counts) == len(images)
 
 

@@ -337,7 +337,7 @@ def test_arrays_of_another_shape_are_refused_before_they_reach_openvino(tiny_wei
         engine.class_stage(patches, np.ones((1, 2, 4), np.float32))
     with pytest.raises(ValueError, match="patches must have the shape"):
         engine.self_attention(patches[0, :5], 0)
-    with pytest.raises(ValueError, match="one image at a time, not of 2"):
+    with pytest.raises(ValueError, match="one image at a time, not 2"):
         engine.class_gradients(np.zeros((2, 64, 64, 3), np.float32), 1)
 
 
