@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from batch_runs import batch, folder_of_images  # noqa: F401
 from browser_visitor import ARGUMENTS, CHROMIUM, Visitor, started
 from hypothesis import settings
 from image_helpers import blobs

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from folder_server import serving
-from image_helpers import all_images, blobs, many_images
+from image_helpers import all_images, blobs
 from PIL import Image
 
 import cait_viz
@@ -24,25 +24,6 @@ from cait_viz.batch.index import Index
 from cait_viz.batch.local import run_batch
 from cait_viz.batch.store import Store
 from cait_viz.errors import OutputError
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A hundred small images of many shapes, in two folders, and files that are none."""
-    place = tmp_path_factory.mktemp("many")
-    many_images(place, 100)
-    return place
-
-
-@pytest.fixture
-def batch(run, small, tmp_path):
-    """Run the command on images; gives (status, standard error, the rows)."""
-
-    def batch(*images, output=tmp_path / "out", options=()):
-        status, _, err = run("batch", *images, "-o", output, *small, *options)
-        return status, err, pq.read_table(output / "images.parquet").to_pylist()
-
-    return batch
 
 
 def written(place):

@@ -6,30 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
-from image_helpers import all_images, blobs, many_images
+from image_helpers import all_images, blobs
 
 from cait_viz.errors import SelectionError
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A hundred small images of many shapes, in two folders, and files that are none."""
-    place = tmp_path_factory.mktemp("many")
-    many_images(place, 100)
-    return place
-
-
-@pytest.fixture
-def batch(run, small, tmp_path):
-    """Run the command on images; gives (status, standard error, the rows)."""
-
-    def batch(*images, output=tmp_path / "out", options=()):
-        status, _, err = run("batch", *images, "-o", output, *small, *options)
-        return status, err, pq.read_table(output / "images.parquet").to_pylist()
-
-    return batch
 
 
 def test_a_name_that_no_system_would_take_is_a_row(batch, tmp_path):

@@ -76,16 +76,15 @@ class Output:
             How many images could not be read; their rows say why.
         """
         store = self._store
-        try:
-            step(store.images.done(), True)
-            for rows in answers(store.images.missing()):
-                store.add(rows)
-                step(len(rows), False)
-        except BaseException:
-            with closing(store):
+        with closing(store):
+            try:
+                step(store.images.done(), True)
+                for rows in answers(store.images.missing()):
+                    store.add(rows)
+                    step(len(rows), False)
+            finally:
                 store.flush()
-            raise
-        store.finish()
+            store.finish()
         if self._options.sheet:
             write_page(self._folder, store.rows(), lambda image: f"{file_stem(image)}.jpg", self._model)
         return store.errors()

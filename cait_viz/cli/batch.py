@@ -1,9 +1,10 @@
 """`cait-viz batch`."""
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -121,5 +122,5 @@ def batch(
 def _refuse_options_among(images: Sequence[str]) -> None:
     """Refuse a mistyped option, which among the names of images is taken for one."""
     for name in images:
-        if name.startswith("-") and name != STANDARD_INPUT and not Path(name).exists():
+        if name.startswith("-") and name != STANDARD_INPUT and not os.path.lexists(name):
             raise UsageError(f"there is no option {name}, and no such file; see cait-viz batch --help")

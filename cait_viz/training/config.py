@@ -93,7 +93,8 @@ class TrainingConfig:
             0 for the last weights.
         class_balance: share of the logarithm of each class's frequency that is taken from its score: with 0 a
             class that was seldom shown is seldom named, with 1 all classes count as equally frequent
-            (Menon et al. 2021, arXiv:2007.07314, post-hoc logit adjustment).
+            (Menon et al. 2021, arXiv:2007.07314, post-hoc logit adjustment). Of several trainings in a
+            row, it is for the last.
         label_weight: share of the label, where an image has one, in what the student learns; the rest is the
             teacher's.
         feature_weight: weight of the teacher's feature map in the loss.
