@@ -7,13 +7,18 @@ from functools import partial
 
 import numpy as np
 import pytest
+import streamlit as st
 from app_page import analysis_of, component, drawn, is_usable, maps, pictures, tiles, visit
 from PIL import Image
 
 import cait_viz
 from cait_viz._resources import SAMPLES
 from cait_viz.drawing.overlay import COLORMAPS, DEFAULT_COLORMAPS, STYLES
+from cait_viz.engine.gradients import ClassGradients
+from cait_viz.engine.openvino import OpenVINOEngine
+from cait_viz.results.ablation import signed
 from cait_viz.results.comparison import attention_map, rollout_map, shared_limits
+from cait_viz.serving.page.why import METHODS
 
 pytestmark = pytest.mark.usefixtures("small_app")
 
@@ -42,6 +47,7 @@ SELECTED = (
     "head",
     "sa_block",
     "sa_head",
+    "class",
     "map",
     "other_map",
     "other_block",
@@ -224,3 +230,64 @@ def test_what_is_said_of_two_maps_is_what_is_drawn_for_every_pair_of_options(eng
             expected = one.analysis.reduced(1024).draw(one.grid, limits=limits, **appearance_of(page))
             assert picture["alt"] == f"{one.title}."
             assert np.abs(drawn(picture) - as_sent(expected)).mean() < 1
+
+
+OF_CLASS = {
+    "style": STYLES,
+    "colormap": ("inferno", "magma"),
+    "opacity": (20, 90),
+    "scale": ("head", "shared"),
+    "interpolation": ("bicubic", "nearest"),
+    "block": (0, 1),
+    "head": ("mean", 2),
+    "class": ("top", 5),
+}
+
+
+def test_what_is_said_of_a_class_is_what_is_drawn_for_every_pair_of_options(engine, monkeypatch):
+    def gradients(self, image, target):
+        chance = np.random.default_rng(target)
+        rows, weights = chance.random((2, 4, 17), np.float32), chance.normal(size=(2, 4, 17))
+        return ClassGradients(rows, weights.astype(np.float32), chance.random(16, np.float32))
+
+    given = {}
+    show = st.image
+
+    def record(image, **options):
+        if "caption" in options:  # not the sample that stands there while one waits
+            given[options["caption"]] = np.asarray(image, int), options["alt"]
+        return show(image, **options)
+
+    monkeypatch.setattr(OpenVINOEngine, "class_gradients", gradients)
+    monkeypatch.setattr(st, "image", record)
+    page = visit(question="why", sample="coffee")
+    page.toggle(key="gradients").set_value(True).run()
+    ablation = cait_viz.ablate(SAMPLES / "coffee.jpg", engine)
+    for options in walk(OF_CLASS):
+        if options["style"] != "overlay":
+            del options["opacity"]
+        given.clear()
+        run_with(page, options)
+        block, head, appearance = options["block"], options["head"], appearance_of(page)
+        small, tile = analysis_of(page), page.session_state["result"].tile
+        target = int(small.ranking[0]) if options["class"] == "top" else options["class"]
+        scaled = appearance | {"scale": options["scale"]}
+
+        expected = small.overlay(block, None if head == "mean" else head, **scaled)
+        assert np.abs(drawn(pictures(page)[1]) - as_sent(expected)).mean() < 1
+        silenced = component(page, "silenced")[1]
+        assert silenced["chosen"] == f"{block}_{head}"
+        of_heads = [option for group in silenced["groups"] for option in group["options"]]
+        changes = ablation.changes(target)
+        for option, (at, number) in zip(of_heads, np.ndindex(2, 4), strict=True):
+            assert option["note"] == signed(changes[at, number])
+            assert np.abs(drawn(option) - as_sent(tile.overlay(at, number, **scaled))).mean() < 3
+
+        explanation = cait_viz.explain(SAMPLES / "coffee.jpg", engine, target=target)
+        for method, of_block in (("relevance", None), ("gradient", block)):
+            image, alt = given[METHODS[method]]
+            assert np.abs(image - small.draw(explanation.grid(method, of_block), **appearance)).mean() < 1
+            assert alt == f"{explanation.title(method, of_block)}."
+        [remark] = [text.value for text in page.caption if text.value.startswith("What speaks against")]
+        assert f"of CA block {block + 1} alone" in remark
+        assert "each map has its own color range" in remark.lower(), "whatever the heads' scale"

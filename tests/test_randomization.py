@@ -6,9 +6,12 @@ from app_page import markdown_of, notices, visit
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from reference import lively_weights, timm_shapes
+from safetensors.numpy import save_file
 
 import cait_viz
 from cait_viz._resources import SAMPLES
+from cait_viz.attention.patch_stage import rollout
 from cait_viz.engine.openvino import OpenVINOEngine
 from cait_viz.engine.randomized import RandomizedNetwork, randomization_steps
 from cait_viz.engine.tape import ClassGradients, GradientTape
@@ -53,13 +56,13 @@ def test_the_maps_of_the_trained_network_are_those_that_the_other_functions_give
 
 
 def test_what_comes_before_the_part_that_is_new_stays_as_it_was(found):
-    attention, rollout = found.grids["attention"], found.grids["rollout"]
+    attention, rolled = found.grids["attention"], found.grids["rollout"]
     steps = list(found.steps)
     np.testing.assert_allclose(attention[1], attention[0], atol=1e-6)  # the classifier comes later
     np.testing.assert_allclose(attention[2], attention[0], atol=1e-6)  # and so does CA block 2
     assert np.abs(attention[steps.index("CA block 1")] - attention[0]).max() > 1e-4
-    np.testing.assert_allclose(rollout[2], rollout[0], atol=1e-5)
-    assert np.abs(rollout[steps.index("all SA blocks")] - rollout[0]).max() > 1e-4
+    np.testing.assert_allclose(rolled[2], rolled[0], atol=1e-5)
+    assert np.abs(rolled[steps.index("all SA blocks")] - rolled[0]).max() > 1e-4
     assert np.abs(found.grids["gradient"][1] - found.grids["gradient"][0]).max() > 1e-6
 
 
@@ -77,6 +80,22 @@ def test_a_part_that_is_new_has_the_weights_that_a_network_starts_with(tiny_mode
     again = network.answer(image, 1, 0, 0)
     expected = GradientTape(tiny_model).gradients(image, 1)
     np.testing.assert_allclose(again.gradients.relevance, expected.relevance, rtol=1e-4, atol=1e-7)
+
+
+def test_a_step_takes_the_self_attention_blocks_that_its_name_says(tmp_path, photo):
+    config = CaiTConfig(image_size=64, projection_dim=32, sa_ffn_layers=4, num_heads=2, num_classes=10)
+    save_file(lively_weights(timm_shapes(config)), tmp_path / "own.safetensors")
+    model = cait_viz.load_model(weights=tmp_path / "own.safetensors")
+    network, image = RandomizedNetwork(model), cait_viz.preprocess(photo, model)
+    trained = [cait_viz.block_attention(photo, model, block).scores.mean(axis=0) for block in range(4)]
+    new = np.full_like(trained[0], 1 / len(trained[0]))  # kernels so small that all patches are alike
+    steps = randomization_steps(model.config)
+    assert steps[-3:] == ("the last SA block", "the last 2 SA blocks", "all SA blocks")
+    for step, kept in enumerate((4, 3, 2, 0), len(steps) - 4):
+        found = network.answer(image, 1, step, 0).rolled
+        distance = [np.abs(found - rollout([*trained[:n], *(4 - n) * [new]])).max() for n in range(5)]
+        assert distance[kept] < 1e-3, distance
+        assert sorted(distance)[1] > 3e-3
 
 
 def test_the_table_names_each_step_once(found):

@@ -88,9 +88,9 @@ def choose_appearance(*, compares_heads: bool) -> Appearance:
     st.header("Appearance", anchor=False)
     style = choose("Style", "style", STYLE_LABELS)
     colormap = choose_colormap(style)
-    usual, fixed = round(100 * DEFAULT_ALPHA), style != "overlay"
+    st.session_state.setdefault("opacity", round(100 * DEFAULT_ALPHA))
     opacity = st.slider(
-        "Opacity of the map", 0, 100, usual, format="%d %%", key="opacity", disabled=fixed,
+        "Opacity of the map", 0, 100, format="%d %%", key="opacity", disabled=style != "overlay",
         help="Where the attention is largest; with less attention the map fades into the photograph.",
     )  # fmt: skip
     scale: Scale = choose("Color scale", "scale", SCALE_LABELS) if compares_heads else "head"

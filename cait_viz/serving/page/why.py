@@ -153,7 +153,7 @@ def show_explanation(
     st.caption(
         "What speaks against the class is left out. Relevance goes through all blocks of both stages; "
         f"gradient times attention is of CA block {block + 1} alone "
-        f"([Chefer et al. 2021]({PAPERS['relevance']}))."
+        f"([Chefer et al. 2021]({PAPERS['relevance']})). Each map has its own color range."
     )
     return explanation
 
