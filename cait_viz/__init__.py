@@ -2,7 +2,7 @@
 
     import cait_viz
 
-    engine = cait_viz.load_engine()                  # the bundled model; no network needed
+    engine = cait_viz.load_engine()                  # the bundled model; nothing is downloaded
     analysis = cait_viz.analyze("photo.jpg", engine)
     analysis.predictions                             # [(label, probability), …], best first
     analysis.overlay().save("overlay.png")           # where the class token looked

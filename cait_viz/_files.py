@@ -130,11 +130,6 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(part)
 
 
-def user_cache() -> Path:
-    """The program's folder in the user's cache; it may not be there yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cait-viz"
-
-
 def sha256(path: Path) -> str:
     """The file's SHA-256 in hexadecimal, computed once for as long as the file does not change."""
     state = path.stat()

@@ -49,7 +49,8 @@ def load_engine(
     Args:
         name: a variant, see `cait_viz.VARIANTS`. By default the bundled one, or the architecture that
             `weights` shows.
-        weights: a safetensors file with timm's tensor names, in place of the variant's own weights.
+        weights: a checkpoint in place of the variant's own: safetensors with timm's tensor names, a
+            SavedModel's folder or a PyTorch file, see `cait_viz.weights.resolve.resolve`.
         labels: a file with the names of the classes, see `cait_viz.weights.labels.class_names`.
         image_size: size of the network's input in pixels: the side of a square, or height and width,
             multiples of the patch's. By default what the weights were trained for. For another size the
@@ -67,7 +68,7 @@ def load_engine(
         CheckpointError: the weights or the labels cannot be used; the message lists every mismatch.
         EngineError: the engine that was asked for is missing, or refuses the network; or the memory has no
             room for an input of that size.
-        SelectionError: an image size that the patches do not divide.
+        SelectionError: an image size that the patches do not divide; no such engine or precision.
     """
     checkpoint = resolve(name, weights, download=download, progress=progress).at(image_size)
     if checkpoint.remark:
@@ -95,7 +96,12 @@ def load_model(
 
 
 def preprocess(source: ImageSource, model: "Engine | CaiT", view: View = "crop") -> np.ndarray:
-    """The network's input for one image, (1, height, width, 3) float32, normalized as ImageNet's."""
+    """The network's input for one image, (1, height, width, 3) float32, normalized as ImageNet's.
+
+    Raises:
+        ImageError: the image cannot be read.
+        SelectionError: there is no such view.
+    """
     return preprocessing.prepare(source, model.config.image_size, view)
 
 
@@ -107,6 +113,7 @@ def analyze(
     Raises:
         ImageError: the image cannot be read.
         CheckpointError: the model has no classifier, or its numbers are not finite.
+        SelectionError: there is no such view.
     """
     engine = classifier_of(model)
     loaded = load_image(source, name)

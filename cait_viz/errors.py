@@ -38,7 +38,7 @@ class TeacherError(CaitVizError, ValueError):
 
 
 class DatasetError(CaitVizError, ValueError):
-    """A folder of images that cannot be trained on."""
+    """A folder of images that cannot be trained on, measured or looked at."""
 
 
 class TrainingError(CaitVizError):

@@ -148,8 +148,9 @@ def find_map(
     Args:
         source: the image.
         model: the network.
-        method: "attention", of a class-attention block; its "rollout"; "gradient", times that attention; or
-            "relevance", of all blocks.
+        method: "attention", the class attention of one block; "rollout", that attention traced back to the
+            image; "gradient", that attention times the gradient of the class's logit; or "relevance",
+            gradient and attention of all blocks.
         block: class-attention block, from 0; None is the one that serves best. Relevance is of all.
         head: from 0, None the mean of the heads; of "attention" and "rollout" alone.
         target: of "gradient" and "relevance" the class, as for `explain`.
@@ -196,7 +197,10 @@ def randomize(
         seed: decides the new weights.
         progress: gets how much is done and how much there is; what it raises ends the test.
 
-    Errors as for `explain`.
+    Raises:
+        SelectionError: there is no such class, block or head, or the seed is below 0.
+
+    Further errors as for `explain`.
     """
     loaded = load_image(source, name)
     analysis, index = _analyzed_for(loaded, model, target, view)
@@ -234,7 +238,8 @@ def trust(
 
     Args:
         source: the image.
-        model: the network, which sees about 40 altered copies of the image for each map.
+        model: the network, which sees about 40 altered copies of the image for each map, and 160 for the
+            baselines.
         grids: by name, maps (rows, cols) of what the network saw, such as `Analysis.saliency` and
             `Trace.rollout` give.
         view: what the network sees.
@@ -244,7 +249,7 @@ def trust(
         progress: gets how much is done and how much there is; what it raises ends the measurement.
 
     Raises:
-        SelectionError: there are no maps, or no such class.
+        SelectionError: there are no maps, one is called as a baseline is, or there is no such class.
         ValueError: a map has another shape than the network's patches.
 
     Further errors as for `analyze`.

@@ -93,7 +93,9 @@ def test_the_page_opens_on_a_persons_own_model_and_its_classes(asked, give):
     assert (
         maps(page)[0][0] == "Where petals looked in pagoda.jpg: class-attention block 1, mean of the heads."
     )
-    assert all("pagoda_petals" in button.key for button in page.get("download_button"))
+    keys = [button.key for button in page.get("download_button")]
+    assert len(keys) == 5
+    assert all("pagoda_petals" in key for key in keys)
 
 
 def test_the_sidebar_and_the_page_say_whose_weights_speak(give):

@@ -19,6 +19,7 @@ HELPERS = {
     "errors",
     "_text",
     "_files",
+    "_cache",
     "_checks",
     "_resources",
     "_backend",

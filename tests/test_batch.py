@@ -1,6 +1,7 @@
 """Many images: one row an image, whatever is in the way, and the same bytes however often it was begun."""
 
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -99,6 +100,9 @@ def test_maps_arrays_and_the_page_are_written_for_each_image(batch, folder, tmp_
         assert drawn.text["Title"] == analysis.title(1, 2)
         assert json.loads(drawn.text["image_size"]) == [73, 60]
         assert drawn.text["image_sha256"] == analysis.image_sha256
+        with Image.open(io.BytesIO(analysis.png(1, 2, style="map"))) as alone:
+            assert drawn.text.keys() >= alone.text.keys()
+            assert (drawn.text["block"], drawn.text["head"]) == ("1", "2")
     [path] = (out / "npz").glob("033_*.npz")
     with np.load(path) as arrays:
         for key, attention in analysis.class_attention.items():
@@ -258,7 +262,7 @@ def test_another_run_is_not_gone_on_with(batch, run, folder, small, tmp_path, mo
     assert re.search(r"holds the rows of another model or other options \(\w+", err)
     status, _, err = run("batch", image, "-o", tmp_path / "out", *small)
     assert status == 1
-    assert "has a run, which --resume would go on with" in err
+    assert "already holds a run; continue it with --resume" in err
     assert written(tmp_path / "out") == before
 
 

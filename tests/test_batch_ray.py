@@ -11,7 +11,7 @@ import cait_viz
 from cait_viz.batch.local import run_batch
 from cait_viz.batch.ray import ModelSpec, run_on_ray
 from cait_viz.batch.work import BatchOptions
-from cait_viz.errors import CheckpointError
+from cait_viz.errors import ClusterError
 
 pytest.importorskip("ray.data")
 
@@ -157,7 +157,7 @@ def test_an_actor_that_finds_other_weights_ends_the_run_with_a_sentence(
     shutil.copy(tiny_weights, path)
     engine = cait_viz.load_engine(weights=path)
     save_file({name: 2 * tensor for name, tensor in weights.items()}, path)
-    with pytest.raises(CheckpointError, match=r"mine.safetensors: is another file than where the run began"):
+    with pytest.raises(ClusterError, match=r"mine.safetensors: is another file than where the run began"):
         run_on_ray(images, ModelSpec(weights=path), engine, tmp_path / "out", address=cluster.address)
 
 

@@ -51,4 +51,4 @@ def test_a_number_out_of_its_range_or_none_is_named_with_the_value(value, wanted
 
 @pytest.mark.parametrize("value", [0, 0.5, np.float32(0.5), np.int64(1)])
 def test_any_kind_of_number_is_one(value):
-    check_number("ema", value, "from 0 to 1")
+    assert check_number("ema", value, "from 0 to 1") == float(value)

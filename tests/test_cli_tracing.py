@@ -105,7 +105,10 @@ def test_a_trace_shows_the_block_that_was_asked_for(traced):
         (("patch", *PLACE, "--scale", "shared"), "--scale"),
         (("patch", *PLACE, "--mixed", "--colormap", "gray"), "--colormap is not for --mixed"),
         (("trace", "--block", 2), "no CA block 2"),
-        (("render", "--method", "rollout", "--scale", "shared"), "leave it out with --method"),
+        (
+            ("render", "--method", "rollout", "--scale", "shared"),
+            "cannot be combined with --method rollout; leave it out",
+        ),
         (("render", "--method", "magic"), "magic"),
     ],
 )

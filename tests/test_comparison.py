@@ -165,10 +165,6 @@ def compare(**address):
     return page
 
 
-def pictures_of(page):
-    return [(image.proto.imgs[0].caption, image.proto.imgs[0].url) for image in page.get("imgs")]
-
-
 def texts(page):
     return [text.value for text in page.markdown]
 

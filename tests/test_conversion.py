@@ -5,13 +5,17 @@ import functools
 import hashlib
 import importlib
 import os
+import re
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from tutorial_port import CLASSES, HEADS, export_weights, tutorials_cait
 
+import cait_viz
 from cait_viz.api import load_model
 from cait_viz.errors import CheckpointError
 from cait_viz.weights import conversion
@@ -83,6 +87,34 @@ def test_a_savedmodel_is_converted_once(port, monkeypatch):
     assert first.name == "mine"
     monkeypatch.setattr(sys, "executable", "/no/interpreter")
     assert resolve(weights=port).path == first.path
+
+
+def test_what_was_converted_is_listed_and_removed(pth, cache, succeed, weights):
+    first = resolve(weights=pth).path
+    assert re.search(rf"^{re.escape(pth.name)} +1 MB  last used 20", succeed("cache"), re.MULTILINE)
+    assert f"of at most 4295 MB in {cache / 'cait-viz' / 'converted'}" in succeed("cache")
+    assert "removed from" in succeed("cache", "--clear")
+    assert not first.exists()
+    assert_same_weights(pth, weights)
+
+
+def test_another_version_of_the_program_converts_anew(pth, cache, tmp_path, run_python):
+    package = Path(cait_viz.__file__).parent
+    shutil.copytree(package, tmp_path / "cait_viz", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "cait_viz" / "weights" / "pytorch.py").open("a") as reader:
+        reader.write("# another version\n")
+    script = """
+import os, sys
+os.environ |= {"XDG_CACHE_HOME": sys.argv[2], "PYTHONPATH": sys.argv[3]}
+sys.path.insert(0, sys.argv[3])
+from cait_viz.weights.resolve import resolve
+print(resolve(weights=sys.argv[1]).path)
+"""
+    here = resolve(weights=pth).path
+    there = Path(run_python(script, pth, cache, tmp_path)[0].strip())
+    assert there != here
+    assert there.parents[1] == here.parents[1]
+    assert there.is_file()
 
 
 def test_conversion_brings_neither_tensorflow_nor_torch_into_the_process(port, pth, run_python):

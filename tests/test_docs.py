@@ -212,7 +212,7 @@ def test_every_method_has_a_formula_a_source_and_both_ways_to_ask(path):
     assert f"]({path.name})" in (DOCS / "methods" / "index.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", PAGES, ids=IDS)
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "README.md"], ids=[*IDS, "README.md"])
 def test_every_command_of_a_page_is_one(path, capsys):
     for command in re.findall(r"^cait-viz (.*)$", "".join(code(path, "")), re.MULTILINE):
         # With an option that is none, nothing is run; any other fault would be reported in its place.

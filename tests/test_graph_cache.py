@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from cait_viz._cache import CONTENTS, entries, shrink
 from cait_viz.engine import graphs
 from cait_viz.engine.names import NETWORK
 from cait_viz.engine.openvino import OpenVINOEngine
@@ -48,7 +49,7 @@ def cache(tmp_path, monkeypatch):
 def entry(filled, cache):
     """The network in a cache of this test's own."""
     shutil.copytree(filled[0], cache.parents[1], dirs_exist_ok=True)
-    [entry] = graphs.entries()
+    [entry] = entries(graphs.folder())
     return entry.folder
 
 
@@ -64,7 +65,7 @@ def test_a_graph_is_made_once(cache, entry, weights, expected):
     made = contents(cache)
     np.testing.assert_array_equal(answer(weights), expected)
     assert contents(cache) == made
-    [listed] = graphs.entries()
+    [listed] = entries(graphs.folder())
     assert listed.name == weights.stem
     assert listed.size == sum(file.stat().st_size for file in entry.iterdir())
 
@@ -119,11 +120,11 @@ def test_an_entry_that_is_no_entry_is_listed_and_removed_and_troubles_no_other(
 ):
     foreign = cache / "foreign"
     foreign.mkdir()
-    (foreign / graphs.CONTENTS).write_text(text)
+    (foreign / CONTENTS).write_text(text)
     (foreign / WEIGHTS).write_bytes(bytes(10**6))
     assert "1 MB" in succeed("cache")
     np.testing.assert_array_equal(answer(weights), expected)
-    graphs.shrink(limit=10**6)
+    shrink(graphs.folder(), limit=10**6)
     assert not foreign.exists()
     assert entry.exists()
     assert "removed" in succeed("cache", "--clear")
@@ -142,7 +143,7 @@ def overwrite(entry):
 
 
 def lose_contents(entry):
-    (entry / graphs.CONTENTS).write_text("[]")
+    (entry / CONTENTS).write_text("[]")
 
 
 def empty_graph(entry):
@@ -214,26 +215,26 @@ def make_entry(cache, name, size, used):
     folder = cache / name
     folder.mkdir(parents=True)
     (folder / WEIGHTS).write_bytes(bytes(size))
-    (folder / graphs.CONTENTS).write_text(json.dumps({"name": name}))
-    os.utime(folder / graphs.CONTENTS, (used, used))
+    (folder / CONTENTS).write_text(json.dumps({"name": name}))
+    os.utime(folder / CONTENTS, (used, used))
     return folder
 
 
 def test_the_cache_keeps_what_was_used_last_within_its_limit(cache):
     folders = [make_entry(cache, name, 1000, used) for name, used in (("old", 1), ("new", 3), ("mid", 2))]
-    assert [entry.name for entry in graphs.entries()] == ["new", "mid", "old"]
-    graphs.shrink(limit=2100, keep=folders[0])
-    assert {entry.name for entry in graphs.entries()} == {"new", "old"}
-    assert graphs.shrink(limit=0) > 2000
-    assert graphs.entries() == []
+    assert [entry.name for entry in entries(graphs.folder())] == ["new", "mid", "old"]
+    shrink(graphs.folder(), limit=2100, keep=folders[0])
+    assert {entry.name for entry in entries(graphs.folder())} == {"new", "old"}
+    assert shrink(graphs.folder(), limit=0) > 2000
+    assert entries(graphs.folder()) == []
 
 
 def test_what_is_older_than_what_has_no_room_goes_too(cache):
     make_entry(cache, "newest", 1000, 3)
     make_entry(cache, "middle", 2000, 2)
     make_entry(cache, "oldest", 500, 1)
-    graphs.shrink(limit=2000)
-    assert [entry.name for entry in graphs.entries()] == ["newest"]
+    shrink(graphs.folder(), limit=2000)
+    assert [entry.name for entry in entries(graphs.folder())] == ["newest"]
 
 
 def test_nothing_is_removed_but_graphs(cache):
@@ -241,6 +242,6 @@ def test_nothing_is_removed_but_graphs(cache):
     other = cache.parent / "converted"
     other.mkdir()
     (cache / "notes.txt").write_text("mine")
-    graphs.shrink(limit=0)
+    shrink(graphs.folder(), limit=0)
     assert other.is_dir()
     assert (cache / "notes.txt").exists()

@@ -14,6 +14,7 @@ import termios
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -254,7 +255,7 @@ def test_endpoint_that_is_no_address_is_told(server, cache, monkeypatch):
 
 
 def test_full_disk_is_told_before_the_download(server, cache, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(10**9, 10**9, 5_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=5_000_000))
     message = refusal(server, None)
     assert "takes 24 MB" in message
     assert "has 5 MB left" in message

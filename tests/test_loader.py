@@ -1,6 +1,7 @@
 """Batches follow from the step's number, in a seeded order, with the targets that belong to them."""
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -166,9 +167,21 @@ def test_kept_views_are_shown_again(make_loader, make_teacher_cache):
 
 
 def test_stopping_early_leaves_no_thread_waiting(make_loader):
-    stream = make_loader().stream(0, 100, 32, ahead=3)
+    loader, makers = make_loader(), set()
+    make = loader.batch
+
+    def watched(*arguments):
+        makers.add(threading.current_thread())
+        return make(*arguments)
+
+    loader.batch = watched
+    stream = loader.stream(0, 100, 32, ahead=3)
     next(stream)
     stream.close()
+    [maker] = makers
+    assert maker is not threading.current_thread()
+    maker.join(60)
+    assert not maker.is_alive()
 
 
 def test_mixed_labels_need_no_teacher(make_loader):

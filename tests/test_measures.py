@@ -106,6 +106,23 @@ def test_the_metrics_count_images_answers_errors_and_how_long_they_waited(server
     assert 10**5 < counted["cait_viz_models_bytes"] < 10**7
 
 
+def test_a_question_that_was_given_up_is_no_error(server, tiny, photo):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def count(image, engine, *, view, progress):
+        begun.set()
+        assert go_on.wait(PATIENCE)
+        progress(1, 2)
+
+    answer = server.analyzer.ask(Request(photo, "a.png", "crop", tiny, count, long=True))
+    assert begun.wait(PATIENCE)
+    answer.leave("")
+    go_on.set()
+    with pytest.raises(cait_viz.errors.CaitVizError):
+        answer.result(PATIENCE)
+    assert not [name for name, value in metrics().items() if name.startswith("cait_viz_errors") and value]
+
+
 def test_the_routes_stand_under_the_base_path_alone(server):
     for base in ("cait", "/cait/"):
         assert ask("/cait/health", base).status_code == ask("/cait/metrics", base).status_code == 200

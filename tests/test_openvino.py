@@ -271,6 +271,12 @@ def test_without_openvino_keras_looks_and_says_so(tiny_weights, monkeypatch):
         load_engine(resolve(weights=tiny_weights), engine="openvino")
 
 
+@pytest.mark.parametrize("options", [{"engine": "Keras"}, {"precision": "bf16"}])
+def test_an_engine_or_a_precision_that_is_none_is_refused(tiny_weights, options):
+    with pytest.raises(SelectionError, match=r"there is no (engine 'Keras'|precision 'bf16'); choose one of"):
+        cait_viz.load_engine(weights=tiny_weights, **options)
+
+
 def test_where_openvino_is_not_installed_it_is_said_in_a_sentence(run_python, tiny_weights):
     script = """
 import importlib.metadata, sys

@@ -144,6 +144,20 @@ def test_a_file_that_is_no_image_is_told_after_the_table_of_the_others(run, smal
     assert err.endswith("1 file cannot be read as an image; out.jsonl says why\n")
 
 
+def test_what_could_not_be_read_is_tried_again_and_stays_in_its_place(trust, small, folder, tmp_path):
+    images = shutil.copytree(folder, tmp_path / "images")
+    (images / "coffee.png").rename(tmp_path / "away.png")
+    (images / "coffee.png").write_text("not yet")
+    (images / "notes.png").unlink()
+    output, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
+    trust(images, *small, "--json", output)
+    (tmp_path / "away.png").replace(images / "coffee.png")
+    table = trust(images, *small, "--json", output, "--resume")
+    assert "on 3 images" in table
+    assert trust(images, *small, "--json", whole) == table
+    assert output.read_bytes() == whole.read_bytes()
+
+
 def test_of_one_image_a_mean_has_no_interval(trust, small, folder, tmp_path):
     table = trust(folder / "cat.png", *small, "--json", tmp_path / "one.jsonl")
     assert "[" not in table

@@ -97,8 +97,8 @@ def run_on_ray(
         address: of the cluster: "auto" for the one that this machine is part of, "local" for a new one on
             this machine, or HOST:PORT.
         view: what the network sees.
-        resume: do what is missing and no more, whether this or `run_batch` began; an address that could not
-            be read before is tried again.
+        resume: do what is missing and no more, whether this or `run_batch` began; what could not be read
+            before is tried again.
         step: gets a number of images that are done, and whether they were done before.
         cores: how many an actor has; there are as many actors as cores and memory allow.
         images_per_task: what is done anew when a process dies; by default it follows the network's size.
@@ -108,8 +108,8 @@ def run_on_ray(
         How many images could not be read; their rows say why.
 
     Raises:
-        ClusterError: Ray is not installed, there is no cluster, or it gives up.
-        CheckpointError: an actor finds other weights than this process.
+        ClusterError: Ray is not installed, there is no cluster, it gives up, or an actor cannot load this
+            network: with other weights or another version of this package on its machine, for instance.
         OutputError: the folder cannot be written, or is of another run.
     """
     order = _Order(
@@ -237,7 +237,7 @@ def _asked(references: list[Any], order: "_Order", resources: Mapping[str, Any])
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         table: Any = batch
         if _REFUSED in table.column_names:
-            raise CheckpointError(table[_REFUSED][0].as_py())
+            raise ClusterError(table[_REFUSED][0].as_py())
         yield table
 
 

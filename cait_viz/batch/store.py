@@ -34,7 +34,7 @@ def check_output(folder: Path, *, resume: bool) -> None:
         check_folder(folder)
     elif not resume:
         raise OutputError(
-            f"{path_text(folder)}: has a run, which --resume would go on with; or name a new folder"
+            f"{path_text(folder)}: already holds a run; continue it with --resume, or name a new folder"
         )
 
 

@@ -55,7 +55,7 @@ def study(
         output: the file to write.
         view: what the network sees.
         seed: decides the random maps, of each image by its content.
-        resume: keep the rows that the file has.
+        resume: keep the rows that the file has, but try again what could not be read.
         step: gets each image's path when it is done.
 
     Returns:
@@ -77,6 +77,11 @@ def study(
         "maps": list(names),
     }
     rows = _rows_of(output, header) if resume and output.exists() else []
+    wanted = set(map(str, images))
+    for entry in rows:
+        if "error" in entry and entry["image"] in wanted:
+            del entry["error"]
+            entry |= _measured(Path(entry["image"]), engine, names, view, seed)
     done = {entry["image"] for entry in rows}
     try:
         with atomic_write(output) as file:

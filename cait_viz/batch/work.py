@@ -192,7 +192,11 @@ class Worker:
         if options.maps:
             drawn = small.overlay(options.block, options.head, **vars(options.appearance))
             title = small.title(options.block, options.head)
-            facts = {**whole.facts(), **options.appearance.facts()}
+            facts = {
+                **whole.facts(),
+                **small.map_facts(options.block, options.head),
+                **options.appearance.facts(),
+            }
             text = {"Title": title, "Software": facts.pop("software"), **facts}
             yield f"{MAPS}/{stem}.png", png_bytes(drawn, text)
         if options.npz:

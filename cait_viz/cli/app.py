@@ -29,7 +29,7 @@ def app(
         read_only: let visitors download no models. In any case nobody can upload weights, images stay in
             memory, and web addresses of images are fetched from the public internet alone.
         images_per_minute: how many images one visitor may give in a minute, by upload, camera and web address
-            together; who opens the page anew is another visitor (default: any number).
+            together; reloading the page counts as a new visitor (default: any number).
     """
     if model_options.labels and not model_options.weights:
         raise UsageError("--labels is for --weights; the app's other models have names")

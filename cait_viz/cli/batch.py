@@ -109,7 +109,7 @@ def batch(
                 unread = run_on_ray(files, spec, engine, output, options, **how)
     except KeyboardInterrupt:
         done = f"{files.done()} of {len(files)} images"
-        tell(f"stopped with {done} done; the same command with --resume goes on")
+        tell(f"stopped after {done}; run the same command with --resume to continue")
         raise
     if len(files) > given:
         tell(f"{counted(len(files) - given, 'row')} of images that are not given this time, kept as before")

@@ -39,7 +39,7 @@ def compare(
     """Draw two maps side by side: of one image or two, by one model or two.
 
     --method, --block and --head can be given twice, for the first map and the second; given once, they are
-    for both. A block is of attention, rollout and gradient; a head of attention and rollout; a class of
+    for both. --block applies to attention, rollout and gradient; --head to attention and rollout; --class to
     gradient and relevance. Blocks and heads count from 0 here and from 1 in the figure.
 
     Args:

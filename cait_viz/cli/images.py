@@ -122,7 +122,7 @@ def render(
     model_options.check_block(block)
     check_output(output, [".png"], model_options.inputs(image))
     if method != "attention" and appearance.scale != "head":
-        raise UsageError("--scale shared compares the heads' own attention; leave it out with --method")
+        raise UsageError(f"--scale shared cannot be combined with --method {method}; leave it out")
     if method == "attention":
         [analysis] = model_options.analyze(image)
         content, title = analysis.png(block, number, **asdict(appearance)), analysis.title(block, number)
@@ -312,8 +312,8 @@ def randomize(
 
     The network is re-initialized part by part, from its last layer backwards (Adebayo et al. 2018). The
     numbers are Spearman's rank correlation of a map with that of the trained network. A map that stays as it
-    was explains nothing of what was re-initialized. The head is that of the attention and of its rollout, the
-    class that of the gradient and of the relevance.
+    was explains nothing of what was re-initialized. --head applies to attention and rollout; --class to
+    gradient and relevance.
 
     Args:
         seed: decides the new weights.

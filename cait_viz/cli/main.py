@@ -16,7 +16,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from cyclopts import App, ArgumentCollection, CoercionError, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import (
+    App,
+    ArgumentCollection,
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    UnusedCliTokensError,
+)
 from cyclopts.help.formatters.plain import PlainFormatter
 
 from cait_viz._backend import INTERRUPTED
@@ -134,6 +142,8 @@ def _see_help(error: Exception, command: Sequence[str]) -> str:
     problem = str(error)
     if isinstance(error, UnusedCliTokensError):
         problem = f"unexpected argument {' '.join(error.unused_tokens or ())}"
+    if isinstance(error, MissingArgumentError) and error.argument and not error.keyword:
+        problem = f"{error.argument.name} is missing"
     if isinstance(error, CoercionError) and error.token and not error.msg:
         kinds = (error.target_type, *get_args(error.target_type))
         if int in kinds:

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from tqdm import tqdm
 
 from cait_viz._backend import BACKENDS, import_keras, installed_backend
+from cait_viz._cache import LIMIT, entries, shrink
 from cait_viz._files import check_folder, check_output
 from cait_viz._text import counted, file_text, one_line
 from cait_viz.batch.study import study
@@ -30,6 +31,7 @@ from cait_viz.engine import graphs
 from cait_viz.errors import CheckpointError, ImageError, SelectionError
 from cait_viz.images.folders import files_below
 from cait_viz.model.export import FORMATS, WITH_TENSORFLOW, export_model, require_packages
+from cait_viz.weights import conversion
 from cait_viz.weights.registry import BUNDLED, VARIANTS, get_variant
 from cait_viz.weights.resolve import available, resolve
 
@@ -66,23 +68,25 @@ def fetch(models: Annotated[list[str], Parameter(name="MODEL...")], /) -> int:
 
 
 def cache(*, clear: bool = False) -> None:
-    """Show or clear the cache of exported networks.
+    """Show or clear the caches of exported networks and of converted checkpoints.
 
-    A network is exported to OpenVINO the first time that it is used, and again when its weights or this
-    program have changed. Those unused for longest go when the cache is full.
+    A network is exported to OpenVINO the first time that it is used, and a SavedModel or PyTorch checkpoint
+    is converted the first time that it is read; both again when the weights or this program have changed.
+    Those unused for longest go when their cache is full.
 
     Args:
-        clear: remove all cached networks.
+        clear: remove all of them.
     """
-    if clear:
-        print(f"{graphs.shrink(limit=0) / 1e6:.0f} MB removed from {graphs.folder()}")
-        return
-    entries = graphs.entries()
-    for entry in entries:
-        used = datetime.fromtimestamp(entry.used).isoformat(" ", "minutes")
-        print(f"{one_line(entry.name):<24}  {entry.size / 1e6:>7.0f} MB  last used {used}")
-    total = sum(entry.size for entry in entries)
-    print(f"{total / 1e6:.0f} of at most {graphs.LIMIT / 1e6:.0f} MB in {graphs.folder()}")
+    for folder in (graphs.folder(), conversion.folder()):
+        if clear:
+            print(f"{shrink(folder, limit=0) / 1e6:.0f} MB removed from {folder}")
+            continue
+        found = entries(folder)
+        for entry in found:
+            used = datetime.fromtimestamp(entry.used).isoformat(" ", "minutes")
+            print(f"{one_line(entry.name):<24}  {entry.size / 1e6:>7.0f} MB  last used {used}")
+        total = sum(entry.size for entry in found)
+        print(f"{total / 1e6:.0f} of at most {LIMIT / 1e6:.0f} MB in {folder}")
 
 
 def evaluate(
@@ -134,12 +138,14 @@ def trust(
 
     Deletion and insertion (Petsiuk et al. 2018), average drop and increase in confidence (Chattopadhyay et
     al. 2018), of the class that is predicted, beside random maps and a centered Gaussian. In brackets: the
-    95 % bootstrap interval of the mean. The network sees about 40 altered copies of an image for each map.
+    95 % bootstrap interval of the mean. The network sees about 40 altered copies of an image for each map,
+    and 160 more for the baselines.
 
     Args:
         json: where to write a row for each image, as JSON Lines; .jsonl or .json.
         seed: decides the random maps.
-        resume: keep the rows that the file has, and measure what is missing.
+        resume: keep the rows that the file has, and measure what is missing or could not be read; the
+            table is of all rows of the file.
     """
     _ = model_options.config
     given_files = [file for path in images for file in (files_below(path) if path.is_dir() else [path])]
@@ -184,10 +190,9 @@ def export(
     else:
         check_folder(path, model_options.inputs())
     require_packages(format)
+    checkpoint = model_options.checkpoint  # before the seconds that a backend takes
     import_keras("tensorflow" if format in WITH_TENSORFLOW else installed_backend((*BACKENDS, "openvino")))
     from cait_viz.engine.keras import load_network
 
-    export_model(
-        load_network(model_options.checkpoint, model_options.labels), path, format, model_options.inputs()
-    )
+    export_model(load_network(checkpoint, model_options.labels), path, format, model_options.inputs())
     report(path, f"{name} as {format}")

@@ -75,8 +75,9 @@ Methods = Annotated[
     _SEVERAL,
     Parameter(
         metavar="METHOD",
-        help="how the maps are made: attention, the class attention of a block; its rollout; gradient, times "
-        "that attention; or relevance, of all blocks; can be repeated.",
+        help="how the maps are made: attention, the class attention of one block; rollout, that attention "
+        "traced back to the image; gradient, that attention times the gradient of the class's logit; or "
+        "relevance, gradient and attention of all blocks; can be repeated.",
     ),
 ]
 METHODS: tuple[MapName, ...] = ("attention", "rollout")
@@ -94,7 +95,7 @@ class ModelOptions:
             SavedModel's folder or the authors' .pth (default: the model's own).
         labels: the names of the classes, one a line or as JSON (default: the model's own).
         view: what the network sees: crop, the center of the image; squash, all of it, squashed to the input's
-            shape; or fit, all of it, by an input of its shape, with about as many patches as a square one.
+            shape; or fit, all of it, in an input of its own shape with about as many patches as the square.
         image_size: of the network's input, in pixels, multiples of the patch's (default: what the weights
             were trained for).
         engine: what runs the network (default: what CAIT_VIZ_ENGINE names, else OpenVINO; Keras where it

@@ -12,45 +12,21 @@ import os
 import shutil
 import stat
 import tempfile
-import time
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
-from cait_viz._files import atomic_path, sha256, user_cache
+from cait_viz._cache import CONTENTS, mark_used, shrink, user_cache
+from cait_viz._files import atomic_path, sha256
 from cait_viz._process import run_module
 from cait_viz.errors import OutputError
 from cait_viz.weights.architecture import Checkpoint
 
-CONTENTS = "contents.json"
-
-# The entries used last are kept up to so many bytes.
-LIMIT = 4 * 2**30
-# What a process that was killed left is removed when it is so old, in seconds.
-_REMAINS_AFTER = 86_400.0
-
-
-class Entry(NamedTuple):
-    """The graphs of a checkpoint in the cache.
-
-    Attributes:
-        name: what its checkpoint was called when it was made.
-        folder: where it lies.
-        size: in bytes.
-        used: when it was last used, in seconds since 1970.
-    """
-
-    name: str
-    folder: Path
-    size: int
-    used: float
-
 
 def folder() -> Path:
     """Where the graphs lie, a link followed; it may not be there yet."""
-    return (user_cache() / "graphs").resolve()
+    return user_cache("graphs")
 
 
 class Graphs:
@@ -81,8 +57,7 @@ class Graphs:
                 self._temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
                 self._entry = Path(self._temporary.name) / "graphs"
                 _export(self._checkpoint, self._entry)
-        with suppress(OSError):
-            os.utime(self._entry / CONTENTS)
+        mark_used(self._entry)
         return self._entry / f"{name}.xml"
 
     def _make(self) -> None:
@@ -93,46 +68,7 @@ class Graphs:
         self._entry.unlink(missing_ok=True)
         with atomic_path(self._entry) as part:
             _export(self._checkpoint, part)
-        shrink(keep=self._entry)
-
-
-def entries() -> list[Entry]:
-    """What the cache holds, the latest used first."""
-    found = []
-    for place in folder().glob("[!.]*/"):
-        name, used = "damaged", 0.0
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            name = str(json.loads((place / CONTENTS).read_text(encoding="utf-8"))["name"])
-            used = (place / CONTENTS).stat().st_mtime
-        with suppress(OSError):  # another process removes it
-            size = sum(file.lstat().st_size for file in place.rglob("*"))
-            found.append(Entry(name, place, size, used))
-    return sorted(found, key=lambda entry: -entry.used)
-
-
-def shrink(limit: int = LIMIT, keep: Path | None = None) -> int:
-    """Remove what was not used for longest until the rest fits.
-
-    Args:
-        limit: how many bytes may stay; 0 removes everything.
-        keep: an entry that stays in any case.
-
-    Returns:
-        How many bytes were removed.
-    """
-    removed, kept, full = 0, 0, False
-    for entry in sorted(entries(), key=lambda entry: entry.folder != keep):  # a stable sort
-        full = full or kept + entry.size > limit
-        if not full or entry.folder == keep:
-            kept += entry.size
-        else:
-            shutil.rmtree(entry.folder, ignore_errors=True)
-            removed += entry.size
-    for part in folder().glob(".cait-viz-*.part"):
-        with suppress(OSError):
-            if not limit or time.time() - part.stat().st_mtime > _REMAINS_AFTER:
-                shutil.rmtree(part, ignore_errors=True)
-    return removed
+        shrink(folder(), keep=self._entry)
 
 
 def _key(checkpoint: Checkpoint) -> str:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
+from cait_viz._checks import check_choice
 from cait_viz.engine import memory
 from cait_viz.engine.base import Engine, EngineName
 from cait_viz.engine.openvino import OpenVINOEngine
@@ -28,10 +29,10 @@ def chosen_engine(name: EngineName | None = None) -> EngineName | None:
     """The engine that was asked for: by name, else by the environment; None for automatic.
 
     Raises:
-        SelectionError: the environment names another.
+        SelectionError: there is no such engine, by the name given or by the environment's.
     """
     if name is not None:
-        return name
+        return check_choice("engine", name, get_args(EngineName))
     setting = os.environ.get(ENGINE_SETTING) or None
     for known in get_args(EngineName):
         if setting == known:
@@ -87,8 +88,9 @@ def load_engine(
         CheckpointError: the weights or the labels cannot be used.
         EngineError: the engine that was asked for is missing, or refuses the network; or the memory has no
             room for an input of another size than the network was trained for.
-        SelectionError: the environment names no engine.
+        SelectionError: there is no such engine, given or in CAIT_VIZ_ENGINE, or no such precision.
     """
+    check_choice("precision", precision, get_args(Precision))
     if checkpoint.config.image_size != checkpoint.trained_size:
         memory.require(checkpoint.name, checkpoint.config)
     name = chosen_engine(engine)

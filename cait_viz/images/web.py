@@ -80,7 +80,9 @@ def fetch(url: str, *, allow_private: bool) -> bytes:
         raise
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
         reason = one_line(re.sub(r"\[Errno -?\d+\] ", "", str(error))) or type(error).__name__
-        raise ImageError(f"{name}: cannot be fetched ({reason}); check the address and the network") from None
+        raise ImageError(
+            f"{name}: cannot be fetched ({reason}); check the address and the internet connection"
+        ) from None
     finally:
         client.close()  # which ends the thread too
     require_format(data, name)

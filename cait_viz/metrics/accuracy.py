@@ -64,9 +64,9 @@ def accuracy(
     """Measure a network on labeled images.
 
     Args:
-        classify: images (batch, S, S, 3) to scores (batch, classes), the higher the more probable; `batch`
-            never changes, so that a compiled network meets a single shape.
-        examples: each image, (S, S, 3) as `classify` takes it, and its label; at least one.
+        classify: images (batch, height, width, 3) to scores (batch, classes), the higher the more probable;
+            `batch` never changes, so that a compiled network meets a single shape.
+        examples: each image, (height, width, 3) as `classify` takes it, and its label; at least one.
         measures: what counts as right, by name.
         batch: images per call.
     """

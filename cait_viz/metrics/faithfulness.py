@@ -160,7 +160,7 @@ def confidence(
 
     Args:
         pixels: (height, width, 3) uint8, what the network sees of an image.
-        saliencies: maps (S, S) float32 in [0, 1] on the same pixels.
+        saliencies: maps (height, width) float32 in [0, 1] on the same pixels.
         predict: gets float32 images, `BATCH` at a time.
         target: index of the class; by default the most probable one.
     """
@@ -172,9 +172,9 @@ def confidence(
     return [Confidence(float(drop), bool(share > whole)) for drop, share in zip(drops, left, strict=True)]
 
 
-def mean_curve(several: Sequence[Curve], steps: int = STEPS) -> Curve:
+def mean_curve(several: Sequence[Curve]) -> Curve:
     """The mean of several curves at equal steps."""
-    fractions = np.linspace(0, 1, steps + 1)
+    fractions = np.linspace(0, 1, STEPS + 1)
     heights = [np.interp(fractions, curve.fractions, curve.probabilities) for curve in several]
     return Curve(fractions, np.mean(heights, axis=0))
 

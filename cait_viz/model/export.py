@@ -28,8 +28,8 @@ _OPSET = 17
 def export_model(model: "CaiT", path: str | Path, format: str, inputs: Iterable[Path] = ()) -> None:
     """Write a CaiT in another tool's format, whole or not at all.
 
-    "savedmodel" and "onnx" take images (B, S, S, 3) float32, as `cait_viz.preprocess` makes them, and give
-    the names of the Keras tutorial's port: "output_1" (B, classes), "output_2_sa_ffn_block_{k}_att"
+    "savedmodel" and "onnx" take images (B, height, width, 3) float32, as `cait_viz.preprocess` makes them,
+    and give the names of the Keras tutorial's port: "output_1" (B, classes), "output_2_sa_ffn_block_{k}_att"
     (B, H, N, N) and "output_3_ca_ffn_block_{i}_att" (B, H, 1, 1 + N). "keras" is loaded with
     `keras.models.load_model` after `import cait_viz.model.cait`. "timm" is a safetensors file with timm's
     tensor names.

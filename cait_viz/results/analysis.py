@@ -118,7 +118,7 @@ class Analysis(Result):
     ) -> bytes:
         """`overlay` as a PNG file, with what made it in text chunks."""
         drawn = self.overlay(block, head, max_side=max_side, **appearance)
-        facts = self._map_facts(block, head) | Appearance(**appearance).facts()
+        facts = self.map_facts(block, head) | Appearance(**appearance).facts()
         return self._png(drawn, self.title(block, head), facts)
 
     def map_png(
@@ -162,7 +162,7 @@ class Analysis(Result):
             (
                 f"{self.file_stem(*pair)}.png",
                 self.png(*pair, max_side=side, **appearance),
-                self._map_facts(*pair),
+                self.map_facts(*pair),
             )
             for pair in pairs
         )
@@ -239,7 +239,8 @@ class Analysis(Result):
             "versions": export.versions(),
         }
 
-    def _map_facts(self, block: int | None, head: int | None) -> dict[str, Any]:
+    def map_facts(self, block: int | None = None, head: int | None = None) -> dict[str, Any]:
+        """What is known of a map beside what is known of the result, ready for JSON."""
         numbers = self.concentration(block, head)
         low, high = maps.value_range(self.attention(block, head)[1:])
         return {

@@ -37,7 +37,7 @@ class Randomization:
         return sum(grids.nbytes for grids in self.grids.values()) + self.analysis.nbytes
 
     def correlations(self, name: str) -> NDArray[np.float64]:
-        """Spearman's rank correlation of a map with that of the trained network, at each step.
+        """Spearman's rank correlation of a map with that of the trained network, (steps,) float64.
 
         1 where both rank the patches alike, about 0 where they have nothing to do with one another, NaN
         where either is flat.
@@ -57,7 +57,7 @@ class Randomization:
 
 
 def rank_correlation(one: Floats, other: Floats) -> float:
-    """Spearman's rank correlation of two maps of one shape; NaN where either is flat."""
+    """Spearman's rank correlation of two maps (rows, cols) of one shape; NaN where either is flat."""
     from scipy.stats import rankdata  # type: ignore[import-untyped]
 
     ranks = np.stack([rankdata(one, axis=None), rankdata(other, axis=None)])

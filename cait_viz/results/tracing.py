@@ -38,7 +38,8 @@ class Trace:
     *Depth* k is after k self-attention blocks: 0 is the patches as they are embedded, L those that the class
     token reads. What the network would have said at a depth is the logit lens (nostalgebraist 2020), for
     CaiT: the class-attention blocks and the classifier, as they are, read the patches of that depth. They
-    were trained on those of depth L alone.
+    were trained on those of depth L alone. A block, head, patch or depth that is not there is a
+    SelectionError.
 
     Attributes:
         analysis: what the network said, and the image to draw on.

@@ -68,7 +68,7 @@ def measure_trust(
         pixels: (height, width, 3) uint8, what the network sees of the image.
         grids: by name, maps (rows, cols) of one shape, at least one; for the curves only the order of their
             values counts.
-        predict: gets float32 images, `BATCH` at a time, about 40 for each map.
+        predict: gets float32 images, `BATCH` at a time, about 40 for each map and baseline.
         target: index of the class; by default the most probable one on the whole image.
         seed: decides the random maps.
         progress: is called before each batch, and at the end.

@@ -12,6 +12,10 @@ from cait_viz.errors import CaitVizError
 from cait_viz.serving.queue import FairQueue, Place
 
 
+class GivenUpError(CaitVizError):
+    """A question that nobody waits for any longer, which is no failure."""
+
+
 class Answered(Protocol):
     """What a question is answered with."""
 
@@ -90,9 +94,9 @@ class Answer(Future[Found]):
                 self._queue.leave(self, session)
 
     def report(self, done: int, total: int) -> None:
-        """Take note of how much is done; a CaitVizError where nobody waits for it any longer."""
+        """Take note of how much is done; `GivenUpError` where nobody waits for it any longer."""
         if not self.waiting:
-            raise CaitVizError("nobody waits for this any longer")
+            raise GivenUpError("nobody waits for this any longer")
         self.share = done / total
 
 

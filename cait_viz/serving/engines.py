@@ -29,7 +29,7 @@ from cait_viz.errors import CaitVizError, CheckpointError, MemoryShortageError, 
 from cait_viz.images.preprocess import View
 from cait_viz.images.read import LoadedImage, load_image
 from cait_viz.model.config import Precision
-from cait_viz.serving.answers import Answer, Found, Worker
+from cait_viz.serving.answers import Answer, Found, GivenUpError, Worker
 from cait_viz.serving.measures import Measures
 from cait_viz.weights.resolve import Checkpoint, resolve
 
@@ -228,7 +228,8 @@ class Analyzer:
         except BaseException as error:
             if isinstance(error, ProcessDiedError) and isinstance(engine, KerasProcess):
                 self.engines.drop(request.model)  # the next image gets a new process
-            self.measures.failed(error)
+            if not isinstance(error, GivenUpError):
+                self.measures.failed(error)
             answer.set_exception(_for_a_person(error, request))
             return False
         self.measures.answered(worker, is_image=request.question is api.analyze)

@@ -52,8 +52,8 @@ def finetune(
             or training_set/ and test_set/, see `datasets.find_split`.
         out: the folder to write to.
         model: name of a variant to start from; the bundled one by default.
-        weights: a safetensors file to start from, in place of the variant's own.
-        labels: a text file with the names of its classes, one per line.
+        weights: a checkpoint to start from, in place of the variant's own, as for `cait_viz.load_engine`.
+        labels: a file with the names of its classes, as for `cait_viz.load_engine`.
         validation: another folder of class folders to validate with, or the share of each class that is held
             back for it, 0 for none; by default the split's own part, or where there is none a share of 0.1.
         config: how to train.
@@ -145,8 +145,9 @@ def distil(
             tenth of them. The innermost folder with a weight decides; without one it is once.
         teacher_size: side of the teacher's input in pixels; by default what the file fixes, else 224.
         model: name of the variant whose architecture the student has; the bundled one by default.
-        weights: a safetensors file with as many classes as the teacher; random weights by default.
-        labels: a text file with the names of the teacher's classes, one per line.
+        weights: a checkpoint with as many classes as the teacher, as for `cait_viz.load_engine`; random
+            weights by default.
+        labels: a file with the names of the teacher's classes, as for `cait_viz.load_engine`.
         validation: folders as `images`, not trained on; their images with a label are validated with.
         config: how to train.
         options: what does not decide on the weights.

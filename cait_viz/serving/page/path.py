@@ -77,8 +77,7 @@ def show_patch(
             f"{DIRECTIONS['in' if incoming else 'out']}: {head_name(which)} of SA block {sa_block + 1}",
         ),
     ]
-    with st.container(key="path_pictures"):
-        pick_patch(pictures, small.grid_shape, small.box, patch, "pictures_of_patch", choose_patch)
+    pick_patch(pictures, small.grid_shape, small.box, patch, "pictures_of_patch", choose_patch)
     st.markdown(about_patch(attention, patch, which, incoming))
     show_blocks(result, trace, patch, incoming, appearance)
 
@@ -221,7 +220,7 @@ def show_rollout(
         "themselves made of others; each block is taken to keep half of what was there.",
     )
     small = result.small
-    with st.container(horizontal=True, key="rollout"):
+    with st.container(horizontal=True):
         for title, drawn in {
             "As the class token reads it": small.overlay(block, head, **vars(appearance)),
             "Traced back through all SA blocks": small.draw(trace.rollout(block, head), **vars(appearance)),

@@ -33,8 +33,8 @@ def show_predictions(result: ScreenResult, model: AvailableModel) -> None:
         of_center = " of the center" if result.view == "fit" else ""
         st.caption(
             f"**Not as it was trained.** The network saw {analysis.model.input_size} pixels and was trained "
-            f"at {trained.model.input_size}. What it says there{of_center} stands in parentheses; its most "
-            f"probable class there is {verbatim(label)}, {percent(share)}."
+            f"at {trained.model.input_size}. In parentheses: what it says there{of_center}, where the most "
+            f"probable class is {verbatim(label)}, {percent(share)}."
         )
     kind = "" if model.variant is BUNDLED or not kinds else f"Kind: {kinds[0][0]}, {percent(kinds[0][1])}. "
     st.caption(

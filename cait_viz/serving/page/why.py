@@ -27,7 +27,7 @@ from cait_viz.serving.page.options import head_name
 from cait_viz.serving.page.path import LINE, PLOT, STRIP_SIDE
 from cait_viz.serving.page.result import TILE_SIDE, ScreenResult, ask
 
-METHODS: dict[Method, str] = {"relevance": "Relevance, all blocks", "gradient": "Gradient times attention"}
+METHODS: dict[Method, str] = {"relevance": "Relevance, all blocks", "gradient": "Gradient × attention"}
 
 PAPERS = {
     "relevance": "https://arxiv.org/abs/2103.15679",
@@ -82,11 +82,6 @@ def show_ablation(
 ) -> None:
     """What the class loses without each head."""
     changes = ablation.changes(target)
-    if model.config.global_pool == "avg":
-        st.markdown(
-            "This model's answer is the mean of its patches: no class-attention head has a part in it."
-        )
-        return
     label = verbatim(result.small.labels[target])
     st.markdown(
         f"Each head was silenced in turn. Under its map: by how much the logit of {label} changes without "
@@ -147,7 +142,7 @@ def show_explanation(
     explanation = ask_explanation(result, target)
     if explanation is None:
         return None
-    with st.container(horizontal=True, key="explanation"):
+    with st.container(horizontal=True):
         show_explaining_map(result, explanation, "relevance", None, appearance)
         show_explaining_map(result, explanation, "gradient", block, appearance)
     st.caption(
@@ -190,9 +185,9 @@ def show_trust(
     """What the maps are worth for a class, once it is asked for."""
     st.header("Can the map be trusted?", anchor=False)
     st.markdown(
-        "Take away first what a map points at: if the map is true, the class's probability falls soon. "
-        "Put it back first: it rises soon. A map that does no better than chance, or than the middle of the "
-        "image, says nothing of this network."
+        "Remove first what the map ranks highest: if the map is faithful, the probability of the class drops "
+        "early. Insert it first: the probability rises early. A map that does no better than chance, or than "
+        "the middle of the image, says nothing of this network."
     )
     asked = (result.key, block, head, target, explanation is not None)
     place = on_demand("trust_of", asked, "Test this map", key="test_map", type="primary")
@@ -236,8 +231,8 @@ def show_curves(trust: Trust) -> None:
     """The curves of deletion and insertion beside each other."""
     with st.container(horizontal=True, gap="large"):
         for which, title, remark in (
-            ("deletion", "Deletion", "Falls early if the map is true"),
-            ("insertion", "Insertion", "Rises early if the map is true"),
+            ("deletion", "Deletion", "Drops early if the map is faithful"),
+            ("insertion", "Insertion", "Rises early if the map is faithful"),
         ):
             with st.container(width=480):
                 st.markdown(f"**{title}.** {remark}.")
@@ -309,7 +304,7 @@ def show_forgetting(
     place.empty()
     if found is None:
         return
-    with st.container(horizontal=True, gap="small", key="forgotten"):
+    with st.container(horizontal=True, gap="small"):
         for step, name in enumerate(found.steps):
             drawn = result.tile.draw(found.grids["attention"][step], **vars(appearance))
             said = "As it was trained" if step == 0 else name if step == 1 else f"and {name}"
