@@ -52,7 +52,7 @@ _COMMANDS = {
     "attention": ("images:attention", "Write the attention tensors of an image to a NumPy archive."),
     "batch": ("batch:batch", "Classify many images, and write what each head looked at."),
     "models": ("models:models", "List the models, their size and accuracy, and which are on this machine."),
-    "cache": ("models:cache", "Show or clear the cache of exported networks."),
+    "cache": ("models:cache", "Show or clear the caches of exported networks and of converted checkpoints."),
     "fetch": ("models:fetch", "Download the weights of models."),
     "finetune": ("train:finetune", "Train a pretrained CaiT on labeled images of your own."),
     "distil": ("train:distil", "Train a CaiT to give the answers of a teacher."),
